@@ -1,0 +1,95 @@
+"""Flags that every experiment has. A script defines only its own beside them."""
+
+from absl import flags, logging
+
+from tfkd import data
+from tfkd.quantization import parse_scheme
+from tfkd.train import STRATEGIES, Training
+
+PRESETS = {
+  # One seed, three temperatures, short training: minutes on two cores.
+  "quick": {"seeds": [0], "temperatures": [5.0, 15.0, 50.0], "epochs": 3, "teacher_epochs": 6},
+  # What tables are made of.
+  "full": {"seeds": [0, 1, 2], "temperatures": [5.0, 15.0, 25.0, 50.0, 100.0], "epochs": 6, "teacher_epochs": 8},
+}
+
+flags.DEFINE_enum("preset", "quick", PRESETS, "Sizes of the run; the flags below override single values of it.")
+flags.DEFINE_enum("dataset", "house_numbers", data.DATASETS, "Data set. house_numbers is drawn, and needs no download.")
+flags.DEFINE_string("data_dir", None, "Folder (cifar10: or archive) with the data; by default it is downloaded or drawn.")
+flags.DEFINE_string("workdir", None, "Folder for results; by default runs/<homework>/<dataset>.")
+flags.DEFINE_string("scheme", "w2a1", "Quantization of the students: w<bits of a weight>a<bits of a feature>.")
+flags.DEFINE_list("temperatures", None, "Temperatures, separated by commas. [preset]")
+flags.DEFINE_float("soft_weight", 1.0, "Weight of the soft loss beside a hard loss of weight 1.", lower_bound=0.0)
+flags.DEFINE_list("seeds", None, "Seeds, separated by commas; one student for each. [preset]")
+flags.DEFINE_integer("epochs", None, "Epochs of a student. [preset]", lower_bound=1)
+flags.DEFINE_integer("teacher_epochs", None, "Epochs of the teacher. [preset]", lower_bound=1)
+flags.DEFINE_integer("batch_size", 128, "Examples of a step, over all replicas.", lower_bound=1)
+flags.DEFINE_float("learning_rate", 5e-3, "Peak learning rate of a student (Adam, warm-up, cosine decay).", lower_bound=0.0)
+flags.DEFINE_enum("strategy", "auto", STRATEGIES, "Devices: auto takes all GPUs, or else the CPU.")
+flags.DEFINE_enum("mixed_precision", "none", ("none", "float16", "bfloat16"), "Arithmetic of the teacher.")
+flags.DEFINE_integer("limit_train", None, "Use only so many training images.", lower_bound=1)
+flags.DEFINE_boolean("overwrite", False, "Remove the workdir's earlier results first.")
+
+
+def _positive_finite(values):
+  return all(0 < float(v) < float("inf") for v in values or ())
+
+
+def _is_scheme(name):
+  parse_scheme(name)
+  return True
+
+
+def _checked(check, message):
+  def run(value):
+    try:
+      return check(value)
+    except ValueError as error:
+      raise flags.ValidationError(f"{message}; {error}") from error
+
+  return run
+
+
+flags.register_validator(
+  "temperatures", _checked(_positive_finite, "expected positive finite numbers"), "expected positive finite numbers"
+)
+flags.register_validator(
+  "seeds", _checked(lambda v: all(int(s) >= 0 for s in v or ()), "expected whole numbers"), "expected whole numbers >= 0"
+)
+flags.register_validator("scheme", _checked(_is_scheme, "expected a scheme"))
+
+
+def _value(name):
+  given = flags.FLAGS[name].value
+  return PRESETS[flags.FLAGS.preset][name] if given is None else given
+
+
+def training():
+  """The `Training` that the flags ask for."""
+  given = flags.FLAGS
+  return Training(
+    dataset=given.dataset,
+    data_dir=given.data_dir,
+    limit_train=given.limit_train,
+    epochs=_value("epochs"),
+    teacher_epochs=_value("teacher_epochs"),
+    batch_size=given.batch_size,
+    learning_rate=given.learning_rate,
+    mixed_precision=given.mixed_precision,
+    strategy=given.strategy,
+  )
+
+
+def temperatures():
+  """List of float."""
+  return sorted({float(t) for t in _value("temperatures")})
+
+
+def seeds():
+  """List of int."""
+  return sorted({int(s) for s in _value("seeds")})
+
+
+def show_progress():
+  """Lets log lines of level info through, which absl hides by default."""
+  logging.set_verbosity(logging.INFO)

@@ -1,0 +1,18 @@
+"""Question 1: the quantized student on labels alone, and on the teacher's labels.
+
+Trains two students for each seed. The teacher of the workdir is used, or trained first.
+
+  python -m experiments.svhn.q1 --preset=quick
+"""
+
+from absl import app
+
+from experiments.svhn import homework
+
+
+def main(argv):
+  homework.run(argv, ["q1"])
+
+
+if __name__ == "__main__":
+  app.run(main)

@@ -1,0 +1,18 @@
+"""Question 2: soft cross-entropy from the teacher alone, at each temperature.
+
+Trains one student for each temperature and seed. The teacher of the workdir is used, or trained first.
+
+  python -m experiments.svhn.q2 --preset=quick
+"""
+
+from absl import app
+
+from experiments.svhn import homework
+
+
+def main(argv):
+  homework.run(argv, ["q2"])
+
+
+if __name__ == "__main__":
+  app.run(main)

@@ -1,0 +1,18 @@
+"""Question 4: as question 3, with the ground-truth labels in place of the teacher.
+
+Trains one student for each temperature and seed. The teacher of the workdir is used, or trained first.
+
+  python -m experiments.svhn.q4 --preset=quick
+"""
+
+from absl import app
+
+from experiments.svhn import homework
+
+
+def main(argv):
+  homework.run(argv, ["q4"])
+
+
+if __name__ == "__main__":
+  app.run(main)

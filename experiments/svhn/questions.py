@@ -1,0 +1,56 @@
+"""The students of each question of the SVHN homework.
+
+Published numbers are the homework's own, each of a single minibatch of 256; ours are of the full test set.
+"""
+
+from tfkd.objectives import SoftTargets
+from tfkd.train import Student
+
+PUBLISHED_Q1 = {"teacher": 96.09, "labels": 91.02, "teacher labels": 89.45}
+PUBLISHED = {
+  "q2": {5.0: 93.36, 15.0: 88.67, 25.0: 91.02, 50.0: 86.94, 100.0: 91.80},
+  "q3": {5.0: 87.89, 15.0: 90.63, 25.0: 89.84, 50.0: 91.41, 100.0: 89.84},
+  "q4": {5.0: 87.89, 15.0: 89.84, 25.0: 87.50, 50.0: 90.63, 100.0: 87.50},
+}
+METHODS = {"q2": "soft", "q3": "hard + soft", "q4": "hard + label soft"}
+
+
+def students(question, scheme, temperatures, seeds, soft_weight):
+  """Lists the students of a question.
+
+  q1: ground-truth labels alone, and the teacher's labels, its class probabilities at T = 1, in their place.
+  q2: soft cross-entropy from the teacher alone. q3: hard loss + soft_weight * T^2 * soft cross-entropy from the teacher.
+  q4: as q3, with the ground-truth labels in place of the teacher.
+
+  Args:
+    question: "q1" to "q4".
+    scheme: quantization scheme of every student.
+    temperatures: list of float, for q2 to q4.
+    seeds: list of int; students of one seed start from the same weights and see the same order.
+    soft_weight: weight of the soft loss in q3 and q4.
+
+  Returns:
+    list of `Student`, seed by seed, so that an interrupted sweep has whole seeds.
+  """
+  if question == "q1":
+    per_seed = [
+      {"method": "labels"},
+      {"method": "teacher labels", "objectives": (SoftTargets(1.0),), "hard_loss_weight": 0.0},
+    ]
+  else:
+    per_seed = [
+      {
+        "method": METHODS[question],
+        "temperature": temperature,
+        "objectives": (
+          SoftTargets(
+            temperature,
+            weight=1.0 if question == "q2" else soft_weight,
+            source="labels" if question == "q4" else "teacher",
+          ),
+        ),
+        "hard_loss_weight": 0.0 if question == "q2" else 1.0,
+      }
+      for temperature in temperatures
+    ]
+  return [Student(question=question, scheme=scheme, seed=seed, **fields) for seed in seeds for fields in per_seed]

@@ -1,0 +1,122 @@
+"""`report.md` and the picture of the SVHN homework."""
+
+import os
+
+from experiments.svhn.questions import METHODS, PUBLISHED, PUBLISHED_Q1
+from tfkd.train.report import accuracy_against_temperature, markdown_table, mean_and_deviation, write_text
+
+PICTURE = "accuracy_vs_temperature.png"
+
+
+def write_report(workdir, rows, scheme):
+  """Writes `report.md` and the picture into the workdir.
+
+  Args:
+    workdir: where to.
+    rows: all rows of the results.
+    scheme: the students' scheme for q2 to q4.
+
+  Returns:
+    The report's text, with the paths of both files at its end.
+  """
+  (teacher,) = [row for row in rows if row["question"] == "teacher"]
+  q1 = _q1(rows, teacher)
+  picture = os.path.join(workdir, PICTURE)
+  seeds = sorted({row["seed"] for row in rows if row["question"] != "teacher"})
+  text = (
+    f"# SVHN homework on {teacher['dataset']}\n\n"
+    f"Test accuracy in percent on all {teacher['test_images']:,} test images; teacher and students saw "
+    f"{teacher['train_images']:,} training images. Mean ± standard deviation over seeds ({', '.join(map(str, seeds))}). "
+    "Published numbers are the homework's own, of real SVHN, each measured on one minibatch of 256.\n"
+  )
+  text += f"\n## Question 1: a quantized student, without and with the teacher\n\n{q1}"
+  if any(row["question"] in METHODS for row in rows):
+    lines = {q: _by_temperature(rows, q, scheme) for q in METHODS}
+    text += f"\n## Questions 2 to 4: temperature ({scheme} students)\n\n{_temperature_table(lines)}"
+    text += (
+      "\nq2: soft cross-entropy from the teacher alone. q3: hard loss + weight * T² * soft cross-entropy from the teacher. "
+      "q4: as q3, with the ground-truth labels in place of the teacher.\n"
+    )
+    accuracy_against_temperature(
+      picture,
+      {f"{q}: {METHODS[q]}": points for q, points in lines.items()},
+      {
+        "float teacher": [teacher["accuracy"]],
+        f"q1: {scheme}, teacher labels": _accuracies(rows, "q1", "teacher labels", scheme),
+        f"q1: {scheme}, labels": _accuracies(rows, "q1", "labels", scheme),
+      },
+      f"{scheme} students of the SVHN homework on {teacher['dataset']}",
+    )
+    text += f"\n![Accuracy over temperature]({PICTURE})\n"
+  deployed = [row for row in rows if "tflite_accuracy" in row]
+  if deployed:
+    text += f"\n## As files\n\n{_deployed_table(deployed)}"
+  write_text(os.path.join(workdir, "report.md"), text)
+  return f"{text}\nReport: {os.path.join(workdir, 'report.md')}\nPicture: {picture}"
+
+
+def _q1(rows, teacher):
+  table = [_q1_row("float, labels (baseline)", [teacher], teacher, "teacher")]
+  schemes = list(dict.fromkeys(row["scheme"] for row in rows if row["question"] == "q1"))
+  for scheme in schemes:
+    for method, words in (("labels", "without teacher"), ("teacher labels", "with teacher")):
+      found = [r for r in rows if (r["question"], r["method"], r["scheme"]) == ("q1", method, scheme)]
+      table.append(_q1_row(f"{scheme}, {words}", found, teacher, method))
+  return markdown_table(
+    ["student", "accuracy", "published", "agreement with teacher", "bytes, weights packed", "share of float32"], table
+  )
+
+
+def _q1_row(name, rows, teacher, published):
+  packed = rows[0]["packed_bytes"] if rows else None
+  return [
+    name,
+    mean_and_deviation([r["accuracy"] for r in rows], 100),
+    f"{PUBLISHED_Q1[published]:.2f}",
+    mean_and_deviation([r["agreement"] for r in rows], 100),
+    f"{packed:,}" if rows else "–",
+    f"{packed / teacher['float32_bytes']:.3f}" if rows else "–",
+  ]
+
+
+def _temperature_table(lines):
+  temperatures = sorted({t for points in lines.values() for t in points})
+  header = ["T"] + [title for q in METHODS for title in (f"{q}: {METHODS[q]}", "published")]
+  rows = []
+  for t in temperatures:
+    row = [f"{t:g}"]
+    for question, points in lines.items():
+      published = PUBLISHED[question].get(t)
+      row += [mean_and_deviation(points.get(t, []), 100), f"{published:.2f}" if published else "–"]
+    rows.append(row)
+  return markdown_table(header, rows)
+
+
+def _deployed_table(rows):
+  groups = dict.fromkeys((r["question"], r["scheme"], r["method"], r["temperature"]) for r in rows)
+  table = []
+  for question, scheme, method, temperature in groups:
+    found = [
+      r for r in rows if (r["question"], r["scheme"], r["method"], r["temperature"]) == (question, scheme, method, temperature)
+    ]
+    at = "" if temperature is None else f", T = {temperature:g}"
+    table.append([
+      f"{question}: {scheme}, {method}{at}",
+      mean_and_deviation([r["accuracy"] for r in found], 100),
+      mean_and_deviation([r["tflite_accuracy"] for r in found], 100),
+      f"{found[0]['tflite_bytes']:,}",
+      f"{found[0]['tflite_bytes'] / found[0]['float32_bytes']:.3f}",
+    ])  # fmt: skip
+  return markdown_table(["student", "Keras accuracy", "TFLite accuracy", "bytes of the file", "share of float32 weights"], table)
+
+
+def _accuracies(rows, question, method, scheme):
+  return [r["accuracy"] for r in rows if (r["question"], r["method"], r["scheme"]) == (question, method, scheme)]
+
+
+def _by_temperature(rows, question, scheme):
+  points = {}
+  for row in rows:
+    if row["question"] == question and row["scheme"] == scheme:
+      points.setdefault(row["temperature"], []).append(row["accuracy"])
+  return points

@@ -1,0 +1,95 @@
+"""Data sets as `tf.data`, by name.
+
+A data set is a module with `load_arrays(split, data_dir)` and one row in `DATASETS`.
+"""
+
+import os
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from tfkd.data import cifar10, house_numbers, svhn
+from tfkd.data.pipeline import batches as batches
+
+
+class Dataset(NamedTuple):
+  """What is known of a data set before it is read."""
+
+  load_arrays: Callable
+  classes: tuple[str, ...]
+  splits: tuple[str, ...]
+  image_shape: tuple[int, int, int]
+  flip: bool
+  """Whether a mirrored image keeps its class."""
+
+
+def _load_house_numbers(split, data_dir=None):
+  """Reads the drawn house numbers, which are written on first use (see `house_numbers`)."""
+  directory = data_dir or os.path.join(
+    os.environ.get("KERAS_HOME", os.path.join(os.path.expanduser("~"), ".keras")), "datasets", "house_numbers"
+  )
+  house_numbers.write(directory)
+  return svhn.load_arrays(split, directory)
+
+
+_DIGITS = tuple("0123456789")
+DATASETS = {
+  "house_numbers": Dataset(_load_house_numbers, _DIGITS, ("train", "test"), (32, 32, 3), flip=False),
+  "svhn": Dataset(svhn.load_arrays, _DIGITS, ("train", "test", "extra"), (32, 32, 3), flip=False),
+  "cifar10": Dataset(cifar10.load_arrays, cifar10.CLASSES, ("train", "test"), (32, 32, 3), flip=True),
+}
+
+
+def info(name):
+  """Returns the `Dataset` row of a name.
+
+  Raises:
+    ValueError: unknown name.
+  """
+  if name not in DATASETS:
+    raise ValueError(f"unknown data set {name!r}: expected one of {', '.join(DATASETS)}.")
+  return DATASETS[name]
+
+
+def load_arrays(name, split, *, data_dir=None, limit=None):
+  """Reads one split of a data set into memory.
+
+  Args:
+    name: a key of `DATASETS`.
+    split: "train" or "test", for svhn also "extra".
+    data_dir: where the files are; None downloads or draws them into Keras' data set folder.
+    limit: use only so many examples, drawn at random with a fixed seed; None for all.
+
+  Returns:
+    images uint8 [n, height, width, channels], labels int32 [n].
+
+  Raises:
+    ValueError: unknown name or split, bad limit, or damaged files.
+    FileNotFoundError: data_dir lacks the files.
+    OSError: a download failed.
+  """
+  dataset = info(name)
+  if split not in dataset.splits:
+    raise ValueError(f"{name} has no split {split!r}: expected one of {', '.join(dataset.splits)}.")
+  images, labels = dataset.load_arrays(split, data_dir)
+  if limit is None:
+    return images, labels
+  if not 1 <= limit <= len(labels):
+    raise ValueError(f"limit must be between 1 and {len(labels)}, the size of {name}/{split}; got {limit}.")
+  chosen = np.sort(np.random.default_rng(0).permutation(len(labels))[:limit])
+  return images[chosen], labels[chosen]
+
+
+def load(name, split, *, data_dir=None, batch_size=128, shuffle_seed=None, augment=False, limit=None):
+  """Makes a data set of batches: `load_arrays`, then `batches`.
+
+  Args:
+    name, split, data_dir, limit: see `load_arrays`.
+    batch_size, shuffle_seed, augment: see `batches`; images are mirrored only where that keeps their class.
+
+  Returns:
+    `tf.data.Dataset` of (images float32 [batch, height, width, channels] in [0, 1], labels int32 [batch]).
+  """
+  images, labels = load_arrays(name, split, data_dir=data_dir, limit=limit)
+  return batches(images, labels, batch_size, shuffle_seed=shuffle_seed, augment=augment, flip=info(name).flip)

@@ -1,0 +1,107 @@
+"""CIFAR-10: 32x32 photographs of ten classes (Krizhevsky 2009), from Keras or from a folder or archive of JPEGs."""
+
+import io
+import os
+import tarfile
+
+import numpy as np
+import tf_keras as keras
+from absl import logging
+
+CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+_TEST_SHARE = 10  # One example in ten of each class, where there is no test folder.
+_SPLIT_SEED = 0
+
+
+def load_arrays(split, data_dir=None):
+  """Reads one split.
+
+  Args:
+    split: "train" or "test".
+    data_dir: folder or tar archive (`.tar`, `.tar.gz`, `.tar.xz`) with `train/<class>/*.jpg` and, where present,
+      `test/<class>/*.jpg`. Without a test folder, a seeded tenth of each class of train is the test split. None: Keras'
+      own download.
+
+  Returns:
+    images uint8 [n, 32, 32, 3], labels int32 [n] in 0..9, in the order of `CLASSES`.
+
+  Raises:
+    FileNotFoundError: data_dir does not exist.
+    ValueError: no images, an unknown class folder, a damaged or wrongly sized image or archive.
+    OSError: the download failed.
+  """
+  if data_dir is None:
+    return _download(split)
+  if not os.path.exists(data_dir):
+    raise FileNotFoundError(f"no folder or archive at {data_dir}: expected train/<class>/*.jpg in it.")
+  files = _folder_files(data_dir) if os.path.isdir(data_dir) else _archive_files(data_dir)
+  decoded = {"train": [], "test": []}
+  for path, content in files:
+    parts = path.replace(os.sep, "/").split("/")
+    if len(parts) < 3 or parts[-3] not in decoded or not parts[-1].lower().endswith((".jpg", ".jpeg", ".png")):
+      continue
+    if parts[-2] not in CLASSES:
+      raise ValueError(f"{data_dir}: unknown class folder {parts[-2]!r}; expected {', '.join(CLASSES)}.")
+    decoded[parts[-3]].append((path, CLASSES.index(parts[-2]), _decode(content, f"{data_dir}: {path}")))
+  if not decoded["train"]:
+    raise ValueError(f"{data_dir} holds no train/<class>/*.jpg; classes are {', '.join(CLASSES)}.")
+  if not decoded["test"]:
+    logging.info("%s has no test folder: a seeded tenth of each class of train is the test split", data_dir)
+    decoded = _split_off_test(decoded["train"])
+  examples = sorted(decoded[split])  # By path: the order of a folder or an archive is not ours to rely on.
+  return np.stack([image for _, _, image in examples]), np.array([label for _, label, _ in examples], np.int32)
+
+
+def _split_off_test(examples):
+  rng = np.random.default_rng(_SPLIT_SEED)
+  split = {"train": [], "test": []}
+  for label in range(len(CLASSES)):
+    members = sorted((e for e in examples if e[1] == label), key=lambda e: e[0])
+    test = set(rng.permutation(len(members))[: len(members) // _TEST_SHARE].tolist())
+    for i, example in enumerate(members):
+      split["test" if i in test else "train"].append(example)
+  if not split["test"]:
+    raise ValueError(f"train has only {len(examples)} images: a tenth of each class as test split needs 10 a class.")
+  return split
+
+
+def _folder_files(folder):
+  for directory, _, names in os.walk(folder):
+    for name in names:
+      path = os.path.join(directory, name)
+      with open(path, "rb") as file:
+        yield os.path.relpath(path, folder), file.read()
+
+
+def _archive_files(path):
+  """Reads members one by one without unpacking: paths inside an archive never reach the file system."""
+  try:
+    with tarfile.open(path, "r|*") as archive:
+      for member in archive:
+        if member.isfile():
+          yield member.name, archive.extractfile(member).read()
+  except (tarfile.TarError, EOFError, OSError, ValueError) as error:
+    raise ValueError(f"{path} is truncated or not a tar archive: {error}") from error
+
+
+def _decode(content, name):
+  from PIL import Image, UnidentifiedImageError
+
+  try:
+    with Image.open(io.BytesIO(content)) as image:
+      if image.size != (32, 32):
+        raise ValueError(f"{name} is {image.size[0]}x{image.size[1]} pixels; CIFAR-10 images are 32x32.")
+      return np.asarray(image.convert("RGB"))
+  except (UnidentifiedImageError, OSError, SyntaxError) as error:
+    raise ValueError(f"{name} is not a readable image ({error}).") from error
+
+
+def _download(split):
+  try:
+    train, test = keras.datasets.cifar10.load_data()
+  except Exception as error:
+    raise OSError(
+      f"CIFAR-10 could not be downloaded: {error} Pass --data_dir with a folder or .tar.xz of train/<class>/*.jpg."
+    ) from error
+  images, labels = train if split == "train" else test
+  return images, labels.reshape(-1).astype(np.int32)

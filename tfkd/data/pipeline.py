@@ -1,0 +1,67 @@
+"""Arrays to `tf.data`: whole batches are gathered, augmented and scaled at once."""
+
+import numpy as np
+import tensorflow as tf
+
+_PADDING = 4
+
+
+def batches(inputs, labels, batch_size, *, shuffle_seed=None, augment=False, flip=False):
+  """Makes a data set of batches from arrays in memory.
+
+  Args:
+    inputs: images uint8 [n, height, width, channels], or a tuple of them and further arrays [n, ...], such as the
+      teacher's logits, which pass unchanged.
+    labels: int [n].
+    batch_size: examples of a batch, over all replicas; the last batch may be smaller.
+    shuffle_seed: int for another order in every epoch, reproducible; None keeps the order.
+    augment: random crops after padding by 4 pixels (with reflection).
+    flip: with augment, mirror half of the images left to right.
+
+  Returns:
+    `tf.data.Dataset` of (inputs, labels), images as float32 in [0, 1].
+
+  Raises:
+    ValueError: there are fewer examples than a batch holds, or lengths differ.
+  """
+  arrays = (*inputs, labels) if isinstance(inputs, tuple) else (inputs, labels)
+  lengths = sorted({len(a) for a in arrays})
+  if len(lengths) > 1:
+    raise ValueError(f"inputs and labels must have one length; got {lengths}.")
+  if not 1 <= batch_size <= lengths[0]:
+    raise ValueError(f"batch_size must be between 1 and the number of examples, {lengths[0]}; got {batch_size}.")
+  if isinstance(inputs, tuple) and augment:
+    raise ValueError("augmented images do not belong to outputs computed before; use augment=False with them.")
+  with tf.device("CPU"):
+    tensors = [tf.convert_to_tensor(a) for a in arrays]
+  order = tf.data.Dataset.from_tensor_slices(np.arange(lengths[0]))
+  if shuffle_seed is not None:
+    order = order.shuffle(lengths[0], seed=shuffle_seed)
+
+  def gather(indices):
+    images, *others, y = (tf.gather(t, indices) for t in tensors)
+    images = tf.cast(images, tf.float32) / 255
+    return ((images, *others) if others else images), y
+
+  dataset = order.batch(batch_size).map(gather, num_parallel_calls=tf.data.AUTOTUNE)
+  if augment:
+    rng_seeds = tf.data.Dataset.random(seed=shuffle_seed or 0, rerandomize_each_iteration=True).batch(2)
+    dataset = tf.data.Dataset.zip(dataset, rng_seeds).map(
+      lambda batch, seed: (_augment(batch[0], seed, flip), batch[1]), num_parallel_calls=tf.data.AUTOTUNE
+    )
+  return dataset.prefetch(tf.data.AUTOTUNE)
+
+
+def _augment(images, seed, flip):
+  """Random crops of padded images, each image its own; one gather for the batch."""
+  n, height, width = tf.shape(images)[0], images.shape[1], images.shape[2]
+  pad = [[0, 0], [_PADDING, _PADDING], [_PADDING, _PADDING], [0, 0]]
+  padded = tf.pad(images, pad, mode="REFLECT")
+  offsets = tf.random.stateless_uniform([n, 2], seed, 0, 2 * _PADDING + 1, tf.int32)
+  rows = offsets[:, :1] + tf.range(height)
+  columns = offsets[:, 1:] + tf.range(width)
+  if flip:
+    mirrored = tf.random.stateless_uniform([n, 1], seed + 1) < 0.5
+    columns = tf.where(mirrored, columns[:, ::-1], columns)
+  images = tf.gather(padded, rows, axis=1, batch_dims=1)
+  return tf.gather(images, columns, axis=2, batch_dims=1)

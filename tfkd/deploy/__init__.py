@@ -1,0 +1,5 @@
+"""Students as files for devices: TFLite export, and evaluation with LiteRT."""
+
+from tfkd.deploy.evaluate import evaluate as evaluate
+from tfkd.deploy.evaluate import logits as logits
+from tfkd.deploy.export import to_tflite as to_tflite

@@ -1,0 +1,252 @@
+"""The Distiller: a Keras model that trains a student against labels and a frozen teacher."""
+
+import math
+
+import tensorflow as tf
+import tf_keras as keras
+
+from tfkd.objectives import Objective
+from tfkd.teachers import Frozen, Precomputed
+
+
+@keras.utils.register_keras_serializable(package="tfkd")
+class Distiller(keras.Model):
+  """Trains a student on a hard loss (labels) and any number of objectives (what to imitate of the teacher).
+
+    total = hard_loss_weight * hard + sum_i objective_i.weight * objective_i + the student's own losses
+
+  Used through `compile`, `fit`, `evaluate` and `predict`, as any Keras model. The hard loss is the one given to
+  `compile`; it is taken on the student's outputs, which must be logits. One forward pass of teacher and student each
+  per step. Every term is averaged over the GLOBAL batch, so that one replica and many take the same step;
+  `sample_weight` and `class_weight` reach every term, and the student's regularizers and `add_loss` count in full.
+  `evaluate` reports the same terms in inference mode and changes no variable; `predict` is the student's.
+
+  Checkpoints and `save` hold student, objectives and optimizer, never the teacher: after loading, set
+  `distiller.teacher` again.
+
+  Args:
+    teacher: model or function from a batch of inputs to logits (see `tfkd.teachers`); None where every objective reads
+      the labels. Neither trained nor updated, and its `trainable` flag is not touched.
+    student: `tf_keras` model to train, quantized or not.
+    objectives: list of `tfkd.objectives.Objective`, with different names.
+    hard_loss_weight: factor of the compiled loss, >= 0. At 0 labels are not needed.
+
+  Raises:
+    TypeError: the student is not a `tf_keras` model, or an objective is not an `Objective`.
+    ValueError: a weight is out of range, two objectives share a name, an objective needs a teacher and there is none,
+      or teacher and student have different numbers of classes.
+  """
+
+  def __init__(self, teacher=None, student=None, objectives=(), hard_loss_weight=1.0, **kwargs):
+    super().__init__(**kwargs)
+    if not isinstance(student, keras.Model):
+      raise TypeError(
+        f"student must be a tf_keras model; got {type(student).__module__}.{type(student).__name__}. Build it with "
+        "`import tf_keras as keras`: quantization-aware training needs Keras 2."
+      )
+    if not (math.isfinite(hard_loss_weight) and hard_loss_weight >= 0):
+      raise ValueError(f"hard_loss_weight must be a finite number >= 0; got {hard_loss_weight}.")
+    self.student = student
+    self.objectives = list(objectives)
+    self.hard_loss_weight = hard_loss_weight
+    self._check_objectives()
+    self.teacher = teacher
+    self._means = {name: keras.metrics.Mean(name=name) for name in self._term_names()}
+    # A built student is all there is to build: summary, saving and resuming need no call first.
+    self.built = student.built
+
+  @property
+  def teacher(self):
+    """The frozen teacher, a plain callable; assign a model or function to replace it."""
+    return self._teacher
+
+  @teacher.setter
+  def teacher(self, teacher):
+    if teacher is not None and not isinstance(teacher, (Frozen, Precomputed)):
+      teacher = Frozen(teacher)
+    self._teacher = teacher
+    self._check_classes()
+    self.train_function = self.test_function = None  # Keras traces them again, with this teacher.
+
+  def call(self, inputs, training=None):
+    return self.student(inputs, training=training)
+
+  @property
+  def metrics(self):
+    compiled = []
+    if self._is_compiled:
+      # The first of the compiled losses' metrics is their sum, which is `hard_loss` here.
+      compiled = self.compiled_loss.metrics[1:] + self.compiled_metrics.metrics
+    return list(self._means.values()) + compiled
+
+  def train_step(self, data):
+    x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+    teacher_outputs = self._call_teacher(x)
+    with tf.GradientTape() as tape:
+      student_outputs = _as_float32(self.student(self._student_inputs(x), training=True))
+      terms = self._terms(teacher_outputs, student_outputs, y, sample_weight)
+      # Replicas' gradients are summed, and each one's terms are means over its own examples.
+      loss = terms["loss"] * _share_of_global_batch(x) + self._own_loss() / _num_replicas()
+    self.optimizer.minimize(loss, self.trainable_variables, tape=tape)
+    return self._update(terms, teacher_outputs, student_outputs, x, y, sample_weight)
+
+  def test_step(self, data):
+    x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+    teacher_outputs = self._call_teacher(x)
+    student_outputs = _as_float32(self.student(self._student_inputs(x), training=False))
+    terms = self._terms(teacher_outputs, student_outputs, y, sample_weight)
+    return self._update(terms, teacher_outputs, student_outputs, x, y, sample_weight)
+
+  def _terms(self, teacher_outputs, student_outputs, y, sample_weight):
+    """Means over this replica's examples: each term by its name, and under "loss" their weighted sum."""
+    terms = {"hard_loss": self._hard_loss(student_outputs, y, sample_weight)}
+    total = self.hard_loss_weight * terms["hard_loss"]
+    for objective in self.objectives:
+      key, name = objective.output_key, objective.name
+      if objective.source == "labels":
+        if y is None:
+          raise ValueError(f"objective '{name}' reads the labels, and the data has none.")
+        source = _pick(y, key, "labels", name)
+      else:
+        source = _pick(teacher_outputs, key, "teacher", name)
+      per_example = objective((source, _pick(student_outputs, key, "student", name)))
+      weights = None if sample_weight is None else _pick(sample_weight, key, "sample_weight", name)
+      terms[name] = _mean(per_example, weights)
+      total += objective.weight * terms[name]
+    return {"loss": total, **terms}
+
+  def _hard_loss(self, student_outputs, y, sample_weight):
+    if y is None or self.compiled_loss._user_losses is None:
+      if self.hard_loss_weight:
+        found = "the data has no labels" if y is None else "compile() got no loss"
+        raise ValueError(f"hard_loss_weight is {self.hard_loss_weight}, but {found}: set it to 0 to train without.")
+      return tf.constant(0.0)
+    # Keras divides its compiled loss by the number of replicas.
+    return tf.cast(self.compiled_loss(y, student_outputs, sample_weight), tf.float32) * _num_replicas()
+
+  def _own_loss(self):
+    """The student's regularizers and `add_loss`, and those of connectors: a sum, not a mean over examples."""
+    return tf.add_n([tf.cast(loss, tf.float32) for loss in self.losses]) if self.losses else 0.0
+
+  def _update(self, terms, teacher_outputs, student_outputs, x, y, sample_weight):
+    terms = {**terms, "loss": terms["loss"] + self._own_loss()}
+    for name, value in terms.items():
+      self._means[name].update_state(value, sample_weight=_batch_size(x))
+    if "agreement" in self._means and _is_class_scores(teacher_outputs, student_outputs):
+      same = tf.equal(tf.argmax(teacher_outputs, -1), tf.argmax(student_outputs, -1))
+      self._means["agreement"].update_state(tf.cast(same, tf.float32))
+    if y is not None:
+      self.compiled_metrics.update_state(y, student_outputs, sample_weight)
+    return {m.name: m.result() for m in self.metrics}
+
+  def _call_teacher(self, x):
+    if self._teacher is None:
+      for objective in self.objectives:
+        if objective.source == "teacher":
+          raise ValueError(
+            f"objective '{objective.name}' reads the teacher, and the distiller has none (files do not hold it): set "
+            "`distiller.teacher`."
+          )
+      return None
+    return self._teacher(x)
+
+  def _student_inputs(self, x):
+    return x if self._teacher is None else self._teacher.student_inputs(x)
+
+  def _term_names(self):
+    return ["loss", "hard_loss", *(objective.name for objective in self.objectives), "agreement"]
+
+  def _check_objectives(self):
+    for objective in self.objectives:
+      if not isinstance(objective, Objective):
+        raise TypeError(f"objectives must be tfkd.objectives.Objective layers; got {objective!r}.")
+    names = self._term_names()
+    for name in names:
+      if names.count(name) > 1:
+        raise ValueError(f"two terms are called '{name}': give the objective another `name`.")
+
+  def _check_classes(self):
+    model = getattr(self._teacher, "model", None)
+    teacher_shape, student_shape = _output_shape(model), _output_shape(self.student)
+    if teacher_shape and student_shape and any(o.source == "teacher" for o in self.objectives):
+      if teacher_shape[-1] != student_shape[-1]:
+        raise ValueError(
+          f"teacher logits have {teacher_shape[-1]} classes ({model.name}), student logits {student_shape[-1]} "
+          f"({self.student.name}): build both with the data set's num_classes."
+        )
+
+  def get_config(self):
+    return {
+      **super().get_config(),
+      "student": keras.saving.serialize_keras_object(self.student),
+      "objectives": [keras.saving.serialize_keras_object(o) for o in self.objectives],
+      "hard_loss_weight": self.hard_loss_weight,
+    }
+
+  @classmethod
+  def from_config(cls, config, custom_objects=None):
+    config = dict(config)
+    for key in ("student", "objectives"):
+      config[key] = keras.saving.deserialize_keras_object(config[key], custom_objects)
+    return cls(**config)
+
+
+def _as_float32(outputs):
+  return tf.nest.map_structure(lambda t: tf.cast(t, tf.float32), outputs)
+
+
+def _num_replicas():
+  return tf.distribute.get_strategy().num_replicas_in_sync
+
+
+def _batch_size(x):
+  return tf.cast(tf.shape(tf.nest.flatten(x)[0])[0], tf.float32)
+
+
+def _share_of_global_batch(x):
+  """This replica's examples over all replicas' examples: 1 on one device, and exact for an uneven last batch."""
+  if _num_replicas() == 1:
+    return 1.0
+  here = _batch_size(x)
+  everywhere = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, here)
+  return here / everywhere
+
+
+def _mean(per_example, sample_weight):
+  """Mean over the examples at hand; a scalar is one already. An empty batch gives 0."""
+  if per_example.shape.rank == 0:
+    return per_example
+  if per_example.shape.rank > 1:
+    per_example = tf.reduce_mean(per_example, axis=list(range(1, per_example.shape.rank)))
+  if sample_weight is not None:
+    weights = tf.cast(sample_weight, tf.float32)
+    if weights.shape.rank > 1:
+      weights = tf.reduce_mean(weights, axis=list(range(1, weights.shape.rank)))
+    per_example *= weights
+  return tf.math.divide_no_nan(tf.reduce_sum(per_example), tf.cast(tf.size(per_example), tf.float32))
+
+
+def _pick(structure, key, owner, objective_name):
+  """The one tensor that an objective reads of a model's outputs."""
+  if not tf.nest.is_nested(structure):
+    return structure
+  keys = list(structure) if isinstance(structure, dict) else list(range(len(structure)))
+  if key is None and len(keys) == 1:
+    return structure[keys[0]]
+  if key not in keys:
+    raise ValueError(f"{owner} has several outputs, {keys}: objective '{objective_name}' got output={key!r}.")
+  return structure[key]
+
+
+def _is_class_scores(teacher_outputs, student_outputs):
+  """Whether both are one tensor [batch, classes], so that their choices can be compared."""
+  tensors = (teacher_outputs, student_outputs)
+  if any(t is None or tf.nest.is_nested(t) or t.shape.rank != 2 for t in tensors):
+    return False
+  return teacher_outputs.shape[-1] == student_outputs.shape[-1]
+
+
+def _output_shape(model):
+  """Static shape of a model's single output, or None."""
+  shape = getattr(model, "output_shape", None) if getattr(model, "built", False) else None
+  return shape if isinstance(shape, tuple) and shape and not isinstance(shape[0], tuple) else None

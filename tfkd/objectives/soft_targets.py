@@ -1,0 +1,104 @@
+"""Soft targets: the teacher's temperature-softened class distribution (Hinton, Vinyals, Dean 2015)."""
+
+import tensorflow as tf
+import tf_keras as keras
+
+from tfkd import losses
+from tfkd.losses._checks import check_temperature
+from tfkd.objectives.base import Objective
+
+
+@keras.utils.register_keras_serializable(package="tfkd")
+class SoftTargets(Objective):
+  """The student reproduces the teacher's class distribution at a temperature.
+
+  Use it first: it needs nothing but logits. Higher temperatures show more of how the teacher ranks the wrong classes.
+  Source: Hinton, Vinyals, Dean 2015, arXiv:1503.02531, section 2. The gradient of softened logits shrinks as 1/T^2;
+  `scale_by_t2` multiplies by T^2, so that `weight` means the same at every temperature.
+
+  Args:
+    temperature: positive finite number, dimensionless.
+    weight: absolute factor of this term in the total loss, >= 0.
+    form: "cross_entropy", or "kl", which has the same gradient and is zero when student and teacher agree.
+    source: "teacher", or "labels": the one-hot ground truth takes the place of the teacher's distribution, and only
+      the student is softened. Labels are class indices [batch] or [batch, 1], or probabilities [batch, classes].
+    scale_by_t2: whether to multiply by temperature squared.
+    output: key or index of the output to read, where the models have several.
+    name: name of the term in logs.
+  Inputs: pair (teacher logits or labels, student logits [batch, classes]). Output: float32 [batch], in nats.
+  Example: tfkd.objectives.SoftTargets(temperature=4.0, weight=0.7)
+
+  Raises:
+    ValueError: an argument is out of its range, or teacher and student have different numbers of classes.
+  """
+
+  def __init__(
+    self,
+    temperature=4.0,
+    weight=1.0,
+    form="cross_entropy",
+    source="teacher",
+    scale_by_t2=True,
+    output=None,
+    name=None,
+    **kwargs,
+  ):
+    super().__init__(weight=weight, output=output, name=name, **kwargs)
+    check_temperature(temperature)
+    if form not in ("cross_entropy", "kl"):
+      raise ValueError(f'form must be "cross_entropy" or "kl"; got {form!r}.')
+    if source not in ("teacher", "labels"):
+      raise ValueError(f'source must be "teacher" or "labels"; got {source!r}.')
+    self.temperature = temperature
+    self.form = form
+    self.source = source
+    self.scale_by_t2 = scale_by_t2
+
+  def call(self, pair):
+    source, student = pair
+    if self.source == "labels":
+      loss = self._against_labels(source, student)
+    else:
+      _check_classes(source, student)
+      function = losses.soft_target_kl if self.form == "kl" else losses.soft_target_cross_entropy
+      loss = function(source, student, self.temperature)
+    return loss * self.temperature**2 if self.scale_by_t2 else loss
+
+  def _against_labels(self, labels, student):
+    target = _label_probabilities(labels, student)
+    loss = losses.tempered_cross_entropy(target, student, self.temperature)
+    if self.form == "kl":
+      loss += tf.reduce_sum(tf.math.xlogy(target, target), axis=-1)  # Minus the entropy: zero for one-hot labels.
+    return loss
+
+  def get_config(self):
+    return {
+      **super().get_config(),
+      "temperature": self.temperature,
+      "form": self.form,
+      "source": self.source,
+      "scale_by_t2": self.scale_by_t2,
+    }
+
+
+def _label_probabilities(labels, student_logits):
+  """float32 [batch, classes] from class indices [batch] or [batch, 1], or from probabilities."""
+  classes = student_logits.shape[-1]
+  if labels.shape.rank == student_logits.shape.rank and labels.shape[-1] == classes:
+    return tf.cast(labels, tf.float32)
+  if labels.shape.rank == student_logits.shape.rank and labels.shape[-1] == 1:
+    labels = tf.squeeze(labels, -1)
+  if labels.shape.rank != student_logits.shape.rank - 1:
+    raise ValueError(
+      f"labels must be class indices [batch] or probabilities [batch, {classes}]; got shape {labels.shape} for "
+      f"student logits {student_logits.shape}."
+    )
+  return tf.one_hot(tf.cast(labels, tf.int32), classes)
+
+
+def _check_classes(teacher, student):
+  if teacher.shape[-1] != student.shape[-1]:
+    raise ValueError(
+      f"student logits have {student.shape[-1]} classes, teacher logits {teacher.shape[-1]}: build both with the data "
+      "set's num_classes."
+    )

@@ -1,0 +1,94 @@
+"""Setting the ranges of moving-average quantizers from data, before the first step.
+
+tfmot starts every range at [-6, 6] and moves it by a thousandth per step: for the first three thousand steps the
+ranges, not the data, decide what the network sees.
+"""
+
+import contextlib
+
+import numpy as np
+import tensorflow as tf
+from tensorflow_model_optimization.python.core.quantization.keras import quantize_layer, quantize_wrapper
+
+NUM_BATCHES = 20
+_BATCH_SIZE = 128
+
+
+def calibrate(model, data, num_batches=NUM_BATCHES):
+  """Sets all ranges of a quantized model to the mean of the batches' own ranges.
+
+  Args:
+    model: quantized `tf_keras` model; its ranges change, its weights and batch normalisation statistics do not.
+    data: images [n, ...] as an array, or a `tf.data` data set of images or of tuples that begin with images.
+    num_batches: at most so many batches are used.
+
+  Raises:
+    ValueError: data yields no batch.
+  """
+  moving = [v for v in model.non_trainable_variables if "moving_" in v.name]
+  before = [v.numpy() for v in moving]
+  seen = 0
+  with _observing(model):
+    for images in _batches(data, num_batches):
+      # training=True also sets the ranges of the weights.
+      model(images, training=True)
+      seen += 1
+  for variable, value in zip(moving, before, strict=True):
+    variable.assign(value)
+  if not seen:
+    raise ValueError("calibration data yielded no batch: give at least one image.")
+
+
+def _batches(data, num_batches):
+  if isinstance(data, tf.data.Dataset):
+    for element in data.take(num_batches):
+      while isinstance(element, (tuple, list)):
+        element = element[0]
+      yield element
+  else:
+    images = np.asarray(data)[: num_batches * _BATCH_SIZE]
+    for start in range(0, len(images), _BATCH_SIZE):
+      yield tf.convert_to_tensor(images[start : start + _BATCH_SIZE], tf.float32)
+
+
+class _Observer:
+  """Stands in for a moving-average quantizer: sets the range to the mean over batches, then quantizes with it."""
+
+  def __init__(self, quantizer):
+    self._quantizer = quantizer
+    self._counts = {}  # By variable: around some activations one quantizer serves two tensors.
+
+  def __call__(self, inputs, training, weights, **kwargs):
+    count = self._counts[id(weights["min_var"])] = self._counts.get(id(weights["min_var"]), 0) + 1
+    # TFLite requires 0 in every range.
+    low, high = tf.minimum(tf.reduce_min(inputs), 0.0), tf.maximum(tf.reduce_max(inputs), 0.0)
+    for variable, value in ((weights["min_var"], low), (weights["max_var"], high)):
+      variable.assign(value if count == 1 else variable + (value - variable) / count)
+    return self._quantizer(inputs, False, weights=weights)
+
+
+@contextlib.contextmanager
+def _observing(model):
+  """Replaces every quantizer of features by an observer, and puts it back."""
+  undo = []
+
+  def observe(owner, attribute, quantizer, replacement):
+    undo.append((owner, attribute, getattr(owner, attribute)))
+    # Past Keras' attribute tracking, which would wrap the list and take the observer for a part of the model.
+    owner.__dict__[attribute] = replacement(_Observer(quantizer))
+
+  for layer in model.layers:
+    if isinstance(layer, quantize_layer.QuantizeLayer) and layer.quantizer:
+      observe(layer, "quantizer", layer.quantizer, lambda o: o)
+    elif isinstance(layer, quantize_wrapper.QuantizeWrapper):
+      if layer._output_quantizers and layer._output_quantizer_vars:
+        observe(layer, "_output_quantizers", layer._output_quantizers[0], lambda o: [o])
+      for activation in layer._quantize_activations:
+        quantizer = activation.quantizer
+        if quantizer is not None:
+          observe(activation, "quantizer", quantizer, lambda o: o)
+  try:
+    yield
+  finally:
+    for owner, attribute, value in undo:
+      owner.__dict__[attribute] = value

@@ -1,0 +1,86 @@
+"""One fit with what every fit has: a falling learning rate, TensorBoard, and a stop at the first NaN."""
+
+import math
+import os
+import sys
+
+import tensorflow as tf
+import tf_keras as keras
+from absl import logging
+
+from tfkd.quantization import save
+
+_WARM_UP = 0.05  # Share of the steps in which the learning rate rises.
+
+
+class StopOnNaN(keras.callbacks.Callback):
+  """Stops at the first step whose loss is not finite, and keeps the model as it was an epoch before.
+
+  Args:
+    model: what to keep, the student.
+    path: where to keep it; the file is there from the first epoch on.
+  """
+
+  def __init__(self, model, path):
+    super().__init__()
+    self._kept = model
+    self._path = path
+    self._step = 0
+
+  def on_train_begin(self, logs=None):
+    save(self._kept, self._path)
+
+  def on_train_batch_end(self, batch, logs=None):
+    self._step += 1
+    if not math.isfinite(logs["loss"]):
+      raise FloatingPointError(
+        f"loss is {logs['loss']} at step {self._step} (batch {batch} of its epoch): lower --learning_rate, or look for "
+        f"NaN in the data. The model before this epoch is in {self._path}."
+      )
+
+  def on_epoch_end(self, epoch, logs=None):
+    save(self._kept, self._path)
+
+
+def optimizer(learning_rate, steps):
+  """Adam with linear warm-up and cosine decay to zero over `steps`."""
+  warm_up = max(1, round(_WARM_UP * steps))
+  schedule = keras.optimizers.schedules.CosineDecay(
+    0.0, max(1, steps - warm_up), warmup_target=learning_rate, warmup_steps=warm_up
+  )
+  return keras.optimizers.Adam(schedule)
+
+
+def fit(model, kept, train, validation, *, epochs, logdir, checkpoint):
+  """Fits a compiled model.
+
+  Args:
+    model: compiled `tf_keras` model or `Distiller`.
+    kept: the part of it to keep when the loss is NaN.
+    train, validation: `tf.data` data sets; validation is evaluated whole after every epoch.
+    epochs: number of epochs.
+    logdir: folder for TensorBoard; emptied first, so that a repeated run does not draw two curves.
+    checkpoint: path ending in `.keras` for the last good model; removed when the fit succeeds.
+
+  Returns:
+    dict of float: the last epoch's logs.
+
+  Raises:
+    FloatingPointError: the loss became NaN or infinite.
+  """
+  if tf.io.gfile.exists(logdir):
+    tf.io.gfile.rmtree(logdir)
+  callbacks = [
+    StopOnNaN(kept, checkpoint),
+    keras.callbacks.TensorBoard(logdir, write_graph=False),
+  ]
+  history = model.fit(
+    train,
+    validation_data=validation,
+    epochs=epochs,
+    callbacks=callbacks,
+    verbose=1 if sys.stdout.isatty() else 2,
+  )
+  os.remove(checkpoint)
+  logging.info("wrote TensorBoard logs to %s", logdir)
+  return {name: values[-1] for name, values in history.history.items()}

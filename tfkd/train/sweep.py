@@ -1,0 +1,246 @@
+"""A sweep: one teacher, trained once, and the students that learn from it, each trained once."""
+
+import hashlib
+import os
+import platform
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+import tf_keras as keras
+from absl import logging
+from tqdm import tqdm
+
+from tfkd import Distiller, __version__, data, deploy, quantization
+from tfkd.files import atomic_path
+from tfkd.teachers import Precomputed
+from tfkd.train.fit import fit, optimizer
+from tfkd.train.results import Results
+from tfkd.train.strategy import make_strategy
+from tfkd.train.workdir import open_workdir
+
+_EVALUATION_BATCH = 500
+_CALIBRATION_IMAGES = 2560
+
+
+class Training(NamedTuple):
+  """What decides the results of a sweep, beside its students."""
+
+  dataset: str
+  data_dir: str | None = None
+  limit_train: int | None = None
+  epochs: int = 5
+  teacher_epochs: int = 8
+  batch_size: int = 128
+  learning_rate: float = 5e-3
+  teacher_learning_rate: float = 2e-3
+  mixed_precision: str = "none"
+  """"none", "float16" or "bfloat16": the teacher's arithmetic. Quantization-aware students compute in float32."""
+  strategy: str = "auto"
+
+
+class Student(NamedTuple):
+  """One row of the results."""
+
+  question: str
+  method: str
+  """What the student learns from, in a word or two, for tables."""
+  scheme: str
+  seed: int
+  objectives: tuple = ()
+  hard_loss_weight: float = 1.0
+  temperature: float | None = None
+
+  @property
+  def key(self):
+    """The fields that name the row."""
+    return {k: getattr(self, k) for k in ("question", "method", "scheme", "temperature", "seed")}
+
+  @property
+  def name(self):
+    """The key as a file name."""
+    temperature = "" if self.temperature is None else f"-T{self.temperature:g}"
+    return f"{self.question}-{self.method.replace(' ', '_')}-{self.scheme}{temperature}-seed{self.seed}"
+
+
+class Sweep:
+  """Trains a teacher and students in a workdir; what is done there is not done again.
+
+  Args:
+    workdir: folder for `results.jsonl`, teacher, students and logs.
+    training: `Training`.
+    build_model: function from (num_classes, image_shape) to a float `tf_keras` model, for teacher and students.
+    overwrite: remove an earlier run's results first.
+
+  Raises:
+    ValueError: the workdir holds another configuration's results, a name is unknown, or the data is damaged.
+  """
+
+  def __init__(self, workdir: str, training: Training, build_model: Callable, overwrite: bool = False):
+    self._workdir = workdir
+    self._training = training
+    self._build_model = build_model
+    self._info = data.info(training.dataset)
+    self._strategy = make_strategy(training.strategy)
+    read = {"data_dir": training.data_dir}
+    self._train = data.load_arrays(training.dataset, "train", limit=training.limit_train, **read)
+    self._test = data.load_arrays(training.dataset, "test", **read)
+    if training.batch_size > len(self._train[1]):
+      raise ValueError(
+        f"--batch_size is {training.batch_size}, but there are only {len(self._train[1])} training images."
+      )
+    # Where the files lie and which devices train does not decide the results; the pixels do.
+    configuration = {k: v for k, v in training._asdict().items() if k not in ("data_dir", "strategy")}
+    configuration["data_sha256"] = _digest(*self._train, *self._test)
+    open_workdir(workdir, configuration, overwrite)
+    self.results = Results(os.path.join(workdir, "results.jsonl"))
+    self._logits = None
+
+  def path(self, *parts):
+    """A path inside the workdir."""
+    return os.path.join(self._workdir, *parts)
+
+  def train_teacher(self):
+    """Trains the teacher, unless the workdir has it, and computes its logits for both splits, unless it has them."""
+    path = self.path("teacher", "model.keras")
+    if not (os.path.exists(path) and self.results.find(question="teacher")):
+      self._train_teacher(path)
+    self._logits = self._teacher_logits(path)
+
+  def run(self, students):
+    """Trains the students that the results lack, the teacher first.
+
+    Args:
+      students: list of `Student`.
+    """
+    self.train_teacher()
+    missing = [student for student in students if not self.results.find(**student.key)]
+    logging.info("%d of %d students are trained already", len(students) - len(missing), len(students))
+    with tqdm(missing, desc="students", unit="student", dynamic_ncols=True) as bar:
+      for student in bar:
+        bar.set_postfix_str(student.name)
+        self._train_student(student)
+
+  def _train_teacher(self, path):
+    training = self._training
+    logging.info("training the teacher: %s, %d epochs", training.dataset, training.teacher_epochs)
+    keras.utils.set_random_seed(0)
+    policy = keras.mixed_precision.global_policy()
+    if training.mixed_precision != "none":
+      keras.mixed_precision.set_global_policy(f"mixed_{training.mixed_precision}")
+    try:
+      with self._strategy.scope():
+        teacher = self._build_model(len(self._info.classes), self._info.image_shape)
+        self._compile(teacher, training.teacher_epochs, training.teacher_learning_rate)
+    finally:
+      keras.mixed_precision.set_global_policy(policy)
+    images, labels = self._train
+    train = data.batches(images, labels, training.batch_size, shuffle_seed=0)
+    test = data.batches(*self._test, self._evaluation_batch)
+    start = time.perf_counter()
+    logs = fit(
+      teacher, teacher, train, test, epochs=training.teacher_epochs, logdir=self.path("logs", "teacher"),
+      checkpoint=self.path("checkpoints", "teacher.keras"),
+    )  # fmt: skip
+    seconds = time.perf_counter() - start
+    quantization.save(teacher, path)
+    logging.info("wrote %s", path)
+    row = {"question": "teacher", "method": "labels", "scheme": "float", "temperature": None, "seed": 0}
+    row |= {"accuracy": logs["val_accuracy"], "loss": logs["val_loss"], "agreement": 1.0}
+    self._add_row(row, teacher, seconds, training.teacher_epochs)
+
+  def _teacher_logits(self, path):
+    """float32 [n, classes] for train and test, in the order of the arrays; computed once and kept."""
+    file = self.path("teacher", "logits.npz")
+    if os.path.exists(file):
+      try:
+        with np.load(file, allow_pickle=False) as kept:
+          return kept["train"], kept["test"]
+      except Exception as error:
+        logging.warning("%s is damaged (%s) and is computed again", file, error)
+    teacher = quantization.load(path)
+    logits = [
+      teacher.predict(data.batches(*arrays, min(_EVALUATION_BATCH, len(arrays[1]))), verbose=0)
+      for arrays in (self._train, self._test)
+    ]
+    with atomic_path(file) as temporary:
+      np.savez(temporary, train=logits[0], test=logits[1])
+    logging.info("wrote %s", file)
+    return logits
+
+  def _train_student(self, student):
+    training = self._training
+    keras.utils.set_random_seed(student.seed)
+    (images, labels), (test_images, test_labels) = self._train, self._test
+    train = data.batches((images, self._logits[0]), labels, training.batch_size, shuffle_seed=student.seed)
+    test = data.batches((test_images, self._logits[1]), test_labels, self._evaluation_batch)
+    with self._strategy.scope():
+      model = self._build_model(len(self._info.classes), self._info.image_shape)
+      calibration_data = images[:_CALIBRATION_IMAGES].astype(np.float32) / 255
+      model = quantization.quantize(model, student.scheme, calibration_data=calibration_data)
+      # Copies: a layer belongs to one distiller, and a sweep may list one objective for several seeds.
+      objectives = [type(o).from_config(o.get_config()) for o in student.objectives]
+      distiller = Distiller(Precomputed(), model, objectives, hard_loss_weight=student.hard_loss_weight)
+      self._compile(distiller, training.epochs, training.learning_rate)
+    start = time.perf_counter()
+    logs = fit(
+      distiller, model, train, test, epochs=training.epochs, logdir=self.path("logs", student.name),
+      checkpoint=self.path("checkpoints", f"{student.name}.keras"),
+    )  # fmt: skip
+    seconds = time.perf_counter() - start
+    path = self.path("students", student.name)
+    model.compile()  # The distiller's optimizer slots are no part of the student.
+    quantization.save(model, f"{path}.keras")
+    logging.info("wrote %s.keras", path)
+    row = student.key | {"accuracy": logs["val_accuracy"], "loss": logs["val_hard_loss"]}
+    row["agreement"] = logs["val_agreement"]
+    if not quantization.parse_scheme(student.scheme).is_low:
+      deploy.to_tflite(model, f"{path}.tflite")
+      measured = deploy.evaluate(f"{path}.tflite", data.batches(*self._test, self._evaluation_batch))
+      row |= {"tflite_accuracy": measured["accuracy"], "tflite_loss": measured["loss"], "tflite_bytes": measured["bytes"]}
+    self._add_row(row, model, seconds, training.epochs)
+    self._log_hyperparameters(student, row)
+
+  def _compile(self, model, epochs, learning_rate):
+    steps = epochs * -(-len(self._train[1]) // self._training.batch_size)
+    model.compile(
+      optimizer(learning_rate, steps),
+      loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+      metrics=["accuracy"],
+    )
+
+  @property
+  def _evaluation_batch(self):
+    return min(_EVALUATION_BATCH, len(self._test[1]))
+
+  def _add_row(self, row, model, seconds, epochs):
+    # Seconds include tracing and the evaluation after each epoch; the rate counts training images only.
+    row |= quantization.sizes(model)
+    row |= {"dataset": self._training.dataset, "flags": self._training._asdict(), "versions": _versions()}
+    row |= {"seconds": round(seconds, 2), "images_per_second": round(epochs * len(self._train[1]) / seconds, 1)}
+    row |= {"test_images": len(self._test[1]), "train_images": len(self._train[1])}
+    self.results.add(row)
+
+  def _log_hyperparameters(self, student, row):
+    from tensorboard.plugins.hparams import api as hparams
+
+    values = {"question": student.question, "method": student.method, "scheme": student.scheme, "seed": student.seed}
+    values |= {"temperature": student.temperature or 0.0, "epochs": self._training.epochs}
+    with tf.summary.create_file_writer(self.path("logs", student.name)).as_default():
+      hparams.hparams(values, trial_id=student.name)
+      for name in ("accuracy", "loss", "agreement"):
+        tf.summary.scalar(f"test/{name}", row[name], step=self._training.epochs)
+
+
+def _digest(*arrays):
+  digest = hashlib.sha256()
+  for array in arrays:
+    digest.update(str(array.shape).encode())
+    digest.update(np.ascontiguousarray(array).data)
+  return digest.hexdigest()
+
+
+def _versions():
+  return {"tfkd": __version__, "tensorflow": tf.__version__, "tf_keras": keras.__version__, "python": platform.python_version()}
