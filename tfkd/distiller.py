@@ -86,8 +86,10 @@ class Distiller(keras.Model):
       student_outputs = _as_float32(self.student(self._student_inputs(x), training=True))
       terms = self._terms(teacher_outputs, student_outputs, y, sample_weight)
       # Replicas' gradients are summed, and each one's terms are means over its own examples.
-      loss = terms["loss"] * _share_of_global_batch(x) + self._own_loss() / _num_replicas()
+      own_loss = self._own_loss()
+      loss = terms["loss"] * _share_of_global_batch(x) + own_loss / _num_replicas()
     self.optimizer.minimize(loss, self.trainable_variables, tape=tape)
+    terms["loss"] += own_loss
     return self._update(terms, teacher_outputs, student_outputs, x, y, sample_weight)
 
   def test_step(self, data):
@@ -95,6 +97,7 @@ class Distiller(keras.Model):
     teacher_outputs = self._call_teacher(x)
     student_outputs = _as_float32(self.student(self._student_inputs(x), training=False))
     terms = self._terms(teacher_outputs, student_outputs, y, sample_weight)
+    terms["loss"] += self._own_loss()
     return self._update(terms, teacher_outputs, student_outputs, x, y, sample_weight)
 
   def _terms(self, teacher_outputs, student_outputs, y, sample_weight):
@@ -129,7 +132,6 @@ class Distiller(keras.Model):
     return tf.add_n([tf.cast(loss, tf.float32) for loss in self.losses]) if self.losses else 0.0
 
   def _update(self, terms, teacher_outputs, student_outputs, x, y, sample_weight):
-    terms = {**terms, "loss": terms["loss"] + self._own_loss()}
     for name, value in terms.items():
       self._means[name].update_state(value, sample_weight=_batch_size(x))
     if "agreement" in self._means and _is_class_scores(teacher_outputs, student_outputs):
@@ -168,12 +170,12 @@ class Distiller(keras.Model):
   def _check_classes(self):
     model = getattr(self._teacher, "model", None)
     teacher_shape, student_shape = _output_shape(model), _output_shape(self.student)
-    if teacher_shape and student_shape and any(o.source == "teacher" for o in self.objectives):
-      if teacher_shape[-1] != student_shape[-1]:
-        raise ValueError(
-          f"teacher logits have {teacher_shape[-1]} classes ({model.name}), student logits {student_shape[-1]} "
-          f"({self.student.name}): build both with the data set's num_classes."
-        )
+    reads_teacher = any(objective.source == "teacher" for objective in self.objectives)
+    if reads_teacher and teacher_shape and student_shape and teacher_shape[-1] != student_shape[-1]:
+      raise ValueError(
+        f"teacher logits have {teacher_shape[-1]} classes ({model.name}), student logits {student_shape[-1]} "
+        f"({self.student.name}): build both with the data set's num_classes."
+      )
 
   def get_config(self):
     return {

@@ -4,6 +4,7 @@ Published numbers are the homework's own, each of a single minibatch of 256; our
 """
 
 from tfkd.objectives import SoftTargets
+from tfkd.quantization import parse_scheme
 from tfkd.train import Student
 
 PUBLISHED_Q1 = {"teacher": 96.09, "labels": 91.02, "teacher labels": 89.45}
@@ -19,7 +20,8 @@ def students(question, scheme, temperatures, seeds, soft_weight):
   """Lists the students of a question.
 
   q1: ground-truth labels alone, and the teacher's labels, its class probabilities at T = 1, in their place.
-  q2: soft cross-entropy from the teacher alone. q3: hard loss + soft_weight * T^2 * soft cross-entropy from the teacher.
+  q2: soft cross-entropy from the teacher alone.
+  q3: hard loss + soft_weight * T^2 * soft cross-entropy from the teacher.
   q4: as q3, with the ground-truth labels in place of the teacher.
 
   Args:
@@ -53,4 +55,7 @@ def students(question, scheme, temperatures, seeds, soft_weight):
       }
       for temperature in temperatures
     ]
-  return [Student(question=question, scheme=scheme, seed=seed, **fields) for seed in seeds for fields in per_seed]
+  # Eight-bit features are a fine-tuning of trained weights, as tfmot advises; the coarser grids train from scratch.
+  start = "scratch" if parse_scheme(scheme).is_low else "teacher"
+  common = {"question": question, "scheme": scheme, "start": start}
+  return [Student(seed=seed, **common, **fields) for seed in seeds for fields in per_seed]

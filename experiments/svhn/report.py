@@ -26,7 +26,8 @@ def write_report(workdir, rows, scheme):
   text = (
     f"# SVHN homework on {teacher['dataset']}\n\n"
     f"Test accuracy in percent on all {teacher['test_images']:,} test images; teacher and students saw "
-    f"{teacher['train_images']:,} training images. Mean ± standard deviation over seeds ({', '.join(map(str, seeds))}). "
+    f"{teacher['train_images']:,} training images. Mean ± standard deviation over seeds "
+    f"({', '.join(map(str, seeds))}). "
     "Published numbers are the homework's own, of real SVHN, each measured on one minibatch of 256.\n"
   )
   text += f"\n## Question 1: a quantized student, without and with the teacher\n\n{q1}"
@@ -34,8 +35,8 @@ def write_report(workdir, rows, scheme):
     lines = {q: _by_temperature(rows, q, scheme) for q in METHODS}
     text += f"\n## Questions 2 to 4: temperature ({scheme} students)\n\n{_temperature_table(lines)}"
     text += (
-      "\nq2: soft cross-entropy from the teacher alone. q3: hard loss + weight * T² * soft cross-entropy from the teacher. "
-      "q4: as q3, with the ground-truth labels in place of the teacher.\n"
+      "\nq2: soft cross-entropy from the teacher alone. q3: hard loss + weight * T² * soft cross-entropy from the "
+      "teacher. q4: as q3, with the ground-truth labels in place of the teacher.\n"
     )
     accuracy_against_temperature(
       picture,
@@ -52,7 +53,8 @@ def write_report(workdir, rows, scheme):
   if deployed:
     text += f"\n## As files\n\n{_deployed_table(deployed)}"
   write_text(os.path.join(workdir, "report.md"), text)
-  return f"{text}\nReport: {os.path.join(workdir, 'report.md')}\nPicture: {picture}"
+  places = f"\nReport: {os.path.join(workdir, 'report.md')}"
+  return text + places + (f"\nPicture: {picture}" if PICTURE in text else "")
 
 
 def _q1(rows, teacher):
@@ -97,7 +99,9 @@ def _deployed_table(rows):
   table = []
   for question, scheme, method, temperature in groups:
     found = [
-      r for r in rows if (r["question"], r["scheme"], r["method"], r["temperature"]) == (question, scheme, method, temperature)
+      r
+      for r in rows
+      if (r["question"], r["scheme"], r["method"], r["temperature"]) == (question, scheme, method, temperature)
     ]
     at = "" if temperature is None else f", T = {temperature:g}"
     table.append([
@@ -107,7 +111,9 @@ def _deployed_table(rows):
       f"{found[0]['tflite_bytes']:,}",
       f"{found[0]['tflite_bytes'] / found[0]['float32_bytes']:.3f}",
     ])  # fmt: skip
-  return markdown_table(["student", "Keras accuracy", "TFLite accuracy", "bytes of the file", "share of float32 weights"], table)
+  return markdown_table(
+    ["student", "Keras accuracy", "TFLite accuracy", "bytes of the file", "share of float32 weights"], table
+  )
 
 
 def _accuracies(rows, question, method, scheme):

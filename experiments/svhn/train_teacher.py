@@ -1,6 +1,6 @@
 """Trains the full-precision teacher of the SVHN homework and keeps its logits, for the questions to share.
 
-  python -m experiments.svhn.train_teacher
+python -m experiments.svhn.train_teacher
 """
 
 from absl import app

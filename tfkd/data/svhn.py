@@ -60,16 +60,20 @@ def read_mat(path):
     if isinstance(error, (FileNotFoundError, PermissionError)):
       raise
     size = os.path.getsize(path)
-    raise ValueError(f"{path} ({size} bytes) is truncated or not a MATLAB file: {error}. Delete it and fetch it again.") from error
+    raise ValueError(
+      f"{path} ({size} bytes) is truncated or not a MATLAB file: {error}. Delete it and fetch it again."
+    ) from error
   for key in ("X", "y"):
     if key not in content:
-      raise ValueError(f"{path} holds no variable {key!r}: expected X and y as in SVHN's Format 2.")
+      size = os.path.getsize(path)
+      raise ValueError(f"{path} ({size} bytes) holds no variable {key!r}: expected X and y as in SVHN's Format 2.")
   images, labels = content["X"], content["y"]
   if images.dtype != np.uint8 or images.ndim != 4 or images.shape[:3] != (32, 32, 3):
     raise ValueError(f"{path}: X must be uint8 [32, 32, 3, images]; found {images.dtype} {list(images.shape)}.")
   if labels.dtype.kind not in "uif" or labels.size != images.shape[3] or max(labels.shape) != labels.size:
     raise ValueError(
-      f"{path}: y must be numbers [{images.shape[3]}, 1], one for each image; found {labels.dtype} {list(labels.shape)}."
+      f"{path}: y must be numbers [{images.shape[3]}, 1], one for each image; found {labels.dtype} "
+      f"{list(labels.shape)}."
     )
   labels = labels.reshape(-1)
   wrong = ~np.isin(labels, np.arange(1, 11))

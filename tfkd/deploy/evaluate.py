@@ -25,8 +25,9 @@ def logits(path, dataset, num_threads=None):
   size = None
   for images, labels in dataset.as_numpy_iterator():
     (given,), (taken,) = interpreter.get_input_details(), interpreter.get_output_details()
-    if tuple(given["shape"][1:]) != images.shape[1:]:
-      raise ValueError(f"{path} takes images of shape {tuple(given['shape'][1:])}; the data set has {images.shape[1:]}.")
+    shape = tuple(given["shape"][1:].tolist())
+    if shape != images.shape[1:]:
+      raise ValueError(f"{path} takes images of shape {shape}; the data set has {images.shape[1:]}.")
     if size != len(images):
       size = len(images)
       interpreter.resize_tensor_input(given["index"], images.shape)

@@ -1,7 +1,6 @@
 """Students as TFLite files."""
 
 import contextlib
-import io
 import warnings
 
 import numpy as np
@@ -39,17 +38,30 @@ def to_tflite(student, path):
   if integer:
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
     converter.inference_input_type = converter.inference_output_type = tf.int8
-  with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-    # "Statistics for quantized inputs were expected": they come from training.
-    warnings.simplefilter("ignore")
+  with _quiet():
     content = converter.convert()
   if integer:
     _check_integer(content, str(bits))
-  with atomic_path(path) as temporary:
-    with open(temporary, "wb") as file:
-      file.write(content)
+  with atomic_path(path) as temporary, open(temporary, "wb") as file:
+    file.write(content)
   logging.info("wrote %s (%d bytes)", path, len(content))
   return len(content)
+
+
+@contextlib.contextmanager
+def _quiet():
+  """Hides the converter's notes on untraced functions, temporary folders and ranges, which come from training."""
+  tensorflow_logger = tf.get_logger()
+  verbosity, level = logging.get_verbosity(), tensorflow_logger.level
+  logging.set_verbosity(logging.ERROR)
+  tensorflow_logger.setLevel("ERROR")
+  try:
+    with warnings.catch_warnings():
+      warnings.simplefilter("ignore")
+      yield
+  finally:
+    logging.set_verbosity(verbosity)
+    tensorflow_logger.setLevel(level)
 
 
 def _check_integer(content, scheme):
@@ -60,6 +72,6 @@ def _check_integer(content, scheme):
   floats = [d["name"] for d in interpreter.get_tensor_details() if d["dtype"] == np.float32]
   if floats:
     raise ValueError(
-      f"the {scheme} student does not convert to integers only: {len(floats)} tensors stay in float32 ({', '.join(floats[:5])}"
-      ", ...). Fuse batch normalisation and ReLU with convolutions, and calibrate or train before exporting."
+      f"the {scheme} student does not convert to integers only: {len(floats)} tensors stay in float32 "
+      f"({', '.join(floats[:5])}, ...). Order layers convolution, batch normalisation, ReLU, so that they fuse."
     )

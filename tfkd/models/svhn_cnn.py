@@ -10,7 +10,8 @@ def svhn_cnn(num_classes=10, input_shape=(32, 32, 3), width=16, name="svhn_cnn")
 
   Convolutions of `width` / pool / 2 width, 2 width / pool / 4 width, 4 width / pool / 8 width, 8 width / average pool
   4x4 / dense. Every convolution is 3x3 and followed by batch normalisation and ReLU; names are `conv0`, `bn0`, `relu0`
-  up to 6, and `logits`. At the default width 292,026 weights in kernels and the dense bias, 293,882 with batch normalisation.
+  up to 6, and `logits`. At the default width 292,026 weights in kernels and the dense bias,
+  293,882 with batch normalisation.
 
   Args:
     num_classes: size of the output, >= 2.

@@ -5,8 +5,8 @@ so nothing needs calibration and two bits of weight with one bit of feature trai
 """
 
 import tensorflow as tf
-import tf_keras as keras
 import tensorflow_model_optimization as tfmot
+import tf_keras as keras
 
 layers = keras.layers
 _KERNELS = {layers.Conv2D: "kernel", layers.DepthwiseConv2D: "depthwise_kernel", layers.Dense: "kernel"}
@@ -41,7 +41,7 @@ class LowBitWeights(tfmot.quantization.keras.quantizers.Quantizer):
     width = self.scale * tf.stop_gradient(tf.reduce_mean(tf.abs(squashed)))
     clipped = tf.clip_by_value(tf.math.divide_no_nan(squashed, width), -0.5, 0.5)
     rounded = (_round_to_steps(clipped + 0.5, self.bits) - 0.5) * width
-    return squashed + tf.stop_gradient(rounded - squashed)
+    return _straight_through(rounded, squashed)
 
   def get_config(self):
     return {"bits": self.bits, "scale": self.scale}
@@ -73,7 +73,12 @@ class LowBitFeatures(tfmot.quantization.keras.quantizers.Quantizer):
 def _round_to_steps(x, bits):
   """Rounds x in [0, 1] to multiples of 1 / (2^bits - 1), with the gradient of the identity."""
   steps = 2.0**bits - 1
-  return x + tf.stop_gradient(tf.round(x * steps) / steps - x)
+  return _straight_through(tf.round(x * steps) / steps, x)
+
+
+def _straight_through(value, x):
+  """`value`, to the last bit, with the gradient of x."""
+  return tf.stop_gradient(value) + (x - tf.stop_gradient(x))
 
 
 @keras.utils.register_keras_serializable(package="tfkd")

@@ -31,9 +31,13 @@ def check_quantizable(model, low_bit, registry, float_layers=()):
       f"{type(model).__name__}. Rebuild it with `keras.Model(inputs, outputs)` of tf_keras."
     )
   if not model.built:
-    raise ValueError(f"model '{model.name}' has no input shape yet: call `model.build((None, height, width, channels))`.")
+    raise ValueError(
+      f"model '{model.name}' has no input shape yet: call `model.build((None, height, width, channels))`."
+    )
   names = [layer.name for layer in model.layers]
-  problems = [f"float_layers names '{n}', but the model's layers are {', '.join(names)}" for n in float_layers if n not in names]
+  problems = [
+    f"float_layers names '{n}', but the model's layers are {', '.join(names)}" for n in float_layers if n not in names
+  ]
   for layer in model.layers:
     if layer.name in float_layers:
       continue
@@ -61,9 +65,13 @@ def _eight_bit(layer, registry):
   if isinstance(layer, _TO_INPUT_PIPELINE):
     return "belongs into the input pipeline; apply it with `dataset.map`"
   if isinstance(layer, layers.BatchNormalization):
-    return None if _follows_linear_layer(layer) else (
-      "must directly follow a convolution or dense layer without activation; order them convolution, batch "
-      "normalisation, ReLU"
+    return (
+      None
+      if _follows_linear_layer(layer)
+      else (
+        "must directly follow a convolution or dense layer without activation; order them convolution, batch "
+        "normalisation, ReLU"
+      )
     )
   activation = getattr(layer, "activation", None)
   if activation is not None:
@@ -83,7 +91,9 @@ def _low_bit(layer):
     return f"activation {activation.__name__} does not stay in [0, 1]; use ReLU, or keep the layer in float_layers"
   has_other_weights = layer.weights and not isinstance(layer, layers.BatchNormalization)
   if has_other_weights and not kernel_name(layer):
-    return "its weights have no low-bit form (Conv2D, DepthwiseConv2D and Dense have); keep it in float with float_layers"
+    return (
+      "its weights have no low-bit form (Conv2D, DepthwiseConv2D and Dense have); keep it in float with float_layers"
+    )
   return None
 
 

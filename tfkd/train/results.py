@@ -30,7 +30,9 @@ class Results:
         try:
           rows.append(json.loads(line))
         except ValueError as error:
-          raise ValueError(f"{self._path}, line {number} is damaged ({error}): delete the line to run it again.") from error
+          raise ValueError(
+            f"{self._path}, line {number} is damaged ({error}): delete the line to run it again."
+          ) from error
     return rows
 
   def add(self, row):

@@ -31,11 +31,13 @@ class Training(NamedTuple):
   dataset: str
   data_dir: str | None = None
   limit_train: int | None = None
-  epochs: int = 5
-  teacher_epochs: int = 8
+  epochs: int = 4
+  teacher_epochs: int = 5
   batch_size: int = 128
-  learning_rate: float = 5e-3
+  learning_rate: float = 3e-3
   teacher_learning_rate: float = 2e-3
+  soft_weight: float = 1.0
+  """Weight of the soft loss where a question has a hard one beside it."""
   mixed_precision: str = "none"
   """"none", "float16" or "bfloat16": the teacher's arithmetic. Quantization-aware students compute in float32."""
   strategy: str = "auto"
@@ -52,6 +54,8 @@ class Student(NamedTuple):
   objectives: tuple = ()
   hard_loss_weight: float = 1.0
   temperature: float | None = None
+  start: str = "scratch"
+  """"scratch", or "teacher": begin with the teacher's weights."""
 
   @property
   def key(self):
@@ -104,10 +108,9 @@ class Sweep:
 
   def train_teacher(self):
     """Trains the teacher, unless the workdir has it, and computes its logits for both splits, unless it has them."""
-    path = self.path("teacher", "model.keras")
-    if not (os.path.exists(path) and self.results.find(question="teacher")):
-      self._train_teacher(path)
-    self._logits = self._teacher_logits(path)
+    if not (os.path.exists(self._teacher_path) and self.results.find(question="teacher")):
+      self._train_teacher()
+    self._logits = self._teacher_logits()
 
   def run(self, students):
     """Trains the students that the results lack, the teacher first.
@@ -123,7 +126,7 @@ class Sweep:
         bar.set_postfix_str(student.name)
         self._train_student(student)
 
-  def _train_teacher(self, path):
+  def _train_teacher(self):
     training = self._training
     logging.info("training the teacher: %s, %d epochs", training.dataset, training.teacher_epochs)
     keras.utils.set_random_seed(0)
@@ -145,13 +148,13 @@ class Sweep:
       checkpoint=self.path("checkpoints", "teacher.keras"),
     )  # fmt: skip
     seconds = time.perf_counter() - start
-    quantization.save(teacher, path)
-    logging.info("wrote %s", path)
+    quantization.save(teacher, self._teacher_path)
+    logging.info("wrote %s", self._teacher_path)
     row = {"question": "teacher", "method": "labels", "scheme": "float", "temperature": None, "seed": 0}
     row |= {"accuracy": logs["val_accuracy"], "loss": logs["val_loss"], "agreement": 1.0}
     self._add_row(row, teacher, seconds, training.teacher_epochs)
 
-  def _teacher_logits(self, path):
+  def _teacher_logits(self):
     """float32 [n, classes] for train and test, in the order of the arrays; computed once and kept."""
     file = self.path("teacher", "logits.npz")
     if os.path.exists(file):
@@ -160,7 +163,7 @@ class Sweep:
           return kept["train"], kept["test"]
       except Exception as error:
         logging.warning("%s is damaged (%s) and is computed again", file, error)
-    teacher = quantization.load(path)
+    teacher = quantization.load(self._teacher_path)
     logits = [
       teacher.predict(data.batches(*arrays, min(_EVALUATION_BATCH, len(arrays[1]))), verbose=0)
       for arrays in (self._train, self._test)
@@ -178,6 +181,8 @@ class Sweep:
     test = data.batches((test_images, self._logits[1]), test_labels, self._evaluation_batch)
     with self._strategy.scope():
       model = self._build_model(len(self._info.classes), self._info.image_shape)
+      if student.start == "teacher":
+        model.set_weights(quantization.load(self._teacher_path).get_weights())
       calibration_data = images[:_CALIBRATION_IMAGES].astype(np.float32) / 255
       model = quantization.quantize(model, student.scheme, calibration_data=calibration_data)
       # Copies: a layer belongs to one distiller, and a sweep may list one objective for several seeds.
@@ -199,7 +204,11 @@ class Sweep:
     if not quantization.parse_scheme(student.scheme).is_low:
       deploy.to_tflite(model, f"{path}.tflite")
       measured = deploy.evaluate(f"{path}.tflite", data.batches(*self._test, self._evaluation_batch))
-      row |= {"tflite_accuracy": measured["accuracy"], "tflite_loss": measured["loss"], "tflite_bytes": measured["bytes"]}
+      row |= {
+        "tflite_accuracy": measured["accuracy"],
+        "tflite_loss": measured["loss"],
+        "tflite_bytes": measured["bytes"],
+      }
     self._add_row(row, model, seconds, training.epochs)
     self._log_hyperparameters(student, row)
 
@@ -210,6 +219,10 @@ class Sweep:
       loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
       metrics=["accuracy"],
     )
+
+  @property
+  def _teacher_path(self):
+    return self.path("teacher", "model.keras")
 
   @property
   def _evaluation_batch(self):
@@ -243,4 +256,9 @@ def _digest(*arrays):
 
 
 def _versions():
-  return {"tfkd": __version__, "tensorflow": tf.__version__, "tf_keras": keras.__version__, "python": platform.python_version()}
+  return {
+    "tfkd": __version__,
+    "tensorflow": tf.__version__,
+    "tf_keras": keras.__version__,
+    "python": platform.python_version(),
+  }

@@ -35,7 +35,9 @@ def open_workdir(path, configuration, overwrite=False):
       except ValueError as error:
         raise ValueError(f"{file} is damaged ({error}): use another workdir, or --overwrite.") from error
     keys = sorted(found.keys() | configuration.keys())
-    differences = [f"{k}: {found.get(k)} there, {configuration.get(k)} now" for k in keys if found.get(k) != configuration.get(k)]
+    differences = [
+      f"{k}: {found.get(k)} there, {configuration.get(k)} now" for k in keys if found.get(k) != configuration.get(k)
+    ]
     if differences:
       raise ValueError(
         f"{path} holds a teacher and results of another configuration ({'; '.join(differences)}): use another "

@@ -1,0 +1,42 @@
+"""Fixtures for all tests: two logical CPUs, fixed seeds, small models and data."""
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tf_keras as keras
+
+# Before TensorFlow's first operation: replicas are shown on two logical CPU devices.
+_cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(_cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+tf.config.threading.set_inter_op_parallelism_threads(2)
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+  keras.utils.set_random_seed(0)
+
+
+@pytest.fixture
+def two_replicas():
+  return tf.distribute.MirroredStrategy(["/cpu:0", "/cpu:1"], cross_device_ops=tf.distribute.ReductionToOneDevice())
+
+
+@pytest.fixture
+def vectors():
+  """Inputs [24, 6] and labels in 0..3 that a linear model can learn in part."""
+  rng = np.random.default_rng(0)
+  x = rng.normal(size=(24, 6)).astype(np.float32)
+  return x, (x @ rng.normal(size=(6, 4)) + rng.normal(size=(24, 4))).argmax(axis=1)
+
+
+@pytest.fixture
+def images():
+  """Images [64, 32, 32, 3] in [0, 1] and labels in 0..9 that show in the brightness."""
+  rng = np.random.default_rng(0)
+  y = rng.integers(0, 10, 64)
+  x = np.clip(rng.uniform(0, 0.2, (64, 32, 32, 3)) + y[:, None, None, None] / 12, 0, 1)
+  return x.astype(np.float32), y

@@ -1,0 +1,112 @@
+"""CIFAR-10 from folders and archives."""
+
+import io
+import os
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tfkd import data
+from tfkd.data import cifar10
+
+PHOTOGRAPHS = Path(os.environ.get("TFKD_CIFAR10", "../shared/data/cifar10_train_jpeg.tar.xz"))
+
+
+def _jpeg(colour, size=(32, 32), mode="RGB"):
+  buffer = io.BytesIO()
+  Image.new("RGB", size, (colour, colour, colour)).convert(mode).save(buffer, "JPEG", quality=95)
+  return buffer.getvalue()
+
+
+@pytest.fixture
+def folder(tmp_path):
+  """Twenty images a class; the class and number show in the grey level."""
+  root = tmp_path / "cifar"
+  for i, name in enumerate(cifar10.CLASSES):
+    (root / "train" / name).mkdir(parents=True)
+    for j in range(20):
+      (root / "train" / name / f"{j:04}.jpg").write_bytes(_jpeg(20 * i + j))
+  return root
+
+
+def _archive(folder, path, mode="w:xz"):
+  with tarfile.open(path, mode) as archive:
+    archive.add(folder, arcname=".")
+  return path
+
+
+def test_folder_and_archive_hold_the_same_images(folder, tmp_path):
+  archive = _archive(folder, tmp_path / "cifar.tar.xz")
+  for split, count in (("train", 180), ("test", 20)):
+    images, labels = data.load_arrays("cifar10", split, data_dir=str(folder))
+    other_images, other_labels = data.load_arrays("cifar10", split, data_dir=str(archive))
+    np.testing.assert_array_equal(images, other_images)
+    np.testing.assert_array_equal(labels, other_labels)
+    assert images.shape == (count, 32, 32, 3) and (np.bincount(labels) == count // 10).all()
+    np.testing.assert_array_equal(images[:, 0, 0, 0] // 20, labels)
+
+
+def test_split_is_stratified_seeded_and_disjoint(folder):
+  train, _ = data.load_arrays("cifar10", "train", data_dir=str(folder))
+  test, _ = data.load_arrays("cifar10", "test", data_dir=str(folder))
+  levels = [set(split[:, 0, 0, 0].tolist()) for split in (train, test)]
+  assert not levels[0] & levels[1] and len(levels[0] | levels[1]) == 200
+
+
+def test_a_test_folder_is_used_where_present(folder):
+  (folder / "test" / "cat").mkdir(parents=True)
+  (folder / "test" / "cat" / "0.jpg").write_bytes(_jpeg(7, mode="L"))
+  images, labels = data.load_arrays("cifar10", "test", data_dir=str(folder))
+  assert labels.tolist() == [3] and images.shape == (1, 32, 32, 3)
+  assert len(data.load_arrays("cifar10", "train", data_dir=str(folder))[1]) == 200
+
+
+def test_damaged_images_are_named(folder):
+  path = folder / "train" / "cat" / "0003.jpg"
+  path.write_bytes(path.read_bytes()[:100])
+  with pytest.raises(ValueError, match="cat/0003.jpg is not a readable image"):
+    data.load_arrays("cifar10", "train", data_dir=str(folder))
+  path.write_bytes(_jpeg(1, (16, 32)))
+  with pytest.raises(ValueError, match="cat/0003.jpg is 16x32 pixels"):
+    data.load_arrays("cifar10", "train", data_dir=str(folder))
+
+
+def test_damaged_archives_are_named(folder, tmp_path):
+  archive = _archive(folder, tmp_path / "cifar.tar.xz")
+  archive.write_bytes(archive.read_bytes()[:2000])
+  with pytest.raises(ValueError, match="cifar.tar.xz is truncated or not a tar archive"):
+    data.load_arrays("cifar10", "train", data_dir=str(archive))
+
+
+def test_paths_in_an_archive_reach_no_file(tmp_path):
+  path = tmp_path / "evil.tar"
+  with tarfile.open(path, "w") as archive:
+    for name in ("../../escaped/train/cat/0.jpg", "/absolute/train/cat/0.jpg"):
+      content = _jpeg(1)
+      member = tarfile.TarInfo(name)
+      member.size = len(content)
+      archive.addfile(member, io.BytesIO(content))
+  with pytest.raises(ValueError, match="needs 10 a class"):
+    data.load_arrays("cifar10", "train", data_dir=str(path))
+  assert [p.name for p in tmp_path.iterdir()] == ["evil.tar"] and not Path("/absolute").exists()
+
+
+def test_missing_and_foreign_folders_are_named(tmp_path):
+  with pytest.raises(FileNotFoundError, match="no folder or archive"):
+    data.load_arrays("cifar10", "train", data_dir=str(tmp_path / "none"))
+  with pytest.raises(ValueError, match="holds no train/<class>"):
+    data.load_arrays("cifar10", "train", data_dir=str(tmp_path))
+  (tmp_path / "train" / "llama").mkdir(parents=True)
+  (tmp_path / "train" / "llama" / "0.jpg").write_bytes(_jpeg(1))
+  with pytest.raises(ValueError, match="unknown class folder 'llama'; expected airplane"):
+    data.load_arrays("cifar10", "train", data_dir=str(tmp_path))
+
+
+@pytest.mark.skipif(not PHOTOGRAPHS.exists(), reason="the CIFAR-10 photographs are not here (TFKD_CIFAR10)")
+def test_the_real_photographs():
+  images, labels = data.load_arrays("cifar10", "test", data_dir=str(PHOTOGRAPHS))
+  assert images.shape == (5000, 32, 32, 3) and (np.bincount(labels) == 500).all()
+  assert 100 < images.mean() < 140 and images.std() > 40

@@ -1,0 +1,251 @@
+"""Quantized students: calibration, training, exact round trips, sizes, and clear refusals."""
+
+import logging
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tf_keras as keras
+
+from tfkd import Distiller, quantization
+from tfkd.models import svhn_cnn
+from tfkd.objectives import SoftTargets
+
+layers = keras.layers
+SCHEMES = ("w8a8", "w4a8", "w2a1", "w1a2")
+LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+
+def _quantized(scheme, images, model=None, **kwargs):
+  return quantization.quantize(model or svhn_cnn(width=4), scheme, calibration_data=images[0], **kwargs)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_a_student_learns_from_labels_and_teacher(scheme, images):
+  student = _quantized(scheme, images)
+  distiller = Distiller(
+    lambda x: 20 * tf.reduce_mean(x, [1, 2, 3])[:, None] * tf.range(10.0) / 10, student, [SoftTargets(4.0)]
+  )
+  distiller.compile(keras.optimizers.Adam(5e-3), loss=LOSS)
+  losses = distiller.fit(*images, batch_size=16, epochs=8, verbose=0).history["loss"]
+  assert losses[-1] < losses[0]
+
+
+@pytest.mark.parametrize("suffix", [".keras", ".h5", ""])
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_round_trip_is_exact_and_trains_on(scheme, suffix, images, tmp_path):
+  x, y = images
+  student = _quantized(scheme, images)
+  student.compile("adam", loss=LOSS)
+  student.fit(x, y, batch_size=32, verbose=0)
+  path = str(tmp_path / f"student{suffix}")
+  expected = student.predict(x, verbose=0)
+  for _ in range(2):  # A loaded model is saved and loaded again.
+    quantization.save(student, path)
+    student = quantization.load(path)
+    np.testing.assert_array_equal(student.predict(x, verbose=0), expected)
+    assert str(quantization.scheme_of(student)) == scheme
+  before = student.get_weights()
+  student.fit(x, y, batch_size=32, verbose=0)
+  assert any((a != b).any() for a, b in zip(before, student.get_weights(), strict=True))
+  if suffix:
+    assert student.optimizer.iterations == 4
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_plain_keras_saving_and_checkpoints_work_too(scheme, images, tmp_path):
+  x, y = images
+  student = _quantized(scheme, images)
+  student.compile("adam", loss=LOSS)
+  student.fit(x, y, verbose=0, callbacks=[keras.callbacks.ModelCheckpoint(str(tmp_path / "best.keras"))])
+  loaded = keras.models.load_model(tmp_path / "best.keras")
+  np.testing.assert_array_equal(loaded.predict(x, verbose=0), student.predict(x, verbose=0))
+  student.save_weights(tmp_path / "student.weights.h5")
+  other = _quantized(scheme, images)
+  other.load_weights(tmp_path / "student.weights.h5")
+  np.testing.assert_array_equal(other.predict(x, verbose=0), student.predict(x, verbose=0))
+
+
+def test_the_float_model_is_not_changed(images):
+  model = svhn_cnn(width=4)
+  before = model.get_weights()
+  student = _quantized("w2a1", images, model)
+  student.compile("sgd", loss=LOSS)
+  student.fit(*images, verbose=0)
+  for a, b in zip(before, model.get_weights(), strict=True):
+    np.testing.assert_array_equal(a, b)
+
+
+def test_calibrated_eight_bit_student_predicts_as_the_float_model(images):
+  x, y = images
+  model = svhn_cnn(width=4)
+  model.compile(keras.optimizers.Adam(0.01), loss=LOSS)
+  model.fit(x, y, epochs=15, batch_size=16, verbose=0)
+  expected = model.predict(x, verbose=0)
+  student = _quantized("w8a8", images, model)
+  error = np.abs(student.predict(x, verbose=0) - expected).max()
+  assert error < 0.1 * np.ptp(expected)
+  uncalibrated = quantization.quantize(model, "w8a8")
+  assert np.abs(uncalibrated.predict(x, verbose=0) - expected).max() > 3 * error
+
+
+def test_calibration_moves_ranges_only(images):
+  student = quantization.quantize(svhn_cnn(width=4), "w8a8")
+  names = [w.name for w in student.weights]
+  before = student.get_weights()
+  dataset = tf.data.Dataset.from_tensor_slices(images).batch(32)
+  quantization.calibrate(student, dataset)
+  changed = {n.split("/")[-1] for n, a, b in zip(names, before, student.get_weights(), strict=True) if (a != b).any()}
+  assert changed and all(name.endswith(("_min:0", "_max:0")) for name in changed)
+  low, high = student.layers[1].weights[:2]
+  batches = images[0].reshape(2, 32, -1)
+  np.testing.assert_allclose(high, batches.max(axis=(1, 2)).mean(), rtol=1e-5)
+  assert low == 0
+
+
+def test_calibration_needs_a_batch(images):
+  with pytest.raises(ValueError, match="yielded no batch"):
+    quantization.quantize(svhn_cnn(width=4), "w8a8", calibration_data=images[0][:0])
+
+
+def test_missing_calibration_is_said(caplog):
+  with caplog.at_level(logging.WARNING):
+    quantization.quantize(svhn_cnn(width=4), "w8a8")
+  assert "uncalibrated ranges" in caplog.text
+
+
+def test_low_bit_rounds_every_convolution_and_leaves_the_logits_in_float(images):
+  x, _ = images
+  student = _quantized("w2a1", images)
+  names = [layer.name for layer in student.layers]
+  assert {f"quant_conv{i}" for i in range(7)} <= set(names) and "logits" in names
+  for i in range(7):
+    layer = student.get_layer(f"quant_conv{i}")
+    layer(tf.zeros([1, *layer.input_shape[1:]]))
+    assert len(np.unique(np.round(layer.layer.kernel, 5))) == 4
+  features = keras.Model(student.inputs, student.get_layer("quant_relu3").output).predict(x, verbose=0)
+  assert set(np.unique(features)) <= {0.0, 1.0}
+
+
+def test_float_layers_and_weight_scale_are_parameters(images):
+  student = _quantized("w2a1", images, float_layers=["conv0"], weight_scale=3.0)
+  names = {layer.name for layer in student.layers}
+  assert "conv0" in names and "quant_logits" in names
+  assert student.get_layer("quant_conv1").quantize_config.weight_scale == 3.0
+  eight = _quantized("w8a8", images, float_layers=["logits"])
+  assert "logits" in {layer.name for layer in eight.layers}
+  with pytest.raises(ValueError, match="must be positive; got 0"):
+    _quantized("w2a1", images, weight_scale=0)
+  with pytest.raises(ValueError, match="float_layers names 'conv9'"):
+    _quantized("w2a1", images, float_layers=["conv9"])
+
+
+def test_sizes_count_the_network_and_not_its_ranges(images):
+  model = svhn_cnn()
+  kernels = sum(int(np.prod(w.shape)) for w in model.weights if "conv" in w.name)
+  rest = 4 * (model.count_params() - kernels)
+  assert quantization.sizes(model) == {"parameters": 293_882, "float32_bytes": 1_175_528, "packed_bytes": 1_175_528}
+  low = quantization.sizes(_quantized("w2a1", images, model))
+  assert low == {"parameters": 293_882, "float32_bytes": 1_175_528, "packed_bytes": kernels // 4 + 7 * 4 + rest}
+  dense = 128 * 10
+  channels = 16 + 32 + 32 + 64 + 64 + 128 + 128
+  four = quantization.sizes(_quantized("w4a8", images, model))["packed_bytes"]
+  # tfmot's dense kernels have one range, its convolutions one for each output channel.
+  assert four == (kernels + dense) // 2 + 4 * (channels + 1) + rest - 4 * dense
+
+
+@pytest.mark.parametrize("name", ["w9a8", "int8", "w1a8", "w0a1", "W8A8", 8, "w2a1 "])
+def test_unknown_schemes_are_refused(name):
+  with pytest.raises(ValueError, match="unknown scheme"):
+    quantization.parse_scheme(name)
+
+
+def _chain(*stack):
+  inputs = x = keras.Input((8, 8, 3))
+  for layer in stack:
+    x = layer(x)
+  return keras.Model(inputs, x, name="chain")
+
+
+def test_preflight_names_every_obstacle_at_once():
+  model = _chain(
+    layers.Rescaling(1 / 255, name="scale"),
+    layers.Conv2D(4, 3, activation="relu", name="conv"),
+    layers.BatchNormalization(name="late"),
+    layers.PReLU(name="prelu"),
+    keras.Sequential([layers.Conv2D(4, 1)], name="inner"),
+  )
+  with pytest.raises(ValueError, match="cannot be quantized") as error:
+    quantization.quantize(model, "w8a8")
+  for words in (
+    "'scale' (Rescaling): belongs into the input pipeline",
+    "'late' (BatchNormalization): must directly follow",
+    "'prelu' (PReLU): tfmot has no 8-bit form",
+    "'inner' (Sequential): a model inside the model",
+  ):
+    assert words in str(error.value)
+
+
+@pytest.mark.parametrize(
+  "layer, words",
+  [
+    (layers.Lambda(lambda x: x, name="it"), "Lambda layer"),
+    (layers.Conv2D(2, 1, activation="elu", name="it"), "activation elu has no 8-bit form"),
+    (layers.LayerNormalization(name="it"), "tfmot has no 8-bit form"),
+    (layers.Conv2D(2, 1, dtype="mixed_float16", name="it"), "computes in float16"),
+    (layers.RandomFlip(name="it"), "input pipeline"),
+  ],
+)
+def test_preflight_says_what_to_do(layer, words):
+  with pytest.raises(ValueError, match=f"'it'.*{words}"):
+    quantization.quantize(_chain(layer), "w8a8")
+
+
+def test_preflight_knows_bare_operations():
+  inputs = keras.Input((8, 8, 3))
+  model = keras.Model(inputs, layers.Conv2D(3, 1)(inputs) + inputs)
+  with pytest.raises(ValueError, match="bare TensorFlow operation; use a layer"):
+    quantization.quantize(model, "w8a8")
+
+
+def test_preflight_of_low_bits():
+  model = _chain(layers.Conv2D(4, 3, activation="tanh", name="curved"), layers.LayerNormalization(name="norm"))
+  with pytest.raises(ValueError, match="cannot be quantized") as error:
+    quantization.quantize(model, "w2a1")
+  assert "'curved' (Conv2D): activation tanh does not stay in [0, 1]" in str(error.value)
+  assert "'norm' (LayerNormalization): its weights have no low-bit form" in str(error.value)
+
+
+def test_preflight_passes_what_tfmot_can_do(images):
+  residual = keras.Input((32, 32, 3))
+  x = layers.Conv2D(4, 3, padding="same", activation="relu")(residual)
+  y = layers.DepthwiseConv2D(3, padding="same", use_bias=False)(x)
+  y = layers.ReLU()(layers.BatchNormalization()(y))
+  y = layers.SeparableConv2D(4, 3, padding="same")(y)
+  z = layers.ReLU()(layers.Add()([x, y]))
+  model = keras.Model(residual, layers.Dense(10)(layers.GlobalAveragePooling2D()(z)))
+  student = _quantized("w8a8", images, model)
+  assert np.isfinite(student.predict(images[0], verbose=0)).all()
+
+
+def test_preflight_refuses_other_models():
+  class Own(keras.Model):
+    pass
+
+  with pytest.raises(ValueError, match="only functional and Sequential"):
+    quantization.quantize(Own(), "w8a8")
+  with pytest.raises(ValueError, match="has no input shape yet"):
+    quantization.quantize(keras.Sequential([layers.Dense(2)]), "w8a8")
+
+
+def test_load_explains_what_it_found(tmp_path, images):
+  with pytest.raises(FileNotFoundError, match="no model at"):
+    quantization.load(str(tmp_path / "none.keras"))
+  path = tmp_path / "student.keras"
+  quantization.save(_quantized("w2a1", images), str(path))
+  path.write_bytes(path.read_bytes()[:5000])
+  with pytest.raises(ValueError, match="does not hold a readable model"):
+    quantization.load(str(path))
+  with pytest.raises(ValueError, match=r"must end in .keras or .h5"):
+    quantization.save(svhn_cnn(width=4), str(tmp_path / "student.pb"))
+  assert [p.name for p in tmp_path.iterdir()] == ["student.keras"]
