@@ -66,6 +66,31 @@ def test_plain_keras_saving_and_checkpoints_work_too(scheme, images, tmp_path):
   np.testing.assert_array_equal(other.predict(x, verbose=0), student.predict(x, verbose=0))
 
 
+@pytest.mark.parametrize("scheme", ["w8a8", "w2a1"])
+def test_a_distiller_with_a_quantized_student_is_saved_and_goes_on(scheme, images, tmp_path):
+  x, y = images
+
+  def teacher(inputs):
+    return tf.reduce_mean(inputs, [1, 2]) @ tf.ones([3, 10])
+
+  distiller = Distiller(teacher, _quantized(scheme, images), [SoftTargets(4.0)])
+  distiller.compile("adam", loss=LOSS)
+  fit = {"batch_size": 32, "shuffle": False, "verbose": 0}
+  distiller.fit(x, y, **fit)
+  distiller.save(tmp_path / "distiller.keras")
+  loaded = keras.models.load_model(tmp_path / "distiller.keras")
+  loaded.teacher = teacher
+  np.testing.assert_array_equal(loaded.predict(x, verbose=0), distiller.predict(x, verbose=0))
+  expected, actual = (d.fit(x, y, **fit).history["loss"] for d in (distiller, loaded))
+  np.testing.assert_allclose(actual, expected, rtol=1e-5)
+
+
+def test_a_quantized_student_trains_compiled_by_xla(images):
+  distiller = Distiller(None, _quantized("w2a1", images), [SoftTargets(4.0, source="labels")])
+  distiller.compile("adam", loss=LOSS, jit_compile=True)
+  assert np.isfinite(distiller.fit(*images, verbose=0).history["loss"]).all()
+
+
 def test_the_float_model_is_not_changed(images):
   model = svhn_cnn(width=4)
   before = model.get_weights()

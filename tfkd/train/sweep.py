@@ -100,6 +100,7 @@ class Sweep:
     configuration["data_sha256"] = _digest(*self._train, *self._test)
     open_workdir(workdir, configuration, overwrite)
     self.results = Results(os.path.join(workdir, "results.jsonl"))
+    logging.info("results go to %s", self.path("results.jsonl"))
     self._logits = None
 
   def path(self, *parts):

@@ -1,0 +1,89 @@
+"""Rows and folders: whole or not at all, and never of two configurations."""
+
+import json
+import os
+
+import numpy as np
+import pytest
+
+from tfkd.files import atomic_path
+from tfkd.train import Results
+from tfkd.train.report import mean_and_deviation
+from tfkd.train.workdir import open_workdir
+
+
+def test_rows_come_back_in_order_and_are_found_by_value(tmp_path):
+  results = Results(str(tmp_path / "results.jsonl"))
+  assert results.rows() == []
+  rows = [{"question": "q1", "seed": s, "temperature": t} for s in (0, 1) for t in (None, 5.0)]
+  for row in rows:
+    results.add(row)
+  assert Results(str(tmp_path / "results.jsonl")).rows() == rows
+  assert results.find(seed=1, temperature=None) == [rows[2]]
+  assert results.find(question="q2") == []
+
+
+def test_a_damaged_line_is_named(tmp_path):
+  path = tmp_path / "results.jsonl"
+  path.write_text('{"seed": 0}\n{"seed": 1, "acc')
+  with pytest.raises(ValueError, match="results.jsonl, line 2 is damaged"):
+    Results(str(path)).rows()
+
+
+def test_a_row_that_cannot_be_written_leaves_the_file_as_it_was(tmp_path):
+  path = tmp_path / "results.jsonl"
+  results = Results(str(path))
+  results.add({"seed": 0})
+  with pytest.raises(TypeError):
+    results.add({"seed": object()})
+  assert path.read_text() == '{"seed": 0}\n' and os.listdir(tmp_path) == ["results.jsonl"]
+
+
+def test_a_failed_write_leaves_nothing_under_the_final_name(tmp_path):
+  with pytest.raises(RuntimeError), atomic_path(tmp_path / "file") as temporary:
+    with open(temporary, "w") as file:
+      file.write("half")
+    raise RuntimeError
+  assert not os.listdir(tmp_path)
+
+
+def test_a_directory_is_replaced_whole(tmp_path):
+  for content in ("a", "b"):
+    with atomic_path(tmp_path / "model") as temporary:
+      os.mkdir(temporary)
+      with open(os.path.join(temporary, content), "w"):
+        pass
+  assert os.listdir(tmp_path / "model") == ["b"] and os.listdir(tmp_path) == ["model"]
+
+
+def test_a_workdir_is_kept_for_its_configuration(tmp_path):
+  configuration = {"dataset": "svhn", "epochs": 3, "limit_train": None}
+  open_workdir(tmp_path, configuration)
+  (tmp_path / "results.jsonl").write_text("{}\n")
+  open_workdir(tmp_path, configuration)
+  with pytest.raises(ValueError, match="dataset: svhn there, cifar10 now; epochs: 3 there, 4 now.*--overwrite"):
+    open_workdir(tmp_path, configuration | {"dataset": "cifar10", "epochs": 4})
+  assert (tmp_path / "results.jsonl").exists()
+
+
+def test_overwrite_removes_results_and_nothing_else(tmp_path):
+  open_workdir(tmp_path, {"epochs": 3})
+  (tmp_path / "students").mkdir()
+  for name in ("results.jsonl", "students/a.keras", "thesis.tex"):
+    (tmp_path / name).write_text("x")
+  open_workdir(tmp_path, {"epochs": 4}, overwrite=True)
+  assert sorted(os.listdir(tmp_path)) == ["config.json", "thesis.tex"]
+  assert json.loads((tmp_path / "config.json").read_text()) == {"epochs": 4}
+
+
+def test_a_damaged_configuration_is_named(tmp_path):
+  (tmp_path / "config.json").write_text("{")
+  with pytest.raises(ValueError, match="config.json is damaged"):
+    open_workdir(tmp_path, {})
+
+
+def test_mean_and_deviation_are_the_samples():
+  values = [0.5, 0.6, 0.8]
+  assert mean_and_deviation(values, 100) == f"{100 * np.mean(values):.2f} ± {100 * np.std(values, ddof=1):.2f}"
+  assert mean_and_deviation([0.5], 100, 1) == "50.0"
+  assert mean_and_deviation([]) == "–"
