@@ -6,9 +6,12 @@ Started again after an interruption, it goes on with what is missing.
   python -m experiments.svhn.all --preset=full --dataset=svhn --workdir=/tmp/svhn
 """
 
-from absl import app
+from absl import app, flags
 
+from experiments import run_flags
 from experiments.svhn import homework
+
+flags.adopt_module_key_flags(run_flags)  # So that --help lists them.
 
 
 def main(argv):

@@ -5,9 +5,12 @@ Trains one student for each temperature and seed. The teacher of the workdir is 
   python -m experiments.svhn.q3 --preset=quick
 """
 
-from absl import app
+from absl import app, flags
 
+from experiments import run_flags
 from experiments.svhn import homework
+
+flags.adopt_module_key_flags(run_flags)  # So that --help lists them.
 
 
 def main(argv):

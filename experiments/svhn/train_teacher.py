@@ -3,9 +3,12 @@
 python -m experiments.svhn.train_teacher
 """
 
-from absl import app
+from absl import app, flags
 
+from experiments import run_flags
 from experiments.svhn import homework
+
+flags.adopt_module_key_flags(run_flags)  # So that --help lists them.
 
 
 def main(argv):
