@@ -23,6 +23,7 @@ from tfkd.train.workdir import open_workdir
 
 _EVALUATION_BATCH = 500
 _CALIBRATION_IMAGES = 2560
+_METRICS = ("accuracy", "loss", "agreement")
 
 
 class Training(NamedTuple):
@@ -121,6 +122,7 @@ class Sweep:
     """
     self.train_teacher()
     missing = [student for student in students if not self.results.find(**student.key)]
+    self._declare_hyperparameters()
     logging.info("%d of %d students are trained already", len(students) - len(missing), len(students))
     with tqdm(missing, desc="students", unit="student", dynamic_ncols=True) as bar:
       for student in bar:
@@ -237,6 +239,20 @@ class Sweep:
     row |= {"test_images": len(self._test[1]), "train_images": len(self._train[1])}
     self.results.add(row)
 
+  def _declare_hyperparameters(self):
+    """Tells TensorBoard's HParams page its columns: without this it shows every metric of every epoch."""
+    from tensorboard.plugins.hparams import api as hparams
+
+    logdir = self.path("logs", "hparams")
+    if os.path.isdir(logdir):
+      return
+    names = ("question", "method", "scheme", "temperature", "seed", "epochs")
+    with tf.summary.create_file_writer(logdir).as_default():
+      hparams.hparams_config(
+        hparams=[hparams.HParam(name) for name in names],
+        metrics=[hparams.Metric(f"test/{name}", display_name=f"test {name}") for name in _METRICS],
+      )
+
   def _log_hyperparameters(self, student, row):
     from tensorboard.plugins.hparams import api as hparams
 
@@ -244,7 +260,7 @@ class Sweep:
     values |= {"temperature": student.temperature or 0.0, "epochs": self._training.epochs}
     with tf.summary.create_file_writer(self.path("logs", student.name)).as_default():
       hparams.hparams(values, trial_id=student.name)
-      for name in ("accuracy", "loss", "agreement"):
+      for name in _METRICS:
         tf.summary.scalar(f"test/{name}", row[name], step=self._training.epochs)
 
 
