@@ -16,5 +16,28 @@ def check_same_shape(first, second, first_name, second_name):
   if not first.shape.is_compatible_with(second.shape):
     raise ValueError(
       f"{first_name} and {second_name} must have the same shape; got {first.shape} and {second.shape}. "
-      "Build teacher and student with the data set's number of classes."
+      "Build teacher and student with the data set's number of classes, or align features with a connector."
     )
+
+
+def check_rank(tensor, rank, name):
+  """Raises ValueError unless the tensor has this many axes."""
+  if tensor.shape.rank != rank:
+    raise ValueError(f"{name} must have {rank} axes; got shape {tensor.shape}.")
+
+
+def check_same_positions(teacher, student):
+  """Raises ValueError unless both are maps [batch, height, width, channels] of one height and width."""
+  check_rank(teacher, 4, "teacher feature")
+  check_rank(student, 4, "student feature")
+  if not teacher.shape[:3].is_compatible_with(student.shape[:3]):
+    raise ValueError(
+      f"teacher and student feature must agree in batch, height and width; got {teacher.shape} and {student.shape}. "
+      "Pool or resize one of them."
+    )
+
+
+def check_same_batch(teacher, student):
+  """Raises ValueError when the two cannot be of the same examples."""
+  if not teacher.shape[:1].is_compatible_with(student.shape[:1]):
+    raise ValueError(f"teacher and student must have the same batch; got {teacher.shape} and {student.shape}.")

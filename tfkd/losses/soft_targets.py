@@ -3,6 +3,7 @@
 import tensorflow as tf
 
 from tfkd.losses._checks import check_same_shape, check_temperature
+from tfkd.losses._norms import as_float32
 
 
 def tempered_cross_entropy(target_probabilities, student_logits, temperature):
@@ -24,7 +25,7 @@ def tempered_cross_entropy(target_probabilities, student_logits, temperature):
     ValueError: temperature is not positive and finite, or the shapes differ.
   """
   check_temperature(temperature)
-  target, student = _as_float32(target_probabilities), _as_float32(student_logits)
+  target, student = as_float32(target_probabilities), as_float32(student_logits)
   check_same_shape(target, student, "target probabilities", "student logits")
   # TensorFlow's fused operation: log-softmax inside, and a gradient of exactly (softmax - target) / T.
   return tf.nn.softmax_cross_entropy_with_logits(target, student / temperature)
@@ -54,7 +55,7 @@ def soft_target_cross_entropy(teacher_logits, student_logits, temperature):
   1.3863
   """
   check_temperature(temperature)
-  teacher, student = _as_float32(teacher_logits), _as_float32(student_logits)
+  teacher, student = as_float32(teacher_logits), as_float32(student_logits)
   check_same_shape(teacher, student, "teacher logits", "student logits")
   return tempered_cross_entropy(tf.nn.softmax(teacher / temperature), student, temperature)
 
@@ -82,7 +83,7 @@ def soft_target_kl(teacher_logits, student_logits, temperature):
   [0.0]
   """
   check_temperature(temperature)
-  teacher, student = _as_float32(teacher_logits), _as_float32(student_logits)
+  teacher, student = as_float32(teacher_logits), as_float32(student_logits)
   check_same_shape(teacher, student, "teacher logits", "student logits")
   log_p = tf.nn.log_softmax(teacher / temperature)
   log_q = tf.nn.log_softmax(student / temperature)
@@ -107,7 +108,3 @@ def kl_from_log_probabilities(log_p, log_q):
   near = tf.math.expm1(-tf.maximum(d, -1.0)) * p
   far = tf.exp(log_q) - p
   return tf.reduce_sum(p * d + tf.where(d < -1.0, far, near), axis=-1)
-
-
-def _as_float32(logits):
-  return tf.cast(tf.convert_to_tensor(logits), tf.float32)

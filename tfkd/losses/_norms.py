@@ -1,0 +1,44 @@
+"""Norms and distances whose gradients stay finite at zero."""
+
+import tensorflow as tf
+
+_TINY = 1e-12
+
+
+def as_float32(tensor):
+  """Casts whatever is given; losses are computed in float32."""
+  return tf.cast(tf.convert_to_tensor(tensor), tf.float32)
+
+
+def square_root(x):
+  """sqrt(x) for x >= 0, with gradient 0 instead of infinity at 0."""
+  zero = x <= 0.0
+  return tf.where(zero, 0.0, tf.sqrt(tf.where(zero, 1.0, x)))
+
+
+def unit(x, axis, epsilon=_TINY):
+  """Divides by the length: x / max(||x||_2, epsilon) along an axis or axes."""
+  return x * tf.math.rsqrt(tf.maximum(tf.reduce_sum(x * x, axis, keepdims=True), epsilon**2))
+
+
+def rescaled(x, axis=None):
+  """Divides x by its largest magnitude, for losses that ignore scale: squares then neither over- nor underflow.
+
+  The divisor is a constant to the gradient, which scale invariance makes exact.
+  """
+  largest = tf.stop_gradient(tf.reduce_max(tf.abs(x), axis, keepdims=True))
+  return tf.math.divide_no_nan(x, largest)
+
+
+def flat(x):
+  """[batch, ...] to [batch, elements]."""
+  return tf.reshape(x, [tf.shape(x)[0], -1]) if x.shape.rank != 2 else x
+
+
+def pairwise_distances(x):
+  """Euclidean distances between all rows: float32 [batch, d] to [batch, batch], zero on the diagonal."""
+  x -= tf.stop_gradient(tf.reduce_mean(x, axis=0))  # Distances stay; large common offsets would cost digits.
+  squares = tf.reduce_sum(x * x, axis=1)
+  squared = squares[:, None] + squares[None, :] - 2.0 * tf.matmul(x, x, transpose_b=True)
+  squared = tf.linalg.set_diag(squared, tf.zeros_like(squares))
+  return square_root(tf.maximum(squared, 0.0))

@@ -1,0 +1,40 @@
+"""Attention transfer: where the networks respond (Zagoruyko, Komodakis 2017)."""
+
+import tensorflow as tf
+
+from tfkd.losses._checks import check_same_positions
+from tfkd.losses._norms import as_float32, rescaled, unit
+
+
+def attention_transfer(teacher_feature, student_feature, *, power=2):
+  """Mean squared difference between two normalised maps of where the networks respond.
+
+    a(f) = vec(mean_c |f|^power) / ||vec(mean_c |f|^power)||_2,   loss = mean_hw (a(teacher) - a(student))^2
+
+  Source: Zagoruyko, Komodakis 2017, arXiv:1612.03928, eq. 2. Differs: the mean of squares over positions, as in the
+  authors' released code, where the equation has the norm itself.
+
+  Args:
+    teacher_feature: float [batch, height, width, channels_t].
+    student_feature: float [batch, height, width, channels_s]; channels may differ, height and width may not.
+    power: positive number; larger ones look at the strongest responses only.
+
+  Returns:
+    float32 [batch], dimensionless, in [0, 2 / (height * width)]; 0 when the maps agree, whatever their scale.
+
+  Raises:
+    ValueError: height or width differ, or an input is not rank 4.
+
+  >>> x = tf.ones([2, 4, 4, 3])
+  >>> attention_transfer(x, 5 * x).numpy().tolist()
+  [0.0, 0.0]
+  """
+  teacher, student = as_float32(teacher_feature), as_float32(student_feature)
+  check_same_positions(teacher, student)
+  difference = tf.math.squared_difference(_attention(teacher, power), _attention(student, power))
+  return tf.reduce_mean(difference, axis=[1, 2])
+
+
+def _attention(feature, power):
+  responses = tf.abs(rescaled(feature, [1, 2, 3])) ** power
+  return unit(tf.reduce_mean(responses, axis=3), [1, 2])

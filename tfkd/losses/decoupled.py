@@ -1,0 +1,65 @@
+"""Decoupled knowledge distillation: target class and the others apart (Zhao et al. 2022)."""
+
+import tensorflow as tf
+
+from tfkd.losses._checks import check_rank, check_same_shape, check_temperature
+from tfkd.losses._norms import as_float32
+from tfkd.losses.soft_targets import kl_from_log_probabilities, soft_target_kl
+
+
+def decoupled(teacher_logits, student_logits, labels, temperature=4.0, *, alpha=1.0, beta=8.0):
+  """Divergences over (target, not target) and over the other classes, weighted apart.
+
+    loss = T^2 (alpha KL(b(t) || b(s)) + beta KL(o(t) || o(s)))
+    b = (p_y, 1 - p_y),  o = p without class y, sum 1,  p = softmax(logits / T)
+
+  Plain distillation ties beta to 1 - p_y(teacher), which is small where the teacher is sure.
+  Source: Zhao et al. 2022, arXiv:2203.08679, eq. 7 and algorithm 1. With two classes the second term is 0.
+
+  Args:
+    teacher_logits: float [batch, classes], before softmax.
+    student_logits: float [batch, classes], before softmax.
+    labels: int [batch], in 0..classes - 1.
+    temperature: positive number, dimensionless.
+    alpha: weight of the target's term.
+    beta: weight of the other classes' term.
+
+  Returns:
+    float32 [batch], in nats, >= 0; 0 when the logits agree up to a constant.
+
+  Raises:
+    ValueError: temperature is not positive and finite, shapes differ, or there are fewer than two classes.
+    InvalidArgumentError: a label is out of range.
+  """
+  check_temperature(temperature)
+  teacher, student = as_float32(teacher_logits), as_float32(student_logits)
+  check_rank(student, 2, "student logits")
+  check_same_shape(teacher, student, "teacher logits", "student logits")
+  labels = tf.cast(labels, tf.int32)
+  check_rank(labels, 1, "labels")
+  classes = student.shape[1]
+  if classes < 2:
+    raise ValueError(f"decoupled needs at least two classes; got logits {student.shape}.")
+  in_range = tf.debugging.Assert(
+    tf.reduce_all((labels >= 0) & (labels < classes)), ["labels must be in 0..", classes - 1, "; got", labels]
+  )
+  with tf.control_dependencies([in_range] if in_range is not None else []):
+    # All classes but the label's, gathered: masking with a large negative logit would lose digits.
+    others = tf.range(classes - 1)[None, :]
+    others += tf.cast(others >= labels[:, None], tf.int32)
+  target = kl_from_log_probabilities(
+    _target_log_probabilities(teacher / temperature, labels, others),
+    _target_log_probabilities(student / temperature, labels, others),
+  )
+  rest = soft_target_kl(_take(teacher, others), _take(student, others), temperature)
+  return temperature**2 * (alpha * target + beta * rest)
+
+
+def _target_log_probabilities(logits, labels, others):
+  """float32 [batch, 2]: log-probabilities of the label and of all other classes together."""
+  log_p = tf.nn.log_softmax(logits)
+  return tf.stack([tf.gather(log_p, labels, batch_dims=1), tf.reduce_logsumexp(_take(log_p, others), axis=1)], axis=1)
+
+
+def _take(logits, indices):
+  return tf.gather(logits, indices, batch_dims=1)
