@@ -234,10 +234,16 @@ def test_preflight_knows_bare_operations():
 
 
 def test_preflight_of_low_bits():
-  model = _chain(layers.Conv2D(4, 3, activation="tanh", name="curved"), layers.LayerNormalization(name="norm"))
+  model = _chain(
+    layers.Conv2D(4, 3, activation="tanh", name="curved"),
+    layers.LayerNormalization(name="norm"),
+    layers.LeakyReLU(name="leaky"),
+    layers.Activation("swish", name="swish"),
+  )
   with pytest.raises(ValueError, match="cannot be quantized") as error:
     quantization.quantize(model, "w2a1")
-  assert "'curved' (Conv2D): activation tanh does not stay in [0, 1]" in str(error.value)
+  for words in ("'curved' (Conv2D)", "'leaky' (LeakyReLU)", "'swish' (Activation)"):
+    assert f"{words}: only ReLU's features are rounded" in str(error.value)
   assert "'norm' (LayerNormalization): its weights have no low-bit form" in str(error.value)
 
 

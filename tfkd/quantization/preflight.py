@@ -10,6 +10,7 @@ _TO_INPUT_PIPELINE = (
   layers.RandomRotation, layers.RandomZoom, layers.RandomTranslation, layers.RandomContrast, layers.RandomBrightness,
 )  # fmt: skip
 _LINEAR = (layers.Conv2D, layers.DepthwiseConv2D, layers.SeparableConv2D, layers.Conv2DTranspose, layers.Dense)
+_OTHER_ACTIVATIONS = (layers.LeakyReLU, layers.ELU, layers.PReLU, layers.ThresholdedReLU)
 _ACTIVATIONS = ("linear", "relu", "relu6", "softmax", "sigmoid", "tanh", "swish", "gelu")
 
 
@@ -64,31 +65,30 @@ def _universal(layer):
 def _eight_bit(layer, registry):
   if isinstance(layer, _TO_INPUT_PIPELINE):
     return "belongs into the input pipeline; apply it with `dataset.map`"
-  if isinstance(layer, layers.BatchNormalization):
+  if isinstance(layer, layers.BatchNormalization) and not _follows_linear_layer(layer):
     return (
-      None
-      if _follows_linear_layer(layer)
-      else (
-        "must directly follow a convolution or dense layer without activation; order them convolution, batch "
-        "normalisation, ReLU"
-      )
+      "must directly follow a convolution or dense layer without activation; order them convolution, batch "
+      "normalisation, ReLU"
     )
   activation = getattr(layer, "activation", None)
   if activation is not None:
     name = getattr(activation, "__name__", type(activation).__name__)
     if name not in _ACTIVATIONS:
       return f"activation {name} has no 8-bit form; use one of {', '.join(_ACTIVATIONS)}"
-  if isinstance(layer, (layers.InputLayer, layers.SeparableConv1D, layers.SeparableConv2D)):
-    return None  # SeparableConv is split into two layers that the registry knows.
+  # tfmot folds batch normalisation, and splits SeparableConv into two layers that the registry knows.
+  if isinstance(layer, (layers.InputLayer, layers.BatchNormalization, layers.SeparableConv1D, layers.SeparableConv2D)):
+    return None
   if not registry.supports(layer):
     return "tfmot has no 8-bit form of this layer; replace it, or keep it in float with float_layers"
   return None
 
 
 def _low_bit(layer):
-  activation = getattr(layer, "activation", None)
-  if kernel_name(layer) and not (is_relu(layer) or activation is keras.activations.linear):
-    return f"activation {activation.__name__} does not stay in [0, 1]; use ReLU, or keep the layer in float_layers"
+  activation = getattr(layer, "activation", keras.activations.linear)
+  if isinstance(layer, _OTHER_ACTIVATIONS) or not (is_relu(layer) or activation is keras.activations.linear):
+    return (
+      "only ReLU's features are rounded, to steps in [0, 1]; use ReLU, or keep the layer in float with float_layers"
+    )
   has_other_weights = layer.weights and not isinstance(layer, layers.BatchNormalization)
   if has_other_weights and not kernel_name(layer):
     return (
