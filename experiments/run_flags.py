@@ -35,34 +35,31 @@ flags.DEFINE_integer("limit_train", None, "Use only so many training images.", l
 flags.DEFINE_boolean("overwrite", False, "Remove the workdir's earlier results first.")
 
 
-def _positive_finite(values):
-  return all(0 < float(v) < float("inf") for v in values or ())
+def _all(convert, check):
+  """A validator for a list: it is not empty, and each value converts and passes; None means the preset's."""
 
-
-def _is_scheme(name):
-  parse_scheme(name)
-  return True
-
-
-def _checked(check, message):
-  def run(value):
+  def run(values):
     try:
-      return check(value)
-    except ValueError as error:
-      raise flags.ValidationError(f"{message}; {error}") from error
+      return values is None or (bool(values) and all(check(convert(value)) for value in values))
+    except ValueError:
+      return False
 
   return run
 
 
+def _is_scheme(name):
+  try:
+    parse_scheme(name)
+  except ValueError as error:
+    raise flags.ValidationError(str(error)) from error
+  return True
+
+
 flags.register_validator(
-  "temperatures", _checked(_positive_finite, "expected positive finite numbers"), "expected positive finite numbers"
+  "temperatures", _all(float, lambda t: 0 < t < float("inf")), "expected positive finite numbers, separated by commas"
 )
-flags.register_validator(
-  "seeds",
-  _checked(lambda v: all(int(s) >= 0 for s in v or ()), "expected whole numbers"),
-  "expected whole numbers >= 0",
-)
-flags.register_validator("scheme", _checked(_is_scheme, "expected a scheme"))
+flags.register_validator("seeds", _all(int, lambda s: s >= 0), "expected whole numbers >= 0, separated by commas")
+flags.register_validator("scheme", _is_scheme)
 
 
 def _value(name):

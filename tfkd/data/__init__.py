@@ -29,6 +29,8 @@ def _load_house_numbers(split, data_dir=None):
   directory = data_dir or os.path.join(
     os.environ.get("KERAS_HOME", os.path.join(os.path.expanduser("~"), ".keras")), "datasets", "house_numbers"
   )
+  if os.path.exists(directory) and not os.path.isdir(directory):
+    raise ValueError(f"data_dir {directory} is a file; expected a folder for train_32x32.mat and test_32x32.mat.")
   house_numbers.write(directory)
   return svhn.load_arrays(split, directory)
 

@@ -18,8 +18,10 @@ def open_workdir(path, configuration, overwrite=False):
     overwrite: remove what an earlier run left there.
 
   Raises:
-    ValueError: the folder holds results of another configuration; the differing fields are named.
+    ValueError: the folder holds results of another configuration; the differing fields are named. Or it is a file.
   """
+  if os.path.exists(path) and not os.path.isdir(path):
+    raise ValueError(f"workdir {path} is a file; expected a folder, or a name for a new one.")
   file = os.path.join(path, "config.json")
   if overwrite:
     for name in _OURS:
