@@ -3,6 +3,7 @@
 import hashlib
 import os
 import platform
+import re
 import time
 from collections.abc import Callable
 from typing import NamedTuple
@@ -67,7 +68,8 @@ class Student(NamedTuple):
   def name(self):
     """The key as a file name."""
     temperature = "" if self.temperature is None else f"-T{self.temperature:g}"
-    return f"{self.question}-{self.method.replace(' ', '_')}-{self.scheme}{temperature}-seed{self.seed}"
+    method = re.sub(r"\W+", "_", self.method)
+    return f"{self.question}-{method}-{self.scheme}{temperature}-seed{self.seed}"
 
 
 class Sweep:
