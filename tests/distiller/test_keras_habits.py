@@ -1,0 +1,169 @@
+"""What Keras users expect of a model: options, saving, mixed precision, outputs, errors."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tf_keras as keras
+
+import tfkd
+from tests.distiller.small import SPARSE, compiled, cross_entropy, dense, with_batch_norm
+from tests.losses import references
+from tfkd.objectives import SoftTargets
+
+layers = keras.layers
+
+
+class TestKerasHabits:
+  @pytest.mark.parametrize(
+    "options", [{"steps_per_execution": 3}, {"run_eagerly": True}, {"jit_compile": True}], ids=lambda o: next(iter(o))
+  )
+  def test_compile_options_take_the_same_steps(self, vectors, options):
+    x, y = vectors
+    teacher, plain = dense(), dense()
+    other = keras.models.clone_model(plain)
+    other.set_weights(plain.get_weights())
+    fit = {"batch_size": 4, "shuffle": False, "epochs": 2, "verbose": 0}
+    compiled(teacher, plain, [SoftTargets(3.0)]).fit(x, y, **fit)
+    compiled(teacher, other, [SoftTargets(3.0)], compile_options=options).fit(x, y, **fit)
+    for a, b in zip(plain.get_weights(), other.get_weights(), strict=True):
+      np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+
+  def test_saved_distiller_goes_on_as_if_never_saved(self, vectors, tmp_path):
+    x, y = vectors
+    teacher = dense()
+    distiller = compiled(teacher, dense(), [SoftTargets(3.0, weight=0.4)], "adam", hard_loss_weight=0.2)
+    fit = {"batch_size": 8, "shuffle": False, "epochs": 2, "verbose": 0}
+    distiller.fit(x, y, **fit)
+    distiller.save(tmp_path / "distiller.keras")
+    loaded = keras.models.load_model(tmp_path / "distiller.keras")
+    with pytest.raises(ValueError, match="set `distiller.teacher`"):
+      loaded.fit(x, y, **fit)
+    loaded.teacher = teacher
+    assert loaded.hard_loss_weight == 0.2 and loaded.objectives[0].weight == 0.4
+    assert loaded.evaluate(x, y, verbose=0) == distiller.evaluate(x, y, verbose=0)
+    a = distiller.fit(x, y, **fit).history
+    b = loaded.fit(x, y, **fit).history
+    np.testing.assert_allclose(a["loss"], b["loss"], rtol=1e-6)
+    for u, v in zip(distiller.student.get_weights(), loaded.student.get_weights(), strict=True):
+      np.testing.assert_allclose(u, v, rtol=1e-5, atol=1e-7)
+
+  def test_backup_and_restore_needs_no_prior_call(self, vectors, tmp_path):
+    x, y = vectors
+    teacher, start = dense(), dense()
+
+    def run(epochs, backup):
+      student = keras.models.clone_model(start)
+      student.set_weights(start.get_weights())
+      distiller = compiled(teacher, student, [SoftTargets(3.0)], "adam")
+      callbacks = [keras.callbacks.BackupAndRestore(backup, delete_checkpoint=False)] if backup else []
+      distiller.fit(x, y, batch_size=8, shuffle=False, epochs=epochs, verbose=0, callbacks=callbacks)
+      return student.get_weights()
+
+    run(2, tmp_path / "backup")
+    for a, b in zip(run(4, tmp_path / "backup"), run(4, None), strict=True):
+      np.testing.assert_array_equal(a, b)
+
+  def test_summary_needs_no_prior_call(self):
+    lines = []
+    tfkd.Distiller(dense(), dense(), [SoftTargets()]).summary(print_fn=lambda line, **_: lines.append(line))
+    assert any("dense" in line for line in lines)
+
+  @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+  def test_mixed_precision_students_train(self, vectors, policy):
+    x, y = vectors
+    keras.mixed_precision.set_global_policy(policy)
+    try:
+      distiller = compiled(dense(), with_batch_norm(), [SoftTargets(100.0)], "adam")
+      logs = distiller.fit(x, y, epochs=3, verbose=0).history
+    finally:
+      keras.mixed_precision.set_global_policy("float32")
+    assert np.isfinite(list(logs.values())).all()
+    assert {v.dtype for v in distiller.student.trainable_variables} == {tf.float32}
+    assert ("LossScale" in type(distiller.optimizer).__name__) == (policy == "mixed_float16")
+
+  def test_unlabelled_data_trains_on_the_teacher_alone(self, vectors):
+    x, _ = vectors
+    distiller = compiled(dense(), dense(), [SoftTargets(2.0)], hard_loss_weight=0.0)
+    losses = distiller.fit(x, epochs=20, verbose=0).history["loss"]
+    assert losses[-1] < losses[0]
+
+  def test_no_loss_is_needed_where_its_weight_is_zero(self, vectors):
+    x, y = vectors
+    distiller = compiled(dense(), dense(), [SoftTargets(2.0)], hard_loss_weight=0.0, compile_options={"loss": None})
+    assert distiller.train_on_batch(x, y, return_dict=True)["hard_loss"] == 0
+
+  @pytest.mark.parametrize("as_dict", [False, True])
+  def test_several_outputs(self, vectors, as_dict):
+    x, y = vectors
+
+    def build():
+      inputs = keras.Input((6,))
+      heads = {"first": layers.Dense(4, name="first")(inputs), "second": layers.Dense(2, name="second")(inputs)}
+      return keras.Model(inputs, heads if as_dict else list(heads.values()))
+
+    teacher, student = build(), build()
+    keys = ("first", "second") if as_dict else (0, 1)
+    t, s = teacher.predict(x, verbose=0), student.predict(x, verbose=0)
+    objectives = [SoftTargets(2.0, output=keys[0], name="a"), SoftTargets(3.0, output=keys[1], weight=0.5, name="b")]
+    distiller = tfkd.Distiller(teacher, student, objectives)
+    loss = {k: SPARSE for k in keys} if as_dict else [SPARSE, SPARSE]
+    distiller.compile("sgd", loss=loss)
+    labels = dict(zip(keys, (y, y % 2), strict=True)) if as_dict else [y, y % 2]
+    logs = distiller.train_on_batch(x, labels, return_dict=True)
+    a = 4 * references.soft_target_cross_entropy(t[keys[0]], s[keys[0]], 2.0).mean()
+    b = 9 * references.soft_target_cross_entropy(t[keys[1]], s[keys[1]], 3.0).mean()
+    hard = cross_entropy(s[keys[0]], y) + cross_entropy(s[keys[1]], y % 2)
+    np.testing.assert_allclose([logs["a"], logs["b"], logs["hard_loss"]], [a, b, hard], rtol=1e-5)
+    np.testing.assert_allclose(logs["loss"], hard + a + 0.5 * b, rtol=1e-5)
+
+
+class TestErrors:
+  def test_different_class_counts_name_both_models(self):
+    with pytest.raises(ValueError, match=r"teacher logits have 5 classes \(dense\), student logits 4 \(dense\)"):
+      tfkd.Distiller(dense(5), dense(4), [SoftTargets()])
+
+  def test_different_class_counts_of_a_function_are_found_at_the_first_batch(self, vectors):
+    x, y = vectors
+    with pytest.raises(ValueError, match="student logits have 4 classes, teacher logits 6"):
+      compiled(lambda inputs: inputs, dense(4), [SoftTargets()]).train_on_batch(x, y)
+
+  def test_keras_3_students_are_refused(self):
+    import keras as keras3
+
+    with pytest.raises(TypeError, match="must be a tf_keras model; got keras"):
+      tfkd.Distiller(dense(), keras3.Sequential([keras3.layers.Dense(4)]), [SoftTargets()])
+
+  def test_equal_names_are_refused(self):
+    with pytest.raises(ValueError, match="two terms are called 'soft_targets'"):
+      tfkd.Distiller(dense(), dense(), [SoftTargets(2.0), SoftTargets(4.0)])
+
+  def test_a_missing_teacher_is_named(self, vectors):
+    x, y = vectors
+    with pytest.raises(ValueError, match="'soft_targets' reads the teacher"):
+      compiled(None, dense(), [SoftTargets()]).train_on_batch(x, y)
+
+  def test_other_objects_are_refused(self):
+    with pytest.raises(TypeError, match="objectives must be"):
+      tfkd.Distiller(dense(), dense(), [SPARSE])
+    with pytest.raises(TypeError, match="teacher must be a model or a function"):
+      tfkd.Distiller("resnet", dense(), [SoftTargets()])
+
+  @pytest.mark.parametrize("weight", [-0.1, float("nan")])
+  def test_a_meaningless_hard_loss_weight_is_refused(self, weight):
+    with pytest.raises(ValueError, match=f"hard_loss_weight must be a finite number >= 0; got {weight}"):
+      tfkd.Distiller(dense(), dense(), hard_loss_weight=weight)
+
+  def test_missing_labels_say_what_to_do(self, vectors):
+    with pytest.raises(ValueError, match="the data has no labels: set it to 0"):
+      compiled(dense(), dense(), [SoftTargets()]).fit(vectors[0], verbose=0)
+
+  def test_several_outputs_need_a_key(self, vectors):
+    x, y = vectors
+    inputs = keras.Input((6,))
+    student = keras.Model(inputs, {"a": layers.Dense(4)(inputs), "b": layers.Dense(4)(inputs)})
+    distiller = tfkd.Distiller(dense(), student, [SoftTargets(2.0)])
+    distiller.compile("sgd", loss={"a": SPARSE, "b": SPARSE})
+    with pytest.raises(
+      ValueError, match=r"student has several outputs, \['a', 'b'\]: objective 'soft_targets' got output=None"
+    ):
+      distiller.train_on_batch(x, {"a": y, "b": y})
