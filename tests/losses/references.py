@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+from scipy.stats import norm
 
 
 def _distribution(logits, temperature):
@@ -70,7 +71,7 @@ def normalized_feature_matching(teacher, student, epsilon=1e-8):
   return np.array(losses)
 
 
-def attention_transfer(teacher, student, power=2):
+def attention_transfer(teacher, student, power=2, form="code"):
   losses = []
   for t, s in zip(_f64(teacher), _f64(student), strict=True):
     maps = []
@@ -82,7 +83,8 @@ def attention_transfer(teacher, student, power=2):
         for j in range(width)
       ]
       maps.append(np.array(responses) / np.linalg.norm(responses))
-    losses.append(np.mean((maps[0] - maps[1]) ** 2))
+    difference = maps[0] - maps[1]
+    losses.append(np.mean(difference**2) if form == "code" else np.linalg.norm(difference))
   return np.array(losses)
 
 
@@ -161,29 +163,225 @@ def dist(teacher_logits, student_logits, temperature=1.0, inter_weight=1.0, intr
   return temperature**2 * (inter_weight * inter + intra_weight * intra)
 
 
+def standardize_logits(logits):
+  rows = _f64(logits)
+  return np.array([(row - row.mean()) / (row.std(ddof=1) + 1e-7) for row in rows])
+
+
+def normalized(teacher_logits, student_logits, labels, temperature=1.0, gamma=1.5):
+  losses = []
+  for teacher, student, label in zip(teacher_logits, student_logits, labels, strict=True):
+    (p, _), (_, log_q) = _distribution(teacher, 1.0), _distribution(student, 1.0)
+    others = [c for c in range(len(p)) if c != label]
+    o, _ = _distribution([teacher[c] for c in others], temperature)
+    _, log_s = _distribution([student[c] for c in others], temperature)
+    rest = -math.fsum(a * b for a, b in zip(o, log_s, strict=True))
+    losses.append(-p[label] * log_q[label] + gamma * temperature**2 * rest)
+  return np.array(losses)
+
+
+def multi_level(teacher_logits, student_logits, temperatures=(2.0, 3.0, 4.0, 5.0, 6.0)):
+  total = 0.0
+  for temperature in temperatures:
+    p = np.array([_distribution(row, temperature)[0] for row in teacher_logits])
+    q = np.array([_distribution(row, temperature)[0] for row in student_logits])
+    total += temperature**2 * soft_target_kl(teacher_logits, student_logits, temperature).mean()
+    for a, b in ((p, q), (p.T, q.T)):
+      difference = [[x @ y for y in a] for x in a] - np.array([[x @ y for y in b] for x in b])
+      total += np.linalg.norm(difference, "fro") ** 2 / len(a)
+  return total
+
+
+def transformed_teacher(teacher_logits, student_logits, temperature=4.0, weighted=False):
+  losses = []
+  for teacher, student in zip(teacher_logits, student_logits, strict=True):
+    p, log_p = _distribution(teacher, temperature)
+    _, log_q = _distribution(student, 1.0)
+    loss = math.fsum(a * (b - c) for a, b, c in zip(p, log_p, log_q, strict=True))
+    if weighted:
+      loss *= math.fsum(a ** (1 / temperature) for a in _distribution(teacher, 1.0)[0])
+    losses.append(loss)
+  return np.array(losses)
+
+
+def neuron_selectivity(teacher, student):
+  losses = []
+  for t, s in zip(_f64(teacher), _f64(student), strict=True):
+    sets = []
+    for feature in (t, s):
+      columns = feature.reshape(-1, feature.shape[-1]).T
+      sets.append([c / np.linalg.norm(c) for c in columns])
+    mean = [[np.mean([(x @ y) ** 2 for x in a for y in b]) for b in sets] for a in sets]
+    losses.append(mean[0][0] + mean[1][1] - 2 * mean[0][1])
+  return np.array(losses)
+
+
+def flow_of_solution_procedure(teacher, student):
+  """Pairs are stacked on a second axis, [batch, 2, height, width, channels], so that one array holds them."""
+  losses = []
+  for t, s in zip(_f64(teacher), _f64(student), strict=True):
+    grams = []
+    for first, second in (t, s):
+      height, width, channels = first.shape
+      gram = np.zeros((channels, channels))
+      for i in range(height):
+        for j in range(width):
+          gram += np.outer(first[i, j], second[i, j])
+      grams.append(gram / (height * width))
+    losses.append(np.mean((grams[0] - grams[1]) ** 2))
+  return np.array(losses)
+
+
+def activation_boundary(teacher, student, margin=1.0):
+  losses = []
+  for t, s in zip(_f64(teacher), _f64(student), strict=True):
+    loss = 0.0
+    for a, b in zip(t.ravel(), s.ravel(), strict=True):
+      loss += (b + margin) ** 2 * (b > -margin and a <= 0) + (b - margin) ** 2 * (b <= margin and a > 0)
+    losses.append(loss)
+  return np.array(losses)
+
+
+def factor_transfer(teacher, student):
+  pairs = zip(_f64(teacher), _f64(student), strict=True)
+  return np.array([np.mean(np.abs(t / np.linalg.norm(t) - s / np.linalg.norm(s))) for t, s in pairs])
+
+
+def variational_information(teacher, student, variance=5.0):
+  pairs = zip(_f64(teacher), _f64(student), strict=True)
+  # The density of scipy's normal distribution, less its constant.
+  return np.array(
+    [-np.mean(norm.logpdf(t, loc=s, scale=np.sqrt(_f64(variance)))) - math.log(2 * math.pi) / 2 for t, s in pairs]
+  )
+
+
+def correlation_congruence(teacher, student, gamma=0.4, order=2):
+  kernels = []
+  for x in (_f64(teacher), _f64(student)):
+    cosines = [[a @ b / (np.linalg.norm(a) * np.linalg.norm(b)) for b in x] for a in x]
+    series = sum((2 * gamma) ** p / math.factorial(p) * np.array(cosines) ** p for p in range(order + 1))
+    kernels.append(math.exp(-2 * gamma) * series)
+  return np.linalg.norm(kernels[0] - kernels[1], "fro") ** 2 / len(teacher) ** 2
+
+
+def contrastive(teacher, student, temperature=0.07, ratio=0.3, normalizer=1.0, mask=None):
+  """The negatives are the batch in reverse order."""
+  t, s = ([x / np.linalg.norm(x) for x in _f64(rows)] for rows in (teacher, student))
+
+  def h(a, b):
+    e = math.exp(a @ b / temperature) / normalizer
+    return e / (e + ratio)
+
+  losses = []
+  for i in range(len(t)):
+    loss = -math.log(h(t[i], s[i])) - math.log(h(s[i], t[i]))
+    for j in range(len(t)):
+      weight = 1.0 if mask is None else mask[i][len(t) - 1 - j]
+      loss -= weight * (math.log(1 - h(t[i], s[j])) + math.log(1 - h(s[i], t[j])))
+    losses.append(loss)
+  return np.array(losses)
+
+
+def average_pool(feature, size):
+  """PyTorch's definition of AdaptiveAvgPool2d, for one map [height, width, channels]."""
+  height, width, channels = feature.shape
+  out = np.zeros((*size, channels))
+  for i in range(size[0]):
+    for j in range(size[1]):
+      rows = slice(math.floor(i * height / size[0]), math.ceil((i + 1) * height / size[0]))
+      columns = slice(math.floor(j * width / size[1]), math.ceil((j + 1) * width / size[1]))
+      out[i, j] = feature[rows, columns].mean(axis=(0, 1))
+  return out
+
+
+def hierarchical_context(teacher, student):
+  losses = []
+  for t, s in zip(_f64(teacher), _f64(student), strict=True):
+    loss, weight, total = np.mean((t - s) ** 2), 1.0, 1.0
+    for side in (4, 2, 1):
+      if side < len(t):
+        size = (side, min(side, t.shape[1]))
+        weight /= 2
+        total += weight
+        loss += weight * np.mean((average_pool(t, size) - average_pool(s, size)) ** 2)
+    losses.append(loss / total)
+  return np.array(losses)
+
+
+def partial_distance(teacher, student, margin=0.0):
+  losses = []
+  for t, s in zip(_f64(teacher), _f64(student), strict=True):
+    loss = 0.0
+    for position_t, position_s in zip(t.reshape(-1, t.shape[-1]), s.reshape(-1, s.shape[-1]), strict=True):
+      for a, b, m in zip(position_t, position_s, np.broadcast_to(margin, t.shape[-1:]), strict=True):
+        target = max(a, m)
+        loss += 0.0 if b <= target <= 0 else (target - b) ** 2
+    losses.append(loss)
+  return np.array(losses)
+
+
+def log_power_distance(teacher, student, power=4.0):
+  return math.log(math.fsum(np.abs(_f64(teacher) - _f64(student)).ravel() ** power) + 1e-30)
+
+
+def inter_channel_correlation(teacher, student):
+  losses = []
+  for t, s in zip(_f64(teacher), _f64(student), strict=True):
+    matrices = []
+    for feature in (t, s):
+      channels = feature.reshape(-1, feature.shape[-1]).T
+      gram = [np.array([a @ b for b in channels]) for a in channels]
+      matrices.append(np.array([row / np.linalg.norm(row) for row in gram]))
+    losses.append(np.linalg.norm(matrices[0] - matrices[1], "fro") ** 2 / len(matrices[0]))
+  return np.array(losses)
+
+
 def _f64(array):
   return np.asarray(array, np.float64)
 
 
 _MAPS = ((5, 4, 3, 6), (5, 4, 3, 6))
+_TALL_MAPS = ((3, 7, 6, 2), (3, 7, 6, 2))
 _MAPS_OF_OTHER_WIDTH = ((5, 4, 3, 6), (5, 4, 3, 2))
+_MAPS_OF_OTHER_SIZE = ((5, 4, 3, 6), (5, 2, 2, 6))
+_PAIRS_OF_MAPS = ((5, 2, 4, 3, 6), (5, 2, 4, 3, 6))
 _EMBEDDINGS = ((6, 5), (6, 3))
+_EQUAL_EMBEDDINGS = ((6, 5), (6, 5))
 
 # name: (reference, shapes of teacher and student feature, non-default arguments, whether a value for each example)
 FEATURE_CASES = {
   "hint": (hint, _MAPS, {}, True),
   "euclidean": (euclidean, _MAPS, {}, True),
   "normalized_feature_matching": (normalized_feature_matching, _MAPS, {"epsilon": 0.5}, True),
-  "attention_transfer": (attention_transfer, _MAPS_OF_OTHER_WIDTH, {"power": 3}, True),
+  "attention_transfer": (attention_transfer, _MAPS_OF_OTHER_WIDTH, {"power": 3, "form": "paper"}, True),
+  "neuron_selectivity": (neuron_selectivity, _MAPS_OF_OTHER_WIDTH, {}, True),
   "similarity_preserving": (similarity_preserving, _MAPS_OF_OTHER_WIDTH, {}, False),
+  "flow_of_solution_procedure": (flow_of_solution_procedure, _PAIRS_OF_MAPS, {}, True),
+  "activation_boundary": (activation_boundary, _MAPS, {"margin": 0.5}, True),
+  "factor_transfer": (factor_transfer, _MAPS, {}, True),
+  "variational_information": (variational_information, _MAPS, {"variance": (0.5, 1, 2, 3, 4, 5)}, True),
+  "hierarchical_context": (hierarchical_context, _TALL_MAPS, {}, True),
+  "partial_distance": (partial_distance, _MAPS, {"margin": (-0.5, -1, -2, -0.1, 0, -1)}, True),
+  "inter_channel_correlation": (inter_channel_correlation, _MAPS_OF_OTHER_SIZE, {}, True),
   "rkd_distance": (rkd_distance, _EMBEDDINGS, {}, False),
   "rkd_angle": (rkd_angle, _EMBEDDINGS, {}, False),
   "distance_metric": (distance_metric, _EMBEDDINGS, {}, False),
+  "correlation_congruence": (correlation_congruence, _EMBEDDINGS, {"gamma": 0.7, "order": 3}, False),
   "probabilistic_transfer": (probabilistic_transfer, _EMBEDDINGS, {}, False),
+  "contrastive": (
+    contrastive,
+    _EQUAL_EMBEDDINGS,
+    {"temperature": 0.5, "ratio": 0.7, "normalizer": 2.0, "mask": (1 - np.eye(6)).tolist()},
+    True,
+  ),
+  "log_power_distance": (log_power_distance, _EQUAL_EMBEDDINGS, {"power": 3.0}, False),
 }
 
 # name: (reference, non-default arguments, whether labels are the third argument, whether a value for each example)
 LOGIT_CASES = {
   "decoupled": (decoupled, {"temperature": 2.0, "alpha": 0.5, "beta": 3.0}, True, True),
+  "normalized": (normalized, {"temperature": 2.0, "gamma": 0.5}, True, True),
   "dist": (dist, {"temperature": 3.0, "inter_weight": 0.5, "intra_weight": 2.0}, False, False),
+  "multi_level": (multi_level, {"temperatures": (1.0, 8.0)}, False, False),
+  "transformed_teacher": (transformed_teacher, {"temperature": 2.0, "weighted": True}, False, True),
 }

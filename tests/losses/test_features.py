@@ -6,15 +6,58 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.losses import references
 from tests.losses.references import FEATURE_CASES, LOGIT_CASES
 from tfkd import losses
 from tfkd.losses import attention
+from tfkd.losses._pooling import average_pool
 
 EACH_FEATURE = pytest.mark.parametrize("name", FEATURE_CASES)
 EACH_LOGIT = pytest.mark.parametrize("name", LOGIT_CASES)
-RELATIVE = [
-  n for n in FEATURE_CASES if n not in ("hint", "euclidean", "distance_metric", "normalized_feature_matching")
-]
+RELATIVE = (
+  "attention_transfer",
+  "neuron_selectivity",
+  "similarity_preserving",
+  "factor_transfer",
+  "inter_channel_correlation",
+  "rkd_distance",
+  "rkd_angle",
+  "correlation_congruence",
+  "probabilistic_transfer",
+  "contrastive",
+)
+RELATIONS = (
+  "similarity_preserving",
+  "rkd_distance",
+  "rkd_angle",
+  "distance_metric",
+  "correlation_congruence",
+  "probabilistic_transfer",
+)
+# What equal features give, where it is not zero.
+MINIMA = {
+  "variational_information": lambda x: np.full(len(x), 0.5 * np.log(5.0)),
+  "log_power_distance": lambda x: np.log(1e-30),
+  "activation_boundary": lambda x: np.maximum(1 - np.abs(x), 0).reshape(len(x), -1).__pow__(2).sum(1),
+  "partial_distance": lambda x: np.zeros(len(x)),
+  "contrastive": lambda x: references.contrastive(x, x),
+}
+
+
+def _loss(name):
+  """The public function, with the arguments that have no default filled in as the references fill them."""
+  loss = getattr(losses, name)
+  if name == "flow_of_solution_procedure":
+    return lambda teacher, student: loss(tf.unstack(teacher, axis=1), tf.unstack(student, axis=1))
+  if name == "variational_information":
+    return lambda teacher, student, variance=5.0: loss(teacher, student, variance)
+  if name == "contrastive":
+    return lambda teacher, student, **kw: loss(
+      teacher, student, tf.reverse(teacher, [0]), tf.reverse(student, [0]), **kw
+    )
+  if name == "transformed_teacher":
+    return lambda teacher, student, temperature=4.0, **kw: loss(teacher, student, temperature, **kw)
+  return loss
 
 
 def _features(name, seed=0):
@@ -40,7 +83,7 @@ def _gradient(loss, arguments):
 def test_feature_loss_equals_the_papers_formula(name):
   reference, _, options, per_example = FEATURE_CASES[name]
   for arguments in (options, {}):
-    loss = getattr(losses, name)(*_features(name), **arguments)
+    loss = _loss(name)(*_features(name), **arguments)
     assert loss.dtype == tf.float32 and loss.shape == ((len(_features(name)[0]),) if per_example else ())
     np.testing.assert_allclose(loss, reference(*_features(name), **arguments), rtol=1e-4)
 
@@ -49,7 +92,7 @@ def test_feature_loss_equals_the_papers_formula(name):
 def test_logit_loss_equals_the_papers_formula(name):
   reference, options, _, per_example = LOGIT_CASES[name]
   for arguments in (options, {}):
-    loss = getattr(losses, name)(*_logits(name), **arguments)
+    loss = _loss(name)(*_logits(name), **arguments)
     assert loss.dtype == tf.float32 and loss.shape == ((7,) if per_example else ())
     np.testing.assert_allclose(loss, reference(*_logits(name), **arguments), rtol=2e-4)
 
@@ -57,7 +100,7 @@ def test_logit_loss_equals_the_papers_formula(name):
 @pytest.mark.parametrize("name", [*FEATURE_CASES, *LOGIT_CASES])
 def test_gradient_matches_central_differences_of_the_reference(name):
   cases, arguments = (FEATURE_CASES, _features(name)) if name in FEATURE_CASES else (LOGIT_CASES, _logits(name))
-  gradient = _gradient(getattr(losses, name), arguments)
+  gradient = _gradient(_loss(name), arguments)
   rng = np.random.default_rng(2)
   direction = rng.normal(size=gradient.shape)
   step = 1e-5
@@ -69,64 +112,61 @@ def test_gradient_matches_central_differences_of_the_reference(name):
 
 
 @EACH_FEATURE
-def test_equal_features_give_zero_and_a_finite_gradient(name):
+def test_equal_features_give_the_known_minimum_and_a_finite_gradient(name):
   teacher, _ = _features(name)
-  np.testing.assert_allclose(getattr(losses, name)(teacher, teacher), 0, atol=1e-6)
-  assert np.isfinite(_gradient(getattr(losses, name), [teacher, teacher])).all()
+  minimum = MINIMA[name](teacher) if name in MINIMA else 0
+  np.testing.assert_allclose(_loss(name)(teacher, teacher), minimum, rtol=1e-5, atol=1e-6)
+  assert np.isfinite(_gradient(_loss(name), [teacher, teacher])).all()
 
 
 @EACH_FEATURE
 @pytest.mark.parametrize("scale", [0.0, 1e-6, 1e6])
 def test_extreme_features_stay_finite(name, scale):
-  teacher, student = (scale * x for x in _features(name))
-  assert np.isfinite(getattr(losses, name)(teacher, student)).all()
-  assert np.isfinite(_gradient(getattr(losses, name), [teacher, student])).all()
+  teacher, student = (np.float32(scale) * x for x in _features(name))
+  assert np.isfinite(_loss(name)(teacher, student)).all()
+  assert np.isfinite(_gradient(_loss(name), [teacher, student])).all()
 
 
 @EACH_FEATURE
 def test_half_precision_features_are_computed_in_float32(name):
   teacher, student = (tf.cast(100 * x, tf.float16) for x in _features(name))
   expected = FEATURE_CASES[name][0](teacher.numpy(), student.numpy())
-  np.testing.assert_allclose(getattr(losses, name)(teacher, student), expected, rtol=1e-3)
+  np.testing.assert_allclose(_loss(name)(teacher, student), expected, rtol=1e-3)
 
 
 @EACH_FEATURE
 def test_a_batch_of_one_is_finite(name):
   teacher, student = (x[:1] for x in _features(name))
-  assert np.isfinite(getattr(losses, name)(teacher, student)).all()
-  assert np.isfinite(_gradient(getattr(losses, name), [teacher, student])).all()
+  assert np.isfinite(_loss(name)(teacher, student)).all()
+  assert np.isfinite(_gradient(_loss(name), [teacher, student])).all()
 
 
 @pytest.mark.parametrize("name", RELATIVE)
 def test_scale_of_either_network_does_not_matter(name):
   teacher, student = _features(name)
-  loss = getattr(losses, name)
+  loss = _loss(name)
   np.testing.assert_allclose(loss(3 * teacher, 0.01 * student), loss(teacher, student), rtol=1e-3)
 
 
-@pytest.mark.parametrize(
-  "name", ["similarity_preserving", "rkd_distance", "rkd_angle", "distance_metric", "probabilistic_transfer"]
-)
+@pytest.mark.parametrize("name", RELATIONS)
 def test_rotated_embeddings_have_the_same_relations(name):
   embedding = np.random.default_rng(0).normal(size=(6, 5)).astype(np.float32)
   rotation, _ = np.linalg.qr(np.random.default_rng(1).normal(size=(5, 5)))
-  np.testing.assert_allclose(getattr(losses, name)(embedding, (embedding @ rotation).astype(np.float32)), 0, atol=1e-6)
+  np.testing.assert_allclose(_loss(name)(embedding, (embedding @ rotation).astype(np.float32)), 0, atol=1e-6)
 
 
-@pytest.mark.parametrize(
-  "name", ["similarity_preserving", "rkd_distance", "rkd_angle", "distance_metric", "probabilistic_transfer"]
-)
+@pytest.mark.parametrize("name", RELATIONS)
 def test_order_of_the_batch_does_not_matter_to_relations(name):
   teacher, student = _features(name)
   order = np.random.default_rng(0).permutation(len(teacher))
-  loss = getattr(losses, name)
+  loss = _loss(name)
   np.testing.assert_allclose(loss(teacher[order], student[order]), loss(teacher, student), rtol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["rkd_distance", "rkd_angle", "distance_metric"])
 def test_shifted_embeddings_have_the_same_distances(name):
   teacher, student = _features(name)
-  loss = getattr(losses, name)
+  loss = _loss(name)
   np.testing.assert_allclose(loss(teacher + 50, student - 20), loss(teacher, student), rtol=1e-3)
 
 
@@ -138,6 +178,44 @@ def test_decoupled_terms_are_plain_distillation_when_weighted_by_the_teachers_do
   target = losses.decoupled(teacher, student, labels, 1.0, alpha=1.0, beta=0.0)
   rest = losses.decoupled(teacher, student, labels, 1.0, alpha=0.0, beta=1.0)
   np.testing.assert_allclose(target + doubt * rest, losses.soft_target_kl(teacher, student, 1.0), rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["decoupled", "normalized"])
+def test_two_classes_and_no_class_beside_the_target_stay_finite(name):
+  teacher, student, _ = _logits(name, classes=2)
+  labels = np.array([0, 1, 1, 0, 0, 1, 0])
+  assert np.isfinite(_loss(name)(teacher, student, labels)).all()
+  assert np.isfinite(_gradient(_loss(name), [teacher, student, labels])).all()
+
+
+def test_neuron_selectivity_sees_channels_as_a_set_without_sign():
+  feature, _ = _features("neuron_selectivity")
+  shuffled = feature[..., ::-1] * np.array([1, -1, 2, -3, 1, 1], np.float32)
+  np.testing.assert_allclose(losses.neuron_selectivity(feature, shuffled), 0, atol=1e-6)
+
+
+def test_channel_correlations_forget_positions():
+  feature, _ = _features("inter_channel_correlation")
+  np.testing.assert_allclose(losses.inter_channel_correlation(feature, feature[:, ::-1, ::-1]), 0, atol=1e-6)
+
+
+def test_activation_boundary_asks_for_the_side_and_a_margin_only():
+  teacher = np.array([[0.1, -0.1, 5.0, -5.0]], np.float32)
+  assert losses.activation_boundary(teacher, np.array([[9.0, -9.0, 1.0, -1.0]], np.float32)).numpy() == [0.0]
+  assert losses.activation_boundary(teacher, np.array([[9.0, -9.0, -1.0, 0.0]], np.float32)).numpy() == [5.0]
+
+
+def test_partial_distance_is_blind_where_the_teacher_is_silent_and_the_student_below():
+  teacher = np.array([[-3.0, -0.2, 2.0]], np.float32)
+  assert losses.partial_distance(teacher, np.array([[-9.0, -0.5, 2.0]], np.float32), -0.5).numpy() == [0.0]
+  np.testing.assert_allclose(losses.partial_distance(teacher, np.array([[0.5, 0.8, 1.0]], np.float32), -0.5), [3.0])
+
+
+@pytest.mark.parametrize("size", [(4, 3), (3, 2), (2, 5), (1, 1), (7, 6)])
+def test_adaptive_pooling_equals_pytorchs_definition(size):
+  feature = np.random.default_rng(0).normal(size=(2, 7, 6, 3)).astype(np.float32)
+  expected = [references.average_pool(example, size) for example in np.float64(feature)]
+  np.testing.assert_allclose(average_pool(tf.constant(feature), size), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_decoupled_has_only_its_target_term_with_two_classes():
@@ -153,8 +231,8 @@ def test_decoupled_has_only_its_target_term_with_two_classes():
 def test_extreme_logits_stay_finite(name, scale):
   teacher, student, *labels = _logits(name)
   arguments = [scale * teacher, scale * student, *labels]
-  assert np.isfinite(getattr(losses, name)(*arguments)).all()
-  assert np.isfinite(_gradient(getattr(losses, name), arguments)).all()
+  assert np.isfinite(_loss(name)(*arguments)).all()
+  assert np.isfinite(_gradient(_loss(name), arguments)).all()
 
 
 def test_correlation_forgives_scale_and_offset_of_probabilities_but_not_order():
@@ -164,12 +242,13 @@ def test_correlation_forgives_scale_and_offset_of_probabilities_but_not_order():
   assert losses.dist(teacher, teacher[:, ::-1].copy()) > 0.5
 
 
+@pytest.mark.parametrize("name", ["decoupled", "normalized"])
 @pytest.mark.parametrize("label", [-1, 5])
-def test_labels_out_of_range_are_refused(label):
-  teacher, student, labels = _logits("decoupled")
+def test_labels_out_of_range_are_refused(name, label):
+  teacher, student, labels = _logits(name)
   labels[3] = label
   with pytest.raises(tf.errors.InvalidArgumentError, match="labels must be in 0.."):
-    losses.decoupled(teacher, student, labels)
+    _loss(name)(teacher, student, labels)
 
 
 @pytest.mark.parametrize(
@@ -183,11 +262,40 @@ def test_labels_out_of_range_are_refused(label):
     ("rkd_angle", ((2, 4), (3, 4)), "same batch"),
     ("probabilistic_transfer", ((2, 4, 1), (2, 4)), "teacher embedding must have 2 axes"),
     ("dist", ((2, 4), (2, 5)), "same shape"),
+    ("multi_level", ((2, 4), (2, 5)), "same shape"),
+    ("neuron_selectivity", ((2, 4, 4, 3), (2, 2, 2, 3)), "agree in batch, height and width"),
+    ("flow_of_solution_procedure", ((2, 2, 4, 4, 3), (2, 2, 4, 4, 5)), "Gram matrix"),
+    ("flow_of_solution_procedure", ((2, 3, 4, 4, 3), (2, 3, 4, 4, 3)), "must be a pair"),
+    ("activation_boundary", ((2, 4), (2, 5)), "same shape"),
+    ("factor_transfer", ((2, 4), (2, 5)), "same shape"),
+    ("variational_information", ((2, 4), (2, 5)), "same shape"),
+    ("correlation_congruence", ((2, 4), (3, 4)), "same batch"),
+    ("contrastive", ((2, 4), (2, 5)), "same shape"),
+    ("hierarchical_context", ((2, 4), (2, 4)), "4 axes"),
+    ("partial_distance", ((2, 4), (2, 5)), "same shape"),
+    ("log_power_distance", ((2, 4), (2, 5)), "same shape"),
+    ("inter_channel_correlation", ((2, 4, 4, 3), (2, 4, 4, 5)), "channel correlations"),
   ],
 )
 def test_shapes_that_do_not_fit_are_refused(name, shapes, words):
   with pytest.raises(ValueError, match=words):
-    getattr(losses, name)(*(np.ones(shape, np.float32) for shape in shapes))
+    _loss(name)(*(np.ones(shape, np.float32) for shape in shapes))
+
+
+@pytest.mark.parametrize(
+  "name, options, words",
+  [
+    ("attention_transfer", {"form": "torch"}, "'torch'"),
+    ("activation_boundary", {"margin": 0}, "margin must be positive; got 0"),
+    ("correlation_congruence", {"gamma": -1}, "gamma must be positive; got -1"),
+    ("correlation_congruence", {"order": 0}, "order must be at least 1; got 0"),
+    ("contrastive", {"temperature": 0}, "must be positive; got 0"),
+    ("log_power_distance", {"power": 0.5}, "power must be at least 1; got 0.5"),
+  ],
+)
+def test_meaningless_arguments_are_refused_with_the_value_given(name, options, words):
+  with pytest.raises(ValueError, match=words):
+    _loss(name)(*_features(name), **options)
 
 
 def test_docstring_example_is_true():

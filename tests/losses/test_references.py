@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.losses import references
 from tests.losses.references import CASES, FEATURE_CASES, LOGIT_CASES
 from tfkd import losses
 from tfkd.losses import soft_targets
@@ -25,7 +26,7 @@ def _arguments(name, scale, classes=10, batch=6):
 
 def test_every_public_loss_has_a_reference():
   public = {name for name in dir(losses) if not name.startswith("_") and callable(getattr(losses, name))}
-  assert public == set(CASES) | set(FEATURE_CASES) | set(LOGIT_CASES)
+  assert public == set(CASES) | set(FEATURE_CASES) | set(LOGIT_CASES) | {"standardize_logits"}
 
 
 @pytest.mark.parametrize("temperature", TEMPERATURES)
@@ -111,3 +112,30 @@ def test_temperature_may_be_a_variable():
 def test_docstring_examples_are_true():
   assert doctest.testmod(soft_targets, extraglobs={"tf": tf}).failed == 0
   assert doctest.testmod(soft_targets).attempted == 4
+
+
+class TestStandardizedLogits:
+  def test_equal_the_papers_formula(self):
+    logits, _ = _arguments("soft_target_kl", 10.0)
+    actual = losses.standardize_logits(logits)
+    assert actual.dtype == tf.float32
+    np.testing.assert_allclose(actual, references.standardize_logits(logits), rtol=1e-5, atol=1e-6)
+
+  @pytest.mark.parametrize("scale", [1e-2, 1.0, 1e6])
+  def test_have_mean_zero_and_deviation_one_whatever_the_scale(self, scale):
+    logits, _ = _arguments("soft_target_kl", 1.0)
+    actual = losses.standardize_logits(np.float32(scale) * logits + np.float32(scale)).numpy()
+    np.testing.assert_allclose(actual.mean(axis=1), 0, atol=1e-5)
+    np.testing.assert_allclose(actual.std(axis=1, ddof=1), 1, rtol=1e-4)
+
+  @pytest.mark.parametrize("classes", [2, 10])
+  def test_equal_logits_give_zero_and_a_finite_gradient(self, classes):
+    logits = tf.Variable(tf.ones([3, classes]))
+    with tf.GradientTape() as tape:
+      actual = losses.standardize_logits(logits)
+    np.testing.assert_array_equal(actual, 0)
+    assert np.isfinite(tape.gradient(actual, logits)).all()
+
+  def test_one_class_is_refused(self):
+    with pytest.raises(ValueError, match="at least two classes"):
+      losses.standardize_logits(np.ones((3, 1), np.float32))

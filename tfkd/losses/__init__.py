@@ -3,13 +3,24 @@
 The teacher comes first, everywhere.
 """
 
+from tfkd.losses.activation_boundary import activation_boundary as activation_boundary
 from tfkd.losses.attention import attention_transfer as attention_transfer
+from tfkd.losses.contrastive import contrastive as contrastive
+from tfkd.losses.correlation_congruence import correlation_congruence as correlation_congruence
 from tfkd.losses.decoupled import decoupled as decoupled
 from tfkd.losses.dist import dist as dist
+from tfkd.losses.factor_transfer import factor_transfer as factor_transfer
+from tfkd.losses.flow_of_solution_procedure import flow_of_solution_procedure as flow_of_solution_procedure
 from tfkd.losses.hint import euclidean as euclidean
 from tfkd.losses.hint import hint as hint
 from tfkd.losses.hint import normalized_feature_matching as normalized_feature_matching
+from tfkd.losses.inter_channel import inter_channel_correlation as inter_channel_correlation
+from tfkd.losses.multi_level import multi_level as multi_level
+from tfkd.losses.neuron_selectivity import neuron_selectivity as neuron_selectivity
+from tfkd.losses.normalized import normalized as normalized
+from tfkd.losses.overhaul import partial_distance as partial_distance
 from tfkd.losses.probabilistic_transfer import probabilistic_transfer as probabilistic_transfer
+from tfkd.losses.review import hierarchical_context as hierarchical_context
 from tfkd.losses.rkd import distance_metric as distance_metric
 from tfkd.losses.rkd import rkd_angle as rkd_angle
 from tfkd.losses.rkd import rkd_distance as rkd_distance
@@ -17,3 +28,7 @@ from tfkd.losses.similarity import similarity_preserving as similarity_preservin
 from tfkd.losses.soft_targets import soft_target_cross_entropy as soft_target_cross_entropy
 from tfkd.losses.soft_targets import soft_target_kl as soft_target_kl
 from tfkd.losses.soft_targets import tempered_cross_entropy as tempered_cross_entropy
+from tfkd.losses.srd import log_power_distance as log_power_distance
+from tfkd.losses.standardized import standardize_logits as standardize_logits
+from tfkd.losses.transformed_teacher import transformed_teacher as transformed_teacher
+from tfkd.losses.variational_information import variational_information as variational_information

@@ -3,6 +3,8 @@
 import math
 import numbers
 
+import tensorflow as tf
+
 
 def check_temperature(temperature):
   """Raises ValueError unless `temperature` is positive and finite; tensors and variables pass unseen."""
@@ -41,3 +43,24 @@ def check_same_batch(teacher, student):
   """Raises ValueError when the two cannot be of the same examples."""
   if not teacher.shape[:1].is_compatible_with(student.shape[:1]):
     raise ValueError(f"teacher and student must have the same batch; got {teacher.shape} and {student.shape}.")
+
+
+def check_logits_and_labels(teacher, student, labels):
+  """Raises unless the logits are [batch, classes], two classes or more, and the labels [batch] in their range.
+
+  Returns:
+    labels as int32 [batch]; out of range ones raise InvalidArgumentError when the graph runs.
+  """
+  check_rank(student, 2, "student logits")
+  check_same_shape(teacher, student, "teacher logits", "student logits")
+  classes = student.shape[1]
+  if classes < 2:
+    raise ValueError(f"the loss needs at least two classes; got logits {student.shape}.")
+  labels = tf.cast(labels, tf.int32)
+  check_rank(labels, 1, "labels")
+  in_range = tf.debugging.Assert(
+    tf.reduce_all((labels >= 0) & (labels < classes)), ["labels must be in 0..", classes - 1, "; got", labels]
+  )
+  # Eagerly the assertion has been made; in a graph the labels wait for it.
+  with tf.control_dependencies([in_range] if in_range is not None else []):
+    return tf.identity(labels)

@@ -35,6 +35,16 @@ def flat(x):
   return tf.reshape(x, [tf.shape(x)[0], -1]) if x.shape.rank != 2 else x
 
 
+def other_classes(logits, labels):
+  """[batch, classes] to [batch, classes - 1]: all columns but the label's.
+
+  Gathered: masking with a large negative logit would lose digits.
+  """
+  others = tf.range(logits.shape[1] - 1)[None, :]
+  others += tf.cast(others >= labels[:, None], tf.int32)
+  return tf.gather(logits, others, batch_dims=1)
+
+
 def pairwise_distances(x):
   """Euclidean distances between all rows: float32 [batch, d] to [batch, batch], zero on the diagonal."""
   x -= tf.stop_gradient(tf.reduce_mean(x, axis=0))  # Distances stay; large common offsets would cost digits.

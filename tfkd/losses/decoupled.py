@@ -2,8 +2,8 @@
 
 import tensorflow as tf
 
-from tfkd.losses._checks import check_rank, check_same_shape, check_temperature
-from tfkd.losses._norms import as_float32
+from tfkd.losses._checks import check_logits_and_labels, check_temperature
+from tfkd.losses._norms import as_float32, other_classes
 from tfkd.losses.soft_targets import kl_from_log_probabilities, soft_target_kl
 
 
@@ -33,33 +33,17 @@ def decoupled(teacher_logits, student_logits, labels, temperature=4.0, *, alpha=
   """
   check_temperature(temperature)
   teacher, student = as_float32(teacher_logits), as_float32(student_logits)
-  check_rank(student, 2, "student logits")
-  check_same_shape(teacher, student, "teacher logits", "student logits")
-  labels = tf.cast(labels, tf.int32)
-  check_rank(labels, 1, "labels")
-  classes = student.shape[1]
-  if classes < 2:
-    raise ValueError(f"decoupled needs at least two classes; got logits {student.shape}.")
-  in_range = tf.debugging.Assert(
-    tf.reduce_all((labels >= 0) & (labels < classes)), ["labels must be in 0..", classes - 1, "; got", labels]
-  )
-  with tf.control_dependencies([in_range] if in_range is not None else []):
-    # All classes but the label's, gathered: masking with a large negative logit would lose digits.
-    others = tf.range(classes - 1)[None, :]
-    others += tf.cast(others >= labels[:, None], tf.int32)
+  labels = check_logits_and_labels(teacher, student, labels)
   target = kl_from_log_probabilities(
-    _target_log_probabilities(teacher / temperature, labels, others),
-    _target_log_probabilities(student / temperature, labels, others),
+    _target_log_probabilities(teacher / temperature, labels),
+    _target_log_probabilities(student / temperature, labels),
   )
-  rest = soft_target_kl(_take(teacher, others), _take(student, others), temperature)
+  rest = soft_target_kl(other_classes(teacher, labels), other_classes(student, labels), temperature)
   return temperature**2 * (alpha * target + beta * rest)
 
 
-def _target_log_probabilities(logits, labels, others):
+def _target_log_probabilities(logits, labels):
   """float32 [batch, 2]: log-probabilities of the label and of all other classes together."""
   log_p = tf.nn.log_softmax(logits)
-  return tf.stack([tf.gather(log_p, labels, batch_dims=1), tf.reduce_logsumexp(_take(log_p, others), axis=1)], axis=1)
-
-
-def _take(logits, indices):
-  return tf.gather(logits, indices, batch_dims=1)
+  others = tf.reduce_logsumexp(other_classes(log_p, labels), axis=1)
+  return tf.stack([tf.gather(log_p, labels, batch_dims=1), others], axis=1)
