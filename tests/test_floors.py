@@ -12,6 +12,8 @@ FLOORS = {
   "tfkd.models": 1,
   "tfkd.data": 1,
   "tfkd.quantization": 2,
+  "tfkd.taps": 2,
+  "tfkd.connectors": 2,
   "tfkd.deploy": 3,
   "tfkd.objectives": 3,
   "tfkd.teachers": 3,

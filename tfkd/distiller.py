@@ -1,11 +1,13 @@
 """The Distiller: a Keras model that trains a student against labels and a frozen teacher."""
 
+import inspect
 import math
 
 import tensorflow as tf
 import tf_keras as keras
 
 from tfkd.objectives import Objective
+from tfkd.taps import Reader
 from tfkd.teachers import Frozen, Precomputed
 
 
@@ -19,6 +21,8 @@ class Distiller(keras.Model):
   `compile`; it is taken on the student's outputs, which must be logits. One forward pass of teacher and student each
   per step. Every term is averaged over the GLOBAL batch, so that one replica and many take the same step;
   `sample_weight` and `class_weight` reach every term, and the student's regularizers and `add_loss` count in full.
+  A relational objective compares the examples of one replica's batch; those of weight zero are left out of it, and the
+  mean of the weights multiplies it.
   `evaluate` reports the same terms in inference mode and changes no variable; `predict` is the student's.
 
   Checkpoints and `save` hold student, objectives and optimizer, never the teacher: after loading, set
@@ -33,8 +37,8 @@ class Distiller(keras.Model):
 
   Raises:
     TypeError: the student is not a `tf_keras` model, or an objective is not an `Objective`.
-    ValueError: a weight is out of range, two objectives share a name, an objective needs a teacher and there is none,
-      or teacher and student have different numbers of classes.
+    ValueError: a weight is out of range, two objectives share a name, teacher and student have different numbers of
+      classes, or an objective's layers are missing or have shapes that do not fit.
   """
 
   def __init__(self, teacher=None, student=None, objectives=(), hard_loss_weight=1.0, **kwargs):
@@ -50,6 +54,9 @@ class Distiller(keras.Model):
     self.objectives = list(objectives)
     self.hard_loss_weight = hard_loss_weight
     self._check_objectives()
+    student_layers = _layers(self.objectives, "student_layers")
+    # A bound method: Keras would track a reader, and write the student twice.
+    self._read_student = Reader(student, student_layers).__call__ if student_layers else None
     self.teacher = teacher
     self._means = {name: keras.metrics.Mean(name=name) for name in self._term_names()}
     # A built student is all there is to build: summary, saving and resuming need no call first.
@@ -66,6 +73,9 @@ class Distiller(keras.Model):
       teacher = Frozen(teacher)
     self._teacher = teacher
     self._check_classes()
+    teacher_layers = _layers(self.objectives, "teacher_layers")
+    self._read_teacher = teacher.reader(teacher_layers) if teacher is not None and teacher_layers else None
+    self._build_objectives()
     self.train_function = self.test_function = None  # Keras traces them again, with this teacher.
 
   def call(self, inputs, training=None):
@@ -81,41 +91,41 @@ class Distiller(keras.Model):
 
   def train_step(self, data):
     x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-    teacher_outputs = self._call_teacher(x)
+    teacher = self._run_teacher(x)
     with tf.GradientTape() as tape:
-      student_outputs = _as_float32(self.student(self._student_inputs(x), training=True))
-      terms = self._terms(teacher_outputs, student_outputs, y, sample_weight)
+      student = self._run_student(x, training=True)
+      terms = self._terms(teacher, student, y, sample_weight, training=True)
       # Replicas' gradients are summed, and each one's terms are means over its own examples.
       own_loss = self._own_loss()
       loss = terms["loss"] * _share_of_global_batch(x) + own_loss / _num_replicas()
     self.optimizer.minimize(loss, self.trainable_variables, tape=tape)
     terms["loss"] += own_loss
-    return self._update(terms, teacher_outputs, student_outputs, x, y, sample_weight)
+    return self._update(terms, teacher[0], student[0], x, y, sample_weight)
 
   def test_step(self, data):
     x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-    teacher_outputs = self._call_teacher(x)
-    student_outputs = _as_float32(self.student(self._student_inputs(x), training=False))
-    terms = self._terms(teacher_outputs, student_outputs, y, sample_weight)
+    teacher, student = self._run_teacher(x), self._run_student(x, training=False)
+    terms = self._terms(teacher, student, y, sample_weight, training=False)
     terms["loss"] += self._own_loss()
-    return self._update(terms, teacher_outputs, student_outputs, x, y, sample_weight)
+    return self._update(terms, teacher[0], student[0], x, y, sample_weight)
 
-  def _terms(self, teacher_outputs, student_outputs, y, sample_weight):
+  def _terms(self, teacher, student, y, sample_weight, training):
     """Means over this replica's examples: each term by its name, and under "loss" their weighted sum."""
-    terms = {"hard_loss": self._hard_loss(student_outputs, y, sample_weight)}
+    terms = {"hard_loss": self._hard_loss(student[0], y, sample_weight)}
     total = self.hard_loss_weight * terms["hard_loss"]
+    step = self.optimizer.iterations if self._is_compiled else tf.constant(0, tf.int64)
+    available = {"training": training, "step": step}
     for objective in self.objectives:
-      key, name = objective.output_key, objective.name
-      if objective.source == "labels":
-        if y is None:
-          raise ValueError(f"objective '{name}' reads the labels, and the data has none.")
-        source = _pick(y, key, "labels", name)
-      else:
-        source = _pick(teacher_outputs, key, "teacher", name)
-      per_example = objective((source, _pick(student_outputs, key, "student", name)))
-      weights = None if sample_weight is None else _pick(sample_weight, key, "sample_weight", name)
-      terms[name] = _mean(per_example, weights)
-      total += objective.weight * terms[name]
+      inputs = _inputs(objective, teacher, student, y)
+      weights = sample_weight
+      if weights is not None:
+        weights = _pick(weights, objective.output_key, "sample_weight", objective.name)
+      if objective.relational and weights is not None:
+        counts = tf.reshape(weights, [-1]) > 0
+        inputs = tf.nest.map_structure(lambda t, counts=counts: tf.boolean_mask(t, counts), inputs)
+      options = {k: v for k, v in available.items() if k in inspect.signature(objective.call).parameters}
+      terms[objective.name] = _mean(objective(inputs, **options), weights, _batch_size(inputs))
+      total += objective.weight_at(step) * terms[objective.name]
     return {"loss": total, **terms}
 
   def _hard_loss(self, student_outputs, y, sample_weight):
@@ -141,7 +151,8 @@ class Distiller(keras.Model):
       self.compiled_metrics.update_state(y, student_outputs, sample_weight)
     return {m.name: m.result() for m in self.metrics}
 
-  def _call_teacher(self, x):
+  def _run_teacher(self, x):
+    """The teacher's outputs, and its tapped features by layer name."""
     if self._teacher is None:
       for objective in self.objectives:
         if objective.source == "teacher":
@@ -149,8 +160,14 @@ class Distiller(keras.Model):
             f"objective '{objective.name}' reads the teacher, and the distiller has none (files do not hold it): set "
             "`distiller.teacher`."
           )
-      return None
-    return self._teacher(x)
+      return None, {}
+    return self._read_teacher(x) if self._read_teacher else (self._teacher(x), {})
+
+  def _run_student(self, x, training):
+    """The student's outputs, and its tapped features by layer name, as float32."""
+    x = self._student_inputs(x)
+    read = self._read_student
+    return _as_float32(read(x, training=training) if read else (self.student(x, training=training), {}))
 
   def _student_inputs(self, x):
     return x if self._teacher is None else self._teacher.student_inputs(x)
@@ -167,11 +184,26 @@ class Distiller(keras.Model):
       if names.count(name) > 1:
         raise ValueError(f"two terms are called '{name}': give the objective another `name`.")
 
+  def _build_objectives(self):
+    """Makes connectors as soon as both models' shapes are known: errors come now, and saving needs no prior call."""
+    for objective in self.objectives:
+      if not objective.teacher_layers or objective.built or self._teacher is None:
+        continue
+      teacher = self._teacher.tap_shapes(objective.teacher_layers)
+      if teacher is not None:
+        student = Reader(self.student, objective.student_layers).shapes
+        objective.build(
+          (
+            [teacher[name] for name in objective.teacher_layers],
+            [student[name] for name in objective.student_layers],
+          )
+        )
+
   def _check_classes(self):
     model = getattr(self._teacher, "model", None)
     teacher_shape, student_shape = _output_shape(model), _output_shape(self.student)
-    reads_teacher = any(objective.source == "teacher" for objective in self.objectives)
-    if reads_teacher and teacher_shape and student_shape and teacher_shape[-1] != student_shape[-1]:
+    reads_logits = any(o.source == "teacher" and not o.teacher_layers for o in self.objectives)
+    if reads_logits and teacher_shape and student_shape and teacher_shape[-1] != student_shape[-1]:
       raise ValueError(
         f"teacher logits have {teacher_shape[-1]} classes ({model.name}), student logits {student_shape[-1]} "
         f"({self.student.name}): build both with the data set's num_classes."
@@ -214,18 +246,47 @@ def _share_of_global_batch(x):
   return here / everywhere
 
 
-def _mean(per_example, sample_weight):
-  """Mean over the examples at hand; a scalar is one already. An empty batch gives 0."""
-  if per_example.shape.rank == 0:
-    return per_example
-  if per_example.shape.rank > 1:
-    per_example = tf.reduce_mean(per_example, axis=list(range(1, per_example.shape.rank)))
+def _mean(values, sample_weight, batch_size):
+  """Mean of an objective's values over the examples at hand; an empty batch gives 0."""
   if sample_weight is not None:
-    weights = tf.cast(sample_weight, tf.float32)
-    if weights.shape.rank > 1:
-      weights = tf.reduce_mean(weights, axis=list(range(1, weights.shape.rank)))
-    per_example *= weights
-  return tf.math.divide_no_nan(tf.reduce_sum(per_example), tf.cast(tf.size(per_example), tf.float32))
+    sample_weight = tf.cast(sample_weight, tf.float32)
+  if values.shape.rank == 0:
+    # Compared examples have one value together. Without any it is arithmetic on nothing.
+    value = tf.where(batch_size > 0, values, 0.0)
+    if sample_weight is None:
+      return value
+    return value * tf.math.divide_no_nan(tf.reduce_sum(sample_weight), tf.cast(tf.size(sample_weight), tf.float32))
+  values = _per_example(values)
+  if sample_weight is not None:
+    values *= _per_example(sample_weight)
+  return tf.math.divide_no_nan(tf.reduce_sum(values), tf.cast(tf.size(values), tf.float32))
+
+
+def _per_example(values):
+  """[batch], the mean over any further axes."""
+  return tf.reduce_mean(values, axis=list(range(1, values.shape.rank))) if values.shape.rank > 1 else values
+
+
+def _layers(objectives, attribute):
+  """Names of all layers that objectives tap, each once."""
+  return sorted({name for objective in objectives for name in getattr(objective, attribute)})
+
+
+def _inputs(objective, teacher, student, y):
+  """What an objective is called on, of the outputs and features of both models and the labels."""
+  key, name = objective.output_key, objective.name
+  if y is None and (objective.source == "labels" or objective.reads_labels):
+    raise ValueError(f"objective '{name}' reads the labels, and the data has none.")
+  if objective.teacher_layers:
+    pair = (
+      [teacher[1][layer] for layer in objective.teacher_layers],
+      [student[1][layer] for layer in objective.student_layers],
+    )
+  elif objective.source == "labels":
+    pair = _pick(y, key, "labels", name), _pick(student[0], key, "student", name)
+  else:
+    pair = _pick(teacher[0], key, "teacher", name), _pick(student[0], key, "student", name)
+  return (*pair, _pick(y, key, "labels", name)) if objective.reads_labels else pair
 
 
 def _pick(structure, key, owner, objective_name):

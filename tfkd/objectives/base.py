@@ -1,20 +1,24 @@
-"""What every objective is: a Keras layer from a (source, student) pair to a loss per example."""
+"""What every objective is: a Keras layer from what teacher and student gave to a loss per example."""
 
 import math
 import re
 
+import tensorflow as tf
 import tf_keras as keras
 
 
 class Objective(keras.layers.Layer):
   """One term that the student minimises, next to the hard loss.
 
-  A subclass implements `call(pair)`, where `pair` is (teacher output, student output), and returns float32 [batch], or
-  [batch, ...] whose further axes the `Distiller` averages. As a Keras layer it may own weights, and is saved, loaded
-  and tracked like any other; its arithmetic is float32 whatever the global policy.
+  A subclass implements `call(inputs)`, where `inputs` is the pair (teacher output, student output), and returns float32
+  [batch], or [batch, ...] whose further axes the `Distiller` averages, or a scalar if it compares the examples of a
+  batch with each other. It may name `training` and `step` (of the optimizer) as further arguments of `call`. As a Keras
+  layer it may own weights, which are trained with the student, and is saved, loaded and tracked like any other; its
+  arithmetic is float32 whatever the global policy.
 
   Args:
-    weight: absolute factor of this term in the total loss, >= 0.
+    weight: absolute factor of this term in the total loss, >= 0; or a function of the optimizer's step that returns
+      it, such as a `keras.optimizers.schedules.LearningRateSchedule`.
     output: key or index of the output to read, where teacher and student have several; None where they have one.
     name: name of the term in logs; by default the class name in snake case.
 
@@ -24,18 +28,81 @@ class Objective(keras.layers.Layer):
 
   # "teacher" or "labels": what stands first in the pair.
   source = "teacher"
+  # Whether `call` gets a triple, with the labels as int32 [batch] at its end.
+  reads_labels = False
+  # Whether `call` compares the examples of a batch with each other and returns a scalar. It sees the replica's batch.
+  relational = False
+  # Names of the layers to read instead of the outputs; `inputs` is a pair of lists then.
+  teacher_layers = ()
+  student_layers = ()
 
   def __init__(self, weight=1.0, output=None, name=None, **kwargs):
     kwargs.setdefault("dtype", "float32")
-    super().__init__(name=name or _snake_case(type(self).__name__), **kwargs)
-    if not (math.isfinite(weight) and weight >= 0):
+    super().__init__(name=name or snake_case(type(self).__name__), **kwargs)
+    if not callable(weight) and not (math.isfinite(weight) and weight >= 0):
       raise ValueError(f"weight of objective '{self.name}' must be a finite number >= 0; got {weight}.")
     self.weight = weight
     self.output_key = output
 
+  def weight_at(self, step):
+    """The weight at a step of the optimizer: a number, or a scalar tensor where `weight` is a schedule."""
+    return tf.cast(self.weight(step), tf.float32) if callable(self.weight) else self.weight
+
   def get_config(self):
-    return {**super().get_config(), "weight": self.weight, "output": self.output_key}
+    weight = keras.saving.serialize_keras_object(self.weight) if callable(self.weight) else self.weight
+    return {**super().get_config(), "weight": weight, "output": self.output_key}
+
+  @classmethod
+  def from_config(cls, config):
+    return cls(**{key: _deserialized(value) for key, value in config.items()})
+
+  def get_build_config(self):
+    return {"shapes": self._build_shapes} if getattr(self, "_build_shapes", None) else None
+
+  def build_from_config(self, config):
+    if config:
+      self.build(config["shapes"])
+
+  def build(self, input_shape):
+    if self.relational and any(shape[0] == 1 for shape in _shapes(input_shape)):
+      raise ValueError(
+        f"objective '{self.name}' compares the examples of a batch, and the batch is one: use at least two examples."
+      )
+    # As plain lists: what JSON gives back.
+    self._build_shapes = [[list(s) for s in side] for side in input_shape[:2]] if self.teacher_layers else None
+    super().build(input_shape)
 
 
-def _snake_case(name):
-  return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
+def _shapes(structure):
+  """All shapes of nested lists of them; what a file gave back is plain lists of numbers."""
+  if (
+    isinstance(structure, tf.TensorShape)
+    or not structure
+    or not isinstance(structure[0], (list, tuple, tf.TensorShape))
+  ):
+    return [structure]
+  return [shape for part in structure for shape in _shapes(part)]
+
+
+def class_indices(labels, classes):
+  """int32 [batch] from class indices [batch] or [batch, 1], or from probabilities [batch, classes]."""
+  if labels.shape.rank == 2 and labels.shape[1] == 1:
+    labels = tf.squeeze(labels, 1)
+  elif labels.shape.rank == 2 and labels.shape[1] == classes:
+    labels = tf.argmax(labels, axis=1)
+  if labels.shape.rank != 1:
+    raise ValueError(
+      f"labels must be class indices [batch] or probabilities [batch, {classes}]; got shape {labels.shape}."
+    )
+  return tf.cast(labels, tf.int32)
+
+
+def snake_case(name):
+  """SoftTargets to soft_targets, RKDAngle to rkd_angle."""
+  return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
+
+
+def _deserialized(value):
+  """A Keras object that an argument is, or the value itself."""
+  is_object = isinstance(value, dict) and "class_name" in value
+  return keras.saving.deserialize_keras_object(value) if is_object else value

@@ -4,12 +4,11 @@ import tensorflow as tf
 import tf_keras as keras
 
 from tfkd import losses
-from tfkd.losses._checks import check_temperature
-from tfkd.objectives.base import Objective
+from tfkd.objectives.logits import LogitObjective
 
 
 @keras.utils.register_keras_serializable(package="tfkd")
-class SoftTargets(Objective):
+class SoftTargets(LogitObjective):
   """The student reproduces the teacher's class distribution at a temperature.
 
   Use it first: it needs nothing but logits. Higher temperatures show more of how the teacher ranks the wrong classes.
@@ -23,6 +22,7 @@ class SoftTargets(Objective):
     source: "teacher", or "labels": the one-hot ground truth takes the place of the teacher's distribution, and only
       the student is softened. Labels are class indices [batch] or [batch, 1], or probabilities [batch, classes].
     scale_by_t2: whether to multiply by temperature squared.
+    standardize: whether to give each row of logits mean 0 and deviation 1 first (arXiv:2403.01427).
     output: key or index of the output to read, where the models have several.
     name: name of the term in logs.
   Inputs: pair (teacher logits or labels, student logits [batch, classes]). Output: float32 [batch], in nats.
@@ -39,17 +39,16 @@ class SoftTargets(Objective):
     form="cross_entropy",
     source="teacher",
     scale_by_t2=True,
+    standardize=False,
     output=None,
     name=None,
     **kwargs,
   ):
-    super().__init__(weight=weight, output=output, name=name, **kwargs)
-    check_temperature(temperature)
+    super().__init__(temperature, weight, standardize, output, name, **kwargs)
     if form not in ("cross_entropy", "kl"):
       raise ValueError(f'form must be "cross_entropy" or "kl"; got {form!r}.')
     if source not in ("teacher", "labels"):
       raise ValueError(f'source must be "teacher" or "labels"; got {source!r}.')
-    self.temperature = temperature
     self.form = form
     self.source = source
     self.scale_by_t2 = scale_by_t2
@@ -57,9 +56,9 @@ class SoftTargets(Objective):
   def call(self, pair):
     source, student = pair
     if self.source == "labels":
-      loss = self._against_labels(source, student)
+      loss = self._against_labels(source, *self.logits(student))
     else:
-      _check_classes(source, student)
+      source, student = self.logits(source, student)
       function = losses.soft_target_kl if self.form == "kl" else losses.soft_target_cross_entropy
       loss = function(source, student, self.temperature)
     return loss * self.temperature**2 if self.scale_by_t2 else loss
@@ -74,7 +73,6 @@ class SoftTargets(Objective):
   def get_config(self):
     return {
       **super().get_config(),
-      "temperature": self.temperature,
       "form": self.form,
       "source": self.source,
       "scale_by_t2": self.scale_by_t2,
@@ -94,11 +92,3 @@ def _label_probabilities(labels, student_logits):
       f"student logits {student_logits.shape}."
     )
   return tf.one_hot(tf.cast(labels, tf.int32), classes)
-
-
-def _check_classes(teacher, student):
-  if teacher.shape[-1] != student.shape[-1]:
-    raise ValueError(
-      f"student logits have {student.shape[-1]} classes, teacher logits {teacher.shape[-1]}: build both with the data "
-      "set's num_classes."
-    )

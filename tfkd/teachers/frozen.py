@@ -4,6 +4,8 @@ import inspect
 
 import tensorflow as tf
 
+from tfkd.taps import Reader
+
 
 class Frozen:
   """Wraps a model or TensorFlow function as a teacher.
@@ -30,6 +32,19 @@ class Frozen:
     """Returns the model's outputs in inference mode, floats as float32, without gradient."""
     outputs = self.model(inputs, training=False) if self._takes_training else self.model(inputs)
     return tf.nest.map_structure(_freeze, outputs)
+
+  def reader(self, layers):
+    """A function from a batch to the pair of the outputs and a dict of what the named layers gave, in one pass.
+
+    Raises:
+      ValueError: the model has no graph of layers, or no such layer.
+    """
+    read = Reader(self.model, layers)
+    return lambda inputs: tf.nest.map_structure(_freeze, read(inputs, training=False))
+
+  def tap_shapes(self, layers):
+    """Static output shapes, a dict by layer name."""
+    return Reader(self.model, layers).shapes
 
   def student_inputs(self, inputs):
     """What the student sees of the batch: all of it."""

@@ -1,0 +1,85 @@
+"""Connectors: what brings a student's feature to the shape of its teacher's."""
+
+import tensorflow as tf
+import tf_keras as keras
+
+from tfkd.losses._pooling import average_pool
+
+CONNECTORS = (None, "conv1x1", "conv1x1_bn", "linear")
+ALIGNMENTS = (None, "average_pool", "interpolate")
+
+
+def connector(kind, channels):
+  """Makes a trainable map from a student's feature to a number of channels.
+
+  Args:
+    kind: None for no map, "conv1x1" or "conv1x1_bn" (without and with batch normalisation) for maps, "linear" for
+      vectors, or a Keras layer, which is copied: every pair of layers has a connector of its own.
+    channels: channels of the teacher's feature.
+
+  Returns:
+    A Keras layer with float32 arithmetic (a layer of one's own keeps its policy), or None.
+
+  Raises:
+    ValueError: unknown kind.
+  """
+  if isinstance(kind, keras.layers.Layer):
+    return type(kind).from_config(kind.get_config())
+  if kind == "linear":
+    return keras.layers.Dense(channels, dtype="float32")
+  if kind == "conv1x1":
+    return keras.layers.Conv2D(channels, 1, dtype="float32")
+  if kind == "conv1x1_bn":
+    convolution = keras.layers.Conv2D(channels, 1, use_bias=False, dtype="float32")
+    return keras.Sequential([convolution, keras.layers.BatchNormalization(momentum=0.9, dtype="float32")])
+  if kind is not None:
+    raise ValueError(
+      f"unknown connector {kind!r}: expected None, a Keras layer, {', '.join(map(repr, CONNECTORS[1:]))}."
+    )
+  return None
+
+
+def aligned_size(teacher_shape, student_shape, alignment):
+  """Height and width at which two maps are compared.
+
+  Args:
+    teacher_shape, student_shape: [batch, height, width, channels], height and width known where they differ.
+    alignment: None (they must agree), "average_pool" (the smaller of each side) or "interpolate" (the teacher's).
+
+  Returns:
+    (height, width).
+
+  Raises:
+    ValueError: the sizes differ and there is no alignment, or one is unknown.
+  """
+  teacher, student = tuple(teacher_shape[1:3]), tuple(student_shape[1:3])
+  if teacher == student:
+    return teacher
+  if alignment is None:
+    raise ValueError(
+      f"teacher feature {tuple(teacher_shape)} and student feature {tuple(student_shape)} differ in height and width: "
+      'set alignment="average_pool" or "interpolate", or tap other layers.'
+    )
+  if None in (*teacher, *student):
+    raise ValueError(
+      f"features {tuple(teacher_shape)} and {tuple(student_shape)} can't be aligned: their height and width must be "
+      "known. Build both models for a fixed image size."
+    )
+  return teacher if alignment == "interpolate" else tuple(map(min, teacher, student))
+
+
+def align(feature, size, alignment):
+  """Brings a map to a height and width.
+
+  Args:
+    feature: float [batch, height, width, channels].
+    size: (height, width).
+    alignment: "average_pool" (adaptive, also to sizes that do not divide), "interpolate" (bilinear), or None where the
+      size is right.
+
+  Returns:
+    float [batch, *size, channels].
+  """
+  if tuple(feature.shape[1:3]) == tuple(size):
+    return feature
+  return average_pool(feature, size) if alignment == "average_pool" else tf.image.resize(feature, size)

@@ -1,0 +1,48 @@
+"""DIST: correlation in place of equality, within an example and within a class (Huang et al. 2022)."""
+
+import tf_keras as keras
+
+from tfkd import losses
+from tfkd.objectives.logits import LogitObjective
+
+
+@keras.utils.register_keras_serializable(package="tfkd")
+class Dist(LogitObjective):
+  """The student's probabilities correlate with the teacher's, over classes and over the batch (DIST).
+
+  Use it with a teacher much stronger than the student: order counts, not the exact values. It compares the examples of
+  a batch, on several devices each device's own.
+  Source: Huang et al. 2022, arXiv:2205.10536; see `tfkd.losses.dist`.
+
+  Args:
+    temperature: positive finite number, dimensionless.
+    inter_weight: weight of the correlation over classes.
+    intra_weight: weight of the correlation over examples.
+    weight, standardize, output, name: see `LogitObjective`.
+  Inputs: pair of logits [batch, classes]. Output: float32 scalar, dimensionless.
+  Example: tfkd.objectives.Dist(weight=2.0)
+  """
+
+  relational = True
+
+  def __init__(
+    self,
+    temperature=1.0,
+    inter_weight=1.0,
+    intra_weight=1.0,
+    weight=1.0,
+    standardize=False,
+    output=None,
+    name=None,
+    **kwargs,
+  ):
+    super().__init__(temperature, weight, standardize, output, name, **kwargs)
+    self.inter_weight = inter_weight
+    self.intra_weight = intra_weight
+
+  def call(self, pair):
+    weights = {"inter_weight": self.inter_weight, "intra_weight": self.intra_weight}
+    return losses.dist(*self.logits(*pair), self.temperature, **weights)
+
+  def get_config(self):
+    return {**super().get_config(), "inter_weight": self.inter_weight, "intra_weight": self.intra_weight}

@@ -1,0 +1,69 @@
+"""Factor transfer: paraphrased teacher features, translated by the student (Kim, Park, Kwak 2018)."""
+
+import tensorflow as tf
+import tf_keras as keras
+
+from tfkd import losses
+from tfkd.objectives.tapped import TappedObjective
+
+layers = keras.layers
+
+
+@keras.utils.register_keras_serializable(package="tfkd")
+class FactorTransfer(TappedObjective):
+  """The student's translator reproduces the factors that a paraphraser extracts from the teacher's feature (FT).
+
+  Use it on the last map of networks that differ much. The paraphraser is an autoencoder of the teacher's feature. Its
+  squared error is added to the loss and trains it alone, beside the student; the paper trains it beforehand.
+  Source: Kim, Park, Kwak 2018, arXiv:1802.04977; see `tfkd.losses.factor_transfer`. Three 3x3 convolutions each, leaky
+  ReLU between; the default weight is RepDistiller's.
+
+  Args:
+    teacher_layer, student_layer, weight, alignment, name: see `TappedObjective`; both are maps.
+    rate: number in (0, 1], channels of a factor over channels of the teacher's feature.
+  Inputs: pair of lists of float [batch, height, width, channels]. Output: float32 [batch].
+  Example: tfkd.objectives.FactorTransfer("relu6", "relu6")
+  """
+
+  must_agree = "positions"
+
+  def __init__(self, teacher_layer, student_layer, weight=200.0, alignment=None, rate=0.5, name=None, **kwargs):
+    super().__init__(teacher_layer, student_layer, weight, None, alignment, name, **kwargs)
+    if not 0 < rate <= 1:
+      raise ValueError(f"rate must be in (0, 1]; got {rate}.")
+    self.rate = rate
+    self.paraphrasers, self.restorers, self.translators = [], [], []
+
+  def build_pair(self, teacher, student):
+    super().build_pair(teacher, student)
+    if teacher.rank != 4:
+      raise ValueError(f"factors are of maps [batch, height, width, channels]; got {teacher.rank} axes.")
+    factor = max(1, round(self.rate * teacher[3]))
+    for made, shape, channels in (
+      (self.paraphrasers, teacher, (teacher[3], factor, factor)),
+      (self.restorers, [*teacher[:3], factor], (factor, teacher[3], teacher[3])),
+      (self.translators, student, (student[3], factor, factor)),
+    ):
+      made.append(_convolutions(channels))
+      made[-1].build(shape)
+
+  def call(self, inputs, training=None):
+    total = []
+    for (teacher, student), paraphraser, restorer, translator in zip(
+      self.aligned(inputs), self.paraphrasers, self.restorers, self.translators, strict=True
+    ):
+      factor = paraphraser(teacher)
+      total.append(losses.hint(teacher, restorer(factor)))
+      total.append(losses.factor_transfer(tf.stop_gradient(factor), translator(student)))
+    return tf.add_n(total)
+
+  def get_config(self):
+    config = super().get_config()
+    del config["connector"]
+    return {**config, "rate": self.rate}
+
+
+def _convolutions(channels):
+  *hidden, last = [layers.Conv2D(n, 3, padding="same", dtype="float32") for n in channels]
+  between = [step for layer in hidden for step in (layer, layers.LeakyReLU(0.1, dtype="float32"))]
+  return keras.Sequential([*between, last])

@@ -1,0 +1,48 @@
+"""Flow of solution procedure: how a feature follows from an earlier one (Yim et al. 2017)."""
+
+import tensorflow as tf
+import tf_keras as keras
+
+from tfkd import connectors, losses
+from tfkd.objectives.tapped import TappedObjective
+
+
+@keras.utils.register_keras_serializable(package="tfkd")
+class FlowOfSolutionProcedure(TappedObjective):
+  """The student goes from layer to layer as the teacher does: their Gram matrices agree (FSP).
+
+  Use it as a first stage, on the first and last layer of each stage of two networks of one family. Each layer is
+  compared with the next of the list; the larger of two maps of one network is averaged to the smaller's size.
+  Source: Yim et al. 2017, CVPR; see `tfkd.losses.flow_of_solution_procedure`.
+
+  Args:
+    teacher_layer, student_layer: lists of at least two layer names, early to late.
+    weight, connector, name: see `TappedObjective`; the channels must agree, after any connector.
+  Inputs: pair of lists of float [batch, height, width, channels]. Output: float32 [batch].
+  Example: tfkd.objectives.FlowOfSolutionProcedure(["relu0", "relu2"], ["relu0", "relu2"], connector="conv1x1")
+  """
+
+  must_agree = "channels"
+
+  def __init__(self, teacher_layer, student_layer, weight=1.0, connector=None, name=None, **kwargs):
+    super().__init__(teacher_layer, student_layer, weight, connector, None, name, **kwargs)
+    if len(self.teacher_layers) < 2:
+      raise ValueError(f"objective '{self.name}' needs two layers of each model or more; got {teacher_layer}.")
+
+  def call(self, inputs, training=None):
+    pairs = self.aligned(inputs)
+    flows = []
+    for earlier, later in zip(pairs, pairs[1:], strict=False):
+      teacher, student = (_same_size(*features) for features in zip(earlier, later, strict=True))
+      flows.append(losses.flow_of_solution_procedure(teacher, student))
+    return tf.add_n(flows)
+
+  def get_config(self):
+    config = super().get_config()
+    del config["alignment"]
+    return config
+
+
+def _same_size(first, second):
+  size = connectors.aligned_size(first.shape, second.shape, "average_pool")
+  return [connectors.align(feature, size, "average_pool") for feature in (first, second)]

@@ -1,0 +1,68 @@
+"""Feature distillation overhaul: partial distance to a teacher's feature before its ReLU (Heo et al. 2019)."""
+
+import tensorflow as tf
+import tf_keras as keras
+
+from tfkd import losses
+from tfkd.objectives.tapped import TappedObjective
+
+
+@keras.utils.register_keras_serializable(package="tfkd")
+class OFD(TappedObjective):
+  """The student reproduces the teacher's positive responses, and stays below where the teacher is silent (OFD).
+
+  Use it on the last features before ReLU of every stage, early to late: the outputs of batch normalisation. Earlier
+  pairs count half as much as the next. The margin, the mean of the teacher's negative responses in each channel, is
+  measured during training, so that any normalisation, or none, will do.
+  Source: Heo et al. 2019, arXiv:1904.01866; see `tfkd.losses.partial_distance`, a sum over the elements of an example,
+  whence the small weight.
+
+  Args:
+    teacher_layer, student_layer, weight, connector, alignment, name: see `TappedObjective`.
+  Inputs: pair of lists of float [batch, ..., channels] before ReLU. Output: float32 [batch].
+  Example: tfkd.objectives.OFD(["bn2", "bn4", "bn6"], ["bn2", "bn4", "bn6"])
+  """
+
+  def __init__(
+    self,
+    teacher_layer,
+    student_layer,
+    weight=1e-3,
+    connector="conv1x1_bn",
+    alignment=None,
+    name=None,
+    **kwargs,
+  ):
+    super().__init__(teacher_layer, student_layer, weight, connector, alignment, name, **kwargs)
+    self.negatives = []
+
+  def build_pair(self, teacher, student):
+    super().build_pair(teacher, student)
+    # Sum and number of the negative responses seen, over all replicas.
+    self.negatives.append(
+      self.add_weight(
+        f"negatives{len(self.negatives)}",
+        (2, teacher[-1]),
+        initializer="zeros",
+        trainable=False,
+        synchronization=tf.VariableSynchronization.ON_READ,
+        aggregation=tf.VariableAggregation.SUM,
+      )
+    )
+
+  def call(self, inputs, training=None):
+    total = 0.0
+    for i, ((teacher, student), negatives) in enumerate(zip(self.aligned(inputs), self.negatives, strict=True)):
+      if training:
+        negatives.assign_add(_negatives(teacher))
+      # Once enough examples were seen every replica's own estimate is the same.
+      responses, count = tf.unstack(tf.convert_to_tensor(negatives))
+      margin = tf.math.divide_no_nan(responses, count)
+      total += 2.0 ** (i + 1 - len(self.negatives)) * losses.partial_distance(teacher, student, margin)
+    return total
+
+
+def _negatives(feature):
+  axes = list(range(feature.shape.rank - 1))
+  is_negative = tf.cast(feature < 0, tf.float32)
+  return tf.stack([tf.reduce_sum(feature * is_negative, axes), tf.reduce_sum(is_negative, axes)])

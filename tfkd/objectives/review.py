@@ -1,0 +1,93 @@
+"""Knowledge review: early teacher features teach late student features too (Chen et al. 2021)."""
+
+import tensorflow as tf
+import tf_keras as keras
+
+from tfkd import connectors, losses
+from tfkd.objectives.tapped import TappedObjective
+
+layers = keras.layers
+
+
+@keras.utils.register_keras_serializable(package="tfkd")
+class ReviewKD(TappedObjective):
+  """From late to early, the student's features are fused by attention and compared with the teacher's (ReviewKD).
+
+  Use it on the ends of all stages, early to late, and the pooled embedding last. The authors let the weight rise from 0
+  over 20 epochs.
+  Source: Chen et al. 2021, arXiv:2104.09044; see `tfkd.losses.hierarchical_context`. Maps are resized to the next
+  student feature by nearest neighbour, and averaged or resized to the teacher's size.
+
+  Args:
+    teacher_layer, student_layer: lists of layer names, early to late.
+    weight, name: see `TappedObjective`; shapes may differ.
+    channels: channels of the fused features; at most as many as the student's last layer has.
+  Inputs: pair of lists of float [batch, height, width, channels] or [batch, channels]. Output: float32 [batch].
+  Example: tfkd.objectives.ReviewKD(["relu2", "relu4", "relu6", "flatten"], ["relu2", "relu4", "relu6", "flatten"])
+  """
+
+  must_agree = "batch"
+
+  def __init__(self, teacher_layer, student_layer, weight=1.0, channels=512, name=None, **kwargs):
+    super().__init__(teacher_layer, student_layer, weight, None, None, name, **kwargs)
+    if channels < 1:
+      raise ValueError(f"channels must be positive; got {channels}.")
+    self.channels = channels
+
+  def build(self, input_shape):
+    super().build(input_shape)
+    teachers, students = ([_map_shape(s) for s in shapes] for shapes in input_shape[:2])
+    channels = min(self.channels, students[-1][3])
+    self.entries, self.attentions, self.exits = [], [], []
+    for i, (teacher, student) in enumerate(zip(teachers, students, strict=True)):
+      fused = [*student[:3], channels]
+      self.entries.append(_convolution(channels, 1))
+      self.entries[-1].build(student)
+      self.exits.append(_convolution(teacher[3], 3))
+      self.exits[-1].build(fused)
+      if i + 1 < len(teachers):
+        self.attentions.append(layers.Conv2D(2, 1, activation="sigmoid", dtype="float32"))
+        self.attentions[-1].build([*student[:3], 2 * channels])
+
+  def call(self, inputs, training=None):
+    teachers, students = ([_as_map(x) for x in features] for features in inputs[:2])
+    total, later = [], None
+    for i in reversed(range(len(students))):
+      feature = self.entries[i](students[i])
+      if later is not None:
+        later = tf.image.resize(later, tf.shape(feature)[1:3], "nearest")
+        weights = self.attentions[i](tf.concat([feature, later], axis=3))
+        feature = feature * weights[..., :1] + later * weights[..., 1:]
+      later = feature
+      total.append(losses.hierarchical_context(teachers[i], _resized(self.exits[i](feature), teachers[i].shape)))
+    return tf.add_n(total)
+
+  def get_config(self):
+    config = super().get_config()
+    del config["connector"], config["alignment"]
+    return {**config, "channels": self.channels}
+
+
+def _convolution(channels, size):
+  return keras.Sequential(
+    [
+      layers.Conv2D(channels, size, padding="same", use_bias=False, dtype="float32"),
+      layers.BatchNormalization(momentum=0.9, dtype="float32"),
+    ]
+  )
+
+
+def _map_shape(shape):
+  shape = list(shape)
+  return shape if len(shape) == 4 else [shape[0], 1, 1, shape[-1]]
+
+
+def _as_map(feature):
+  return feature if feature.shape.rank == 4 else feature[:, None, None, :]
+
+
+def _resized(feature, teacher_shape):
+  size = tuple(teacher_shape[1:3])
+  if all(a >= b for a, b in zip(feature.shape[1:3], size, strict=True)):
+    return connectors.align(feature, size, "average_pool")
+  return tf.image.resize(feature, size, "nearest")

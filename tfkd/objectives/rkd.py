@@ -1,0 +1,63 @@
+"""Relations between embeddings of a batch: distances and angles (Park et al. 2019), and plain distances."""
+
+import tf_keras as keras
+
+from tfkd import losses
+from tfkd.objectives.tapped import EmbeddingObjective
+
+
+@keras.utils.register_keras_serializable(package="tfkd")
+class RKDDistance(EmbeddingObjective):
+  """Examples keep their distances to each other, up to a common scale (RKD-D).
+
+  Use it on the last embedding, together with `RKDAngle`.
+  Source: Park et al. 2019, arXiv:1904.05068; see `tfkd.losses.rkd_distance`. The default weight is the paper's.
+
+  Args:
+    teacher_layer, student_layer, weight, connector, name: see `EmbeddingObjective`.
+  Inputs: pair of lists of float [batch, d] or maps. Output: float32 scalar, dimensionless.
+  Example: tfkd.objectives.RKDDistance("flatten", "flatten")
+  """
+
+  def __init__(self, teacher_layer, student_layer, weight=25.0, connector=None, name=None, **kwargs):
+    super().__init__(teacher_layer, student_layer, weight, connector, name, **kwargs)
+
+  def distance(self, teacher, student):
+    return losses.rkd_distance(teacher, student)
+
+
+@keras.utils.register_keras_serializable(package="tfkd")
+class RKDAngle(EmbeddingObjective):
+  """Triplets of examples keep their angles (RKD-A).
+
+  Use it on the last embedding, together with `RKDDistance`. Memory grows with the cube of the device's batch.
+  Source: Park et al. 2019, arXiv:1904.05068; see `tfkd.losses.rkd_angle`. The default weight is the paper's.
+
+  Args:
+    teacher_layer, student_layer, weight, connector, name: see `EmbeddingObjective`.
+  Inputs: pair of lists of float [batch, d] or maps. Output: float32 scalar, dimensionless.
+  Example: tfkd.objectives.RKDAngle("flatten", "flatten")
+  """
+
+  def __init__(self, teacher_layer, student_layer, weight=50.0, connector=None, name=None, **kwargs):
+    super().__init__(teacher_layer, student_layer, weight, connector, name, **kwargs)
+
+  def distance(self, teacher, student):
+    return losses.rkd_angle(teacher, student)
+
+
+@keras.utils.register_keras_serializable(package="tfkd")
+class DistanceMetric(EmbeddingObjective):
+  """Examples keep their Euclidean distances to each other, in the teacher's own units (DM).
+
+  Use it where the student's embedding has the teacher's scale, or give it a connector. See
+  `tfkd.losses.distance_metric`.
+
+  Args:
+    teacher_layer, student_layer, weight, connector, name: see `EmbeddingObjective`.
+  Inputs: pair of lists of float [batch, d] or maps. Output: float32 scalar, in squared units of the embedding.
+  Example: tfkd.objectives.DistanceMetric("flatten", "flatten")
+  """
+
+  def distance(self, teacher, student):
+    return losses.distance_metric(teacher, student)

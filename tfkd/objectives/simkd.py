@@ -1,0 +1,98 @@
+"""The teacher's classifier on the student's features (Chen et al. 2022)."""
+
+import tensorflow as tf
+import tf_keras as keras
+
+from tfkd import connectors, losses
+from tfkd.objectives.tapped import TappedObjective
+from tfkd.taps import tappable
+
+layers = keras.layers
+PROJECTION = "simkd_projection"
+
+
+@keras.utils.register_keras_serializable(package="tfkd")
+class SimKD(TappedObjective):
+  """The student's projected last map reproduces the teacher's, whose classifier then does the rest (SimKD).
+
+  Use it with `hard_loss_weight=0` and a student from `simkd_student`, which ends in projector and teacher's classifier,
+  both of which leave with it. Nothing to tune.
+  Source: Chen et al. 2022, arXiv:2203.14001; mean squared error, see `tfkd.losses.hint`.
+
+  Args:
+    teacher_layer: name of the teacher's last map.
+    student_layer: name of the student's projected map.
+    weight, alignment, name: see `TappedObjective`.
+  Inputs: pair of lists of float [batch, height, width, channels]. Output: float32 [batch].
+  Example: tfkd.objectives.SimKD("relu6")
+  """
+
+  def __init__(
+    self, teacher_layer, student_layer=PROJECTION, weight=1.0, alignment="average_pool", name=None, **kwargs
+  ):
+    super().__init__(teacher_layer, student_layer, weight, None, alignment, name, **kwargs)
+
+  def distance(self, teacher, student):
+    return losses.hint(teacher, student)
+
+  def get_config(self):
+    config = super().get_config()
+    del config["connector"]
+    return config
+
+
+def simkd_student(teacher, student, teacher_layer, student_layer, factor=2):
+  """Puts a projector and the teacher's classifier on a student's feature.
+
+  The projector is that of the paper: convolutions 1x1, 3x3 and 1x1, each with batch normalisation and ReLU, the inner
+  two with `channels / factor` channels. The classifier is a frozen copy of all that the teacher does after its layer.
+
+  Args:
+    teacher: functional or `Sequential` `tf_keras` model, with one output.
+    student: likewise, float; it shares its layers up to `student_layer` with the result.
+    teacher_layer: name of the teacher's last map, as `tfkd.taps.tappable` lists it.
+    student_layer: name of the student's map that takes its place.
+    factor: int >= 1, by how much the projector is narrower.
+
+  Returns:
+    A functional `tf_keras` model from the student's inputs to logits, to be quantized and exported like any other.
+
+  Raises:
+    ValueError: a layer is missing or gives no map, or the teacher's classifier reads more than that layer.
+  """
+  for model, layer in ((teacher, teacher_layer), (student, student_layer)):
+    if layer not in tappable(model) or "/" in layer:
+      raise ValueError(f"{model.name} has no layer '{layer}' of its own; it has {', '.join(tappable(model))}.")
+  target, x = teacher.get_layer(teacher_layer).output, student.get_layer(student_layer).output
+  if target.shape.rank != 4 or x.shape.rank != 4:
+    raise ValueError(f"SimKD joins maps [batch, height, width, channels]; got {target.shape} and {x.shape}.")
+  size = tuple(min(a, b) for a, b in zip(target.shape[1:3], x.shape[1:3], strict=True))
+  if size != tuple(x.shape[1:3]):
+    x = layers.Lambda(connectors.align, arguments={"size": size, "alignment": "average_pool"}, name="simkd_pool")(x)
+  narrow = max(1, target.shape[3] // factor)
+  for i, (channels, kernel) in enumerate(((narrow, 1), (narrow, 3), (target.shape[3], 1))):
+    x = layers.Conv2D(channels, kernel, padding="same", use_bias=False, name=f"simkd_conv{i}")(x)
+    x = layers.BatchNormalization(momentum=0.9, name=f"simkd_bn{i}")(x)
+    x = layers.ReLU(name=f"simkd_relu{i}" if i < 2 else PROJECTION)(x)
+  return keras.Model(student.inputs, _classifier(teacher, teacher_layer, target, x), name=f"simkd_{student.name}")
+
+
+def _classifier(teacher, teacher_layer, target, projected):
+  """Frozen copies of what the teacher does after a layer, applied to a student's feature."""
+  values = {id(target): projected}
+  for depth in sorted(teacher._nodes_by_depth, reverse=True):
+    for node in teacher._nodes_by_depth[depth]:
+      inputs = [t for t in tf.nest.flatten((node.call_args, node.call_kwargs)) if keras.backend.is_keras_tensor(t)]
+      known = [id(t) in values for t in inputs]
+      if node.is_input or not any(known):
+        continue
+      if not all(known):
+        raise ValueError(f"{teacher.name}'s '{node.layer.name}' reads more than '{teacher_layer}': tap a later layer.")
+      copy = type(node.layer).from_config({**node.layer.get_config(), "name": f"teacher_{node.layer.name}"})
+      args, kwargs = tf.nest.map_structure(lambda t: values.get(id(t), t), (node.call_args, node.call_kwargs))
+      values[id(node.outputs)] = copy(*args, **kwargs)
+      copy.set_weights(node.layer.get_weights())
+      copy.trainable = False
+  if id(teacher.outputs[0]) not in values or len(teacher.outputs) != 1:
+    raise ValueError(f"{teacher.name} must have one output, which depends on '{teacher_layer}'.")
+  return values[id(teacher.outputs[0])]

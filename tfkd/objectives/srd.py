@@ -1,0 +1,52 @@
+"""Simple recipe distillation: a projection, two normalisations, a logarithm (Miles, Mikolajczyk 2024)."""
+
+import tensorflow as tf
+import tf_keras as keras
+
+from tfkd import losses
+from tfkd.objectives.tapped import TappedObjective
+
+
+@keras.utils.register_keras_serializable(package="tfkd")
+class SRD(TappedObjective):
+  """A linear projection of the student's embedding reproduces the teacher's, both batch-normalised (SRD).
+
+  Use it on the last embedding, for the least machinery that competes with the methods on many layers. It sees the batch
+  of its own device.
+  Source: Miles, Mikolajczyk 2024, arXiv:2303.11098; see `tfkd.losses.log_power_distance`. Normalised without scale and
+  offset.
+
+  Args:
+    teacher_layer, student_layer, weight, name: see `TappedObjective`; maps are averaged, dimensions may differ.
+    power: number >= 1.
+  Inputs: pair of lists of float [batch, d] or maps. Output: float32 scalar.
+  Example: tfkd.objectives.SRD("flatten", "flatten")
+  """
+
+  embeds = True
+  relational = True
+
+  def __init__(self, teacher_layer, student_layer, weight=1.0, power=4.0, name=None, **kwargs):
+    super().__init__(teacher_layer, student_layer, weight, "linear", None, name, **kwargs)
+    if power < 1:
+      raise ValueError(f"power must be at least 1; got {power}.")
+    self.power = power
+    self.teacher_normalizations, self.student_normalizations = [], []
+
+  def build_pair(self, teacher, student):
+    super().build_pair(teacher, student)
+    for normalizations in (self.teacher_normalizations, self.student_normalizations):
+      normalizations.append(keras.layers.BatchNormalization(momentum=0.9, center=False, scale=False, dtype="float32"))
+      normalizations[-1].build([teacher[0], teacher[-1]])
+
+  def call(self, inputs, training=None):
+    normalizations = zip(self.teacher_normalizations, self.student_normalizations, strict=True)
+    total = []
+    for (teacher, student), (of_teacher, of_student) in zip(self.aligned(inputs), normalizations, strict=True):
+      total.append(losses.log_power_distance(of_teacher(teacher), of_student(student), power=self.power))
+    return tf.add_n(total)
+
+  def get_config(self):
+    config = super().get_config()
+    del config["connector"], config["alignment"]
+    return {**config, "power": self.power}

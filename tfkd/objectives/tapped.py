@@ -1,0 +1,166 @@
+"""Base of the objectives on features: taps, connectors, alignment of shapes, and the errors that name them."""
+
+import functools
+
+import tensorflow as tf
+import tf_keras as keras
+
+from tfkd import connectors
+from tfkd.objectives.base import Objective
+
+
+class TappedObjective(Objective):
+  """An objective on outputs of named layers, one pair of layers or several, whose losses are added.
+
+  A subclass implements `distance(teacher, student)`, the loss of one pair. Each pair has a connector of its own,
+  applied to the student's feature before sizes are aligned; connectors are trained with the student, kept in
+  checkpoints, and no part of `distiller.student`.
+
+  Args:
+    teacher_layer: name of the teacher's layer, or a list of them; `tfkd.taps.tappable(model)` lists names.
+    student_layer: name of the student's layer, or a list of as many; a quantized student's have the float names.
+    weight: see `Objective`.
+    connector: None, "conv1x1" or "conv1x1_bn" for maps, "linear" for vectors, or a Keras layer that maps the student's
+      feature to the teacher's channels.
+    alignment: None where heights and widths agree, "average_pool" to bring both to the smaller, or "interpolate" to
+      bring the student's to the teacher's.
+    name: see `Objective`.
+
+  Raises:
+    ValueError: the lists differ in length, an option is unknown, or, as soon as they are known, shapes do not fit.
+  """
+
+  # What the loss needs to agree: "shape", "positions" (height and width), "channels", or only the "batch".
+  must_agree = "shape"
+  # Whether maps are averaged over their positions first: the loss is on vectors.
+  embeds = False
+
+  def __init__(self, teacher_layer, student_layer, weight=1.0, connector=None, alignment=None, name=None, **kwargs):
+    super().__init__(weight=weight, name=name, **kwargs)
+    self.teacher_layers, self.student_layers = _names(teacher_layer), _names(student_layer)
+    if not 0 < len(self.teacher_layers) == len(self.student_layers):
+      raise ValueError(
+        f"objective '{self.name}' needs one student layer for each teacher layer; got {teacher_layer} and "
+        f"{student_layer}."
+      )
+    if alignment not in connectors.ALIGNMENTS:
+      raise ValueError(f"unknown alignment {alignment!r}: expected one of {connectors.ALIGNMENTS}.")
+    connectors.connector(connector, 1)  # An unknown name is refused now, not at the first batch.
+    # Inside a partial Keras does not take a layer, which serves as a pattern only, for a part of this one.
+    self._make_connector = functools.partial(connectors.connector, connector)
+    self.alignment = alignment
+
+  def distance(self, teacher, student):
+    """The loss of one pair: float32 [batch], or a scalar where examples are compared."""
+    raise NotImplementedError(f"{type(self).__name__} must implement distance(teacher, student).")
+
+  def build(self, input_shape):
+    self.connectors, self._sizes = [], []
+    for names, teacher, student in zip(self._pairs(), *input_shape[:2], strict=True):
+      try:
+        self.build_pair(tf.TensorShape(teacher), tf.TensorShape(student))
+      except ValueError as error:
+        raise ValueError(
+          f"objective '{self.name}' on teacher layer '{names[0]}' {tuple(teacher)} and student layer '{names[1]}' "
+          f"{tuple(student)}: {error}"
+        ) from error
+    super().build(input_shape)
+
+  def build_pair(self, teacher, student):
+    """Makes what one pair needs, after checking its shapes; a subclass with weights of its own extends it."""
+    if self.embeds:
+      teacher, student = _embedding_shape(teacher), _embedding_shape(student)
+    connector = self._make_connector(teacher[-1])
+    if connector is not None:
+      connector.build(student)
+      student = tf.TensorShape(connector.compute_output_shape(student))
+    if self.must_agree != "batch" and teacher.rank != student.rank:
+      raise ValueError(
+        f"features of {teacher.rank} and {student.rank} axes can't be compared: tap two maps or two vectors."
+      )
+    size = None
+    if teacher.rank == student.rank == 4 and (self.alignment or self.must_agree in ("shape", "positions")):
+      size = connectors.aligned_size(teacher, student, self.alignment)
+      teacher, student = ([s[0], *size, s[3]] for s in (teacher, student))
+    if self.must_agree in ("shape", "channels") and teacher[-1] != student[-1]:
+      raise ValueError(
+        f"they have {teacher[-1]} and {student[-1]} channels, after any connector: set "
+        f'connector="{"conv1x1" if len(teacher) == 4 else "linear"}".'
+      )
+    if self.must_agree == "shape" and not tf.TensorShape(teacher[1:]).is_compatible_with(student[1:]):
+      raise ValueError(f"they are compared as {tuple(teacher)} and {tuple(student)}, which differ.")
+    self.connectors.append(connector)
+    self._sizes.append(size)
+
+  def call(self, inputs, training=None):
+    return tf.add_n([self.distance(*pair) for pair in self.aligned(inputs)])
+
+  def aligned(self, inputs):
+    """The pairs of features, connected and aligned.
+
+    Args:
+      inputs: pair of lists of features, teacher's first; anything after them is left alone.
+
+    Returns:
+      list of (teacher, student).
+    """
+    features = []
+    for teacher, student, connector, size in zip(*inputs[:2], self.connectors, self._sizes, strict=True):
+      if self.embeds:
+        teacher, student = _embedding(teacher), _embedding(student)
+      if connector is not None:
+        student = connector(student)
+      if size is not None:
+        teacher, student = (connectors.align(x, size, self.alignment) for x in (teacher, student))
+      features.append((teacher, student))
+    return features
+
+  def _pairs(self):
+    return zip(self.teacher_layers, self.student_layers, strict=True)
+
+  def get_config(self):
+    config = super().get_config()
+    del config["output"]
+    (connector,) = self._make_connector.args
+    if isinstance(connector, keras.layers.Layer):
+      connector = keras.saving.serialize_keras_object(connector)
+    names = {"teacher_layer": _name_or_list(self.teacher_layers), "student_layer": _name_or_list(self.student_layers)}
+    return {**config, **names, "connector": connector, "alignment": self.alignment}
+
+
+class EmbeddingObjective(TappedObjective):
+  """An objective on how the examples of a batch relate: maps are averaged to one vector for each example.
+
+  It sees the batch of its own device: with several devices each compares its share of the global batch.
+
+  Args:
+    teacher_layer, student_layer, weight, connector, name: see `TappedObjective`; dimensions may differ.
+  """
+
+  must_agree = "batch"
+  embeds = True
+  relational = True
+
+  def __init__(self, teacher_layer, student_layer, weight=1.0, connector=None, name=None, **kwargs):
+    super().__init__(teacher_layer, student_layer, weight, connector, None, name, **kwargs)
+
+  def get_config(self):
+    config = super().get_config()
+    del config["alignment"]
+    return config
+
+
+def _names(layers):
+  return (layers,) if isinstance(layers, str) else tuple(layers)
+
+
+def _name_or_list(names):
+  return names[0] if len(names) == 1 else list(names)
+
+
+def _embedding(feature):
+  return tf.reduce_mean(feature, axis=[1, 2]) if feature.shape.rank == 4 else feature
+
+
+def _embedding_shape(shape):
+  return tf.TensorShape([shape[0], shape[-1]]) if shape.rank == 4 else shape

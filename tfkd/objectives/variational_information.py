@@ -1,0 +1,59 @@
+"""Variational information distillation: a Gaussian around what the student predicts (Ahn et al. 2019)."""
+
+import math
+
+import tensorflow as tf
+import tf_keras as keras
+
+from tfkd import losses
+from tfkd.objectives.tapped import TappedObjective
+
+_MINIMUM = 1e-5
+
+
+@keras.utils.register_keras_serializable(package="tfkd")
+class VariationalInformation(TappedObjective):
+  """The student predicts the teacher's feature, with a learned variance for each channel (VID).
+
+  Use it in place of `Hint` where some of the teacher's channels are beyond the student: their variance grows, and they
+  stop to matter. The value may be negative.
+  Source: Ahn et al. 2019, arXiv:1904.05835; see `tfkd.losses.variational_information`.
+
+  Args:
+    teacher_layer, student_layer, weight, connector, alignment, name: see `TappedObjective`; the connector gives the
+      mean, three 1x1 convolutions with ReLU in the authors' code.
+    initial_variance: positive number, in squared units of the teacher's feature.
+  Inputs: pair of lists of float [batch, ..., channels]. Output: float32 [batch].
+  Example: tfkd.objectives.VariationalInformation("relu4", "relu4")
+  """
+
+  def __init__(
+    self,
+    teacher_layer,
+    student_layer,
+    weight=1.0,
+    connector="conv1x1",
+    alignment=None,
+    initial_variance=5.0,
+    name=None,
+    **kwargs,
+  ):
+    super().__init__(teacher_layer, student_layer, weight, connector, alignment, name, **kwargs)
+    if not initial_variance > _MINIMUM:
+      raise ValueError(f"initial_variance must be above {_MINIMUM}; got {initial_variance}.")
+    self.initial_variance = initial_variance
+    self.variances = []
+
+  def build_pair(self, teacher, student):
+    super().build_pair(teacher, student)
+    # softplus(rho) + 1e-5 is the variance.
+    rho = math.log(math.expm1(self.initial_variance - _MINIMUM))
+    name = f"rho{len(self.variances)}"
+    self.variances.append(self.add_weight(name, (teacher[-1],), initializer=keras.initializers.Constant(rho)))
+
+  def call(self, inputs, training=None):
+    pairs = zip(self.aligned(inputs), self.variances, strict=True)
+    return tf.add_n([losses.variational_information(*pair, tf.nn.softplus(rho) + _MINIMUM) for pair, rho in pairs])
+
+  def get_config(self):
+    return {**super().get_config(), "initial_variance": self.initial_variance}
