@@ -4,7 +4,7 @@ from absl import flags, logging
 
 from tfkd import data
 from tfkd.quantization import parse_scheme
-from tfkd.train import STRATEGIES, Training
+from tfkd.train import FLOAT, STRATEGIES, Training
 
 PRESETS = {
   # One seed at three temperatures: about ten minutes on two cores.
@@ -19,7 +19,7 @@ flags.DEFINE_string(
   "data_dir", None, "Folder (cifar10: or archive) with the data; by default it is downloaded or drawn."
 )
 flags.DEFINE_string("workdir", None, "Folder for results; by default runs/<homework>/<dataset>.")
-flags.DEFINE_string("scheme", "w2a1", "Quantization of the students: w<bits of a weight>a<bits of a feature>.")
+flags.DEFINE_string("scheme", "w2a1", "The students: w<bits of a weight>a<bits of a feature>, or float.")
 flags.DEFINE_list("temperatures", None, "Temperatures, separated by commas. [preset]")
 flags.DEFINE_float("soft_weight", 1.0, "Weight of the soft loss beside a hard loss of weight 1.", lower_bound=0.0)
 flags.DEFINE_list("seeds", None, "Seeds, separated by commas; one student for each. [preset]")
@@ -49,7 +49,8 @@ def _all(convert, check):
 
 def _is_scheme(name):
   try:
-    parse_scheme(name)
+    if name != FLOAT:
+      parse_scheme(name)
   except ValueError as error:
     raise flags.ValidationError(str(error)) from error
   return True

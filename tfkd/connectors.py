@@ -9,20 +9,23 @@ CONNECTORS = (None, "conv1x1", "conv1x1_bn", "linear")
 ALIGNMENTS = (None, "average_pool", "interpolate")
 
 
-def connector(kind, channels):
+def connector(kind, channels, rank=None):
   """Makes a trainable map from a student's feature to a number of channels.
 
   Args:
     kind: None for no map, "conv1x1" or "conv1x1_bn" (without and with batch normalisation) for maps, "linear" for
       vectors, or a Keras layer, which is copied: every pair of layers has a connector of its own.
     channels: channels of the teacher's feature.
+    rank: axes of the student's feature, where they are known.
 
   Returns:
     A Keras layer with float32 arithmetic (a layer of one's own keeps its policy), or None.
 
   Raises:
-    ValueError: unknown kind.
+    ValueError: unknown kind, or a convolution of something that is no map.
   """
+  if kind in ("conv1x1", "conv1x1_bn") and rank not in (None, 4):
+    raise ValueError(f'connector="{kind}" expects a map of 4 axes; got {rank}. Use "linear" for vectors.')
   if isinstance(kind, keras.layers.Layer):
     return type(kind).from_config(kind.get_config())
   if kind == "linear":

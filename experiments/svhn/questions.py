@@ -5,7 +5,7 @@ Published numbers are the homework's own, each of a single minibatch of 256; our
 
 from tfkd.objectives import SoftTargets
 from tfkd.quantization import parse_scheme
-from tfkd.train import Student
+from tfkd.train import FLOAT, Student
 
 PUBLISHED_Q1 = {"teacher": 96.09, "labels": 91.02, "teacher labels": 89.45}
 PUBLISHED = {
@@ -56,6 +56,6 @@ def students(question, scheme, temperatures, seeds, soft_weight):
       for temperature in temperatures
     ]
   # Eight-bit features are a fine-tuning of trained weights, as tfmot advises; the coarser grids train from scratch.
-  start = "scratch" if parse_scheme(scheme).is_low else "teacher"
+  start = "scratch" if scheme == FLOAT or parse_scheme(scheme).is_low else "teacher"
   common = {"question": question, "scheme": scheme, "start": start}
   return [Student(seed=seed, **common, **fields) for seed in seeds for fields in per_seed]

@@ -71,6 +71,20 @@ def test_lowers_its_own_loss_and_goes_on_after_loading(case, kind, data, teacher
 
 
 @EACH
+def test_examples_of_weight_zero_do_not_count(case, data, teacher):
+  images, labels = data
+  distiller = tfkd.Distiller(teacher, _student("float", data), [ROWS[case].make()])
+  distiller.compile(keras.optimizers.SGD(1e-3), SPARSE)
+  weights = np.repeat([1.0, 0.0], 16).astype(np.float32)
+  kept = distiller.test_on_batch(images[:16], labels[:16], return_dict=True)["loss"]
+  weighted = distiller.test_on_batch(images, labels, sample_weight=weights, return_dict=True)["loss"]
+  np.testing.assert_allclose(weighted, kept / 2, rtol=1e-4)  # Keras' mean is over all examples.
+  before = distiller.student.get_weights()[0]
+  distiller.train_on_batch(images, labels, sample_weight=0 * weights)
+  np.testing.assert_array_equal(before, distiller.student.get_weights()[0])
+
+
+@EACH
 def test_two_replicas_compare_their_own_share_of_the_batch(case, data, teacher, two_replicas):
   # A term of each example is the mean over all of them; a relational one the mean of the replicas' own.
   images, labels = data

@@ -70,7 +70,7 @@ class TappedObjective(Objective):
     """Makes what one pair needs, after checking its shapes; a subclass with weights of its own extends it."""
     if self.embeds:
       teacher, student = _embedding_shape(teacher), _embedding_shape(student)
-    connector = self._make_connector(teacher[-1])
+    connector = self._make_connector(teacher[-1], student.rank)
     if connector is not None:
       connector.build(student)
       student = tf.TensorShape(connector.compute_output_shape(student))

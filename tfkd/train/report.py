@@ -58,8 +58,7 @@ def accuracy_against_temperature(path, lines, levels, title):
     if not points:
       continue
     x = np.array([temperatures.index(t) for t in sorted(points)]) + 0.06 * (offset - (len(lines) - 1) / 2)
-    means = [100 * np.mean(points[t]) for t in sorted(points)]
-    deviations = [100 * np.std(points[t], ddof=1) if len(points[t]) > 1 else 0 for t in sorted(points)]
+    means, deviations = zip(*(_mean_and_deviation(points[t]) for t in sorted(points)), strict=True)
     axes.errorbar(x, means, deviations, marker="o", capsize=3, linewidth=1.6, label=label)
   axes.set_xticks(range(len(temperatures)), [f"{t:g}" for t in temperatures])
   axes.set_xlabel("temperature")
@@ -70,3 +69,40 @@ def accuracy_against_temperature(path, lines, levels, title):
   with atomic_path(path) as temporary:
     figure.savefig(temporary, dpi=130)
   logging.info("wrote %s", os.path.abspath(path))
+
+
+def accuracy_by_method(path, groups, baseline, title):
+  """Draws one accuracy with its deviation over seeds for each method, the best on top.
+
+  Args:
+    path: `.png` to write.
+    groups: dict from method to list of accuracies in [0, 1].
+    baseline: the method whose mean and deviation are shown as a band.
+    title: above the picture.
+  """
+  from matplotlib.figure import Figure  # Without pyplot: no display, no global state.
+
+  ordered = sorted(groups, key=lambda method: np.mean(groups[method]))
+  figure = Figure(figsize=(8, 1.2 + 0.24 * len(ordered)), layout="constrained")
+  axes = figure.add_subplot()
+  mean, deviation = _mean_and_deviation(groups[baseline])
+  axes.axvspan(mean - deviation, mean + deviation, color="0.85", label=f"{baseline}: {mean:.1f} ± {deviation:.1f} %")
+  axes.axvline(mean, color="0.35", linewidth=1.2)
+  for row, method in enumerate(ordered):
+    mean, deviation = _mean_and_deviation(groups[method])
+    color = "0.35" if method == baseline else "tab:blue"
+    axes.errorbar(mean, row, xerr=deviation, marker="o", capsize=3, color=color, linewidth=1.4)
+  axes.set_yticks(range(len(ordered)), ordered, fontsize=8)
+  axes.set_ylim(-0.7, len(ordered) - 0.3)
+  axes.set_xlabel("test accuracy, %")
+  axes.set_title(title, fontsize=10)
+  axes.grid(axis="x", alpha=0.3)
+  axes.legend(fontsize=8, loc="lower right")
+  with atomic_path(path) as temporary:
+    figure.savefig(temporary, dpi=130)
+  logging.info("wrote %s", os.path.abspath(path))
+
+
+def _mean_and_deviation(accuracies):
+  """Percent; one seed alone has deviation 0."""
+  return 100 * np.mean(accuracies), 100 * np.std(accuracies, ddof=1) if len(accuracies) > 1 else 0.0

@@ -1,5 +1,6 @@
 """A sweep: one teacher, trained once, and the students that learn from it, each trained once."""
 
+import functools
 import hashlib
 import os
 import platform
@@ -20,8 +21,10 @@ from tfkd.teachers import Precomputed
 from tfkd.train.fit import fit, optimizer
 from tfkd.train.results import Results
 from tfkd.train.strategy import make_strategy
+from tfkd.train.timing import interleaved
 from tfkd.train.workdir import open_workdir
 
+FLOAT = "float"
 _EVALUATION_BATCH = 500
 _CALIBRATION_IMAGES = 2560
 _METRICS = ("accuracy", "loss", "agreement")
@@ -52,12 +55,15 @@ class Student(NamedTuple):
   method: str
   """What the student learns from, in a word or two, for tables."""
   scheme: str
+  """Quantization scheme, or `FLOAT`."""
   seed: int
   objectives: tuple = ()
   hard_loss_weight: float = 1.0
   temperature: float | None = None
   start: str = "scratch"
   """"scratch", or "teacher": begin with the teacher's weights."""
+  adapt: Callable | None = None
+  """Makes the model to train of (teacher, student), where an objective asks for a student of its own."""
 
   @property
   def key(self):
@@ -80,15 +86,24 @@ class Sweep:
     training: `Training`.
     build_model: function from (num_classes, image_shape) to a float `tf_keras` model, for teacher and students.
     overwrite: remove an earlier run's results first.
+    build_student: likewise, where students are other models than the teacher.
 
   Raises:
     ValueError: the workdir holds another configuration's results, a name is unknown, or the data is damaged.
   """
 
-  def __init__(self, workdir: str, training: Training, build_model: Callable, overwrite: bool = False):
+  def __init__(
+    self,
+    workdir: str,
+    training: Training,
+    build_model: Callable,
+    overwrite: bool = False,
+    build_student: Callable | None = None,
+  ):
     self._workdir = workdir
     self._training = training
     self._build_model = build_model
+    self._build_student = build_student or build_model
     self._info = data.info(training.dataset)
     self._strategy = make_strategy(training.strategy)
     read = {"data_dir": training.data_dir}
@@ -178,22 +193,57 @@ class Sweep:
     logging.info("wrote %s", file)
     return logits
 
-  def _train_student(self, student):
+  def step_costs(self, students, rounds=9, steps=4):
+    """Times training steps of several students in turn, each with the teacher run online.
+
+    Args:
+      students: dict from any key to `Student`.
+      rounds: how often each student has its turn.
+      steps: steps of a turn.
+
+    Returns:
+      dict from key to list of float, seconds per step, one for each round.
+    """
+    images, labels = self._train
+    batches = data.batches(images, labels, self._training.batch_size).repeat().prefetch(2)
+    turns = {}
+    for key, student in tqdm(students.items(), desc="tracing", unit="student", dynamic_ncols=True):
+      distiller = self._distiller(student, online=True)
+      turns[key] = functools.partial(distiller.make_train_function(), iter(batches))
+    return interleaved(turns, rounds, steps)
+
+  def _distiller(self, student, online):
+    """A compiled distiller, whose teacher runs or gives the logits computed before."""
     training = self._training
     keras.utils.set_random_seed(student.seed)
-    (images, labels), (test_images, test_labels) = self._train, self._test
-    train = data.batches((images, self._logits[0]), labels, training.batch_size, shuffle_seed=student.seed)
-    test = data.batches((test_images, self._logits[1]), test_labels, self._evaluation_batch)
     with self._strategy.scope():
-      model = self._build_model(len(self._info.classes), self._info.image_shape)
+      model = self._build_student(len(self._info.classes), self._info.image_shape)
+      teacher = quantization.load(self._teacher_path) if online or student.adapt else None
+      if student.adapt:
+        model = student.adapt(teacher, model)
       if student.start == "teacher":
         model.set_weights(quantization.load(self._teacher_path).get_weights())
-      calibration_data = images[:_CALIBRATION_IMAGES].astype(np.float32) / 255
-      model = quantization.quantize(model, student.scheme, calibration_data=calibration_data)
+      if student.scheme != FLOAT:
+        calibration_data = self._train[0][:_CALIBRATION_IMAGES].astype(np.float32) / 255
+        model = quantization.quantize(model, student.scheme, calibration_data=calibration_data)
       # Copies: a layer belongs to one distiller, and a sweep may list one objective for several seeds.
       objectives = [type(o).from_config(o.get_config()) for o in student.objectives]
-      distiller = Distiller(Precomputed(), model, objectives, hard_loss_weight=student.hard_loss_weight)
+      teacher = teacher if online else Precomputed()
+      distiller = Distiller(teacher, model, objectives, hard_loss_weight=student.hard_loss_weight)
       self._compile(distiller, training.epochs, training.learning_rate)
+    return distiller
+
+  def _train_student(self, student):
+    training = self._training
+    (images, labels), (test_images, test_labels) = self._train, self._test
+    # Features are not kept: the teacher gives them as it goes.
+    online = any(objective.teacher_layers for objective in student.objectives)
+    if not online:
+      images, test_images = (images, self._logits[0]), (test_images, self._logits[1])
+    train = data.batches(images, labels, training.batch_size, shuffle_seed=student.seed)
+    test = data.batches(test_images, test_labels, self._evaluation_batch)
+    distiller = self._distiller(student, online)
+    model = distiller.student
     start = time.perf_counter()
     logs = fit(
       distiller, model, train, test, epochs=training.epochs, logdir=self.path("logs", student.name),
@@ -206,7 +256,7 @@ class Sweep:
     logging.info("wrote %s.keras", path)
     row = student.key | {"accuracy": logs["val_accuracy"], "loss": logs["val_hard_loss"]}
     row["agreement"] = logs["val_agreement"]
-    if not quantization.parse_scheme(student.scheme).is_low:
+    if student.scheme != FLOAT and not quantization.parse_scheme(student.scheme).is_low:
       deploy.to_tflite(model, f"{path}.tflite")
       measured = deploy.evaluate(f"{path}.tflite", data.batches(*self._test, self._evaluation_batch))
       row |= {

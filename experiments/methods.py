@@ -1,0 +1,179 @@
+"""All objectives on one teacher and one student: accuracy over seeds, and what a step costs.
+
+The teacher is the SVHN homework's network, the student the same network at half its width; every student has the same
+labels, epochs and steps. Layers and weights suit this pair and were not searched. About 45 minutes on two cores at
+--preset=full, and resumed where it was interrupted.
+
+  python -m experiments.methods --preset=quick
+  python -m experiments.methods --preset=full --dataset=cifar10 --data_dir=cifar10_train_jpeg.tar.xz --limit_train=20000
+"""
+
+import json
+import os
+import sys
+
+from absl import app, flags, logging
+
+from experiments import run_flags
+from tfkd import objectives as o
+from tfkd.files import atomic_path
+from tfkd.models import svhn_cnn
+from tfkd.train import FLOAT, Student, Sweep
+from tfkd.train.report import accuracy_by_method, markdown_table, mean_and_deviation, write_text
+from tfkd.train.timing import median_ratio
+
+flags.adopt_module_key_flags(run_flags)  # So that --help lists them.
+
+BASELINE = "labels"
+PICTURE = "accuracy_by_method.png"
+STAGES = ["relu2", "relu4", "relu6"]
+BEFORE_RELU = ["bn2", "bn4", "bn6"]
+LAST = "relu6"
+EMBEDDING = "flatten"
+
+# Name: objectives, the weights of which are set for this pair of networks. Labels have weight 1 beside them.
+METHODS = {
+  BASELINE: (),
+  "soft_targets": (o.SoftTargets(4.0),),
+  "soft_targets_standardized": (o.SoftTargets(2.0, weight=2.0, standardize=True),),
+  "decoupled": (o.Decoupled(4.0, beta=2.0),),
+  "normalized": (o.Normalized(),),
+  "dist": (o.Dist(weight=2.0),),
+  "multi_level": (o.MultiLevel(weight=0.2),),
+  "transformed_teacher": (o.TransformedTeacher(4.0),),
+  "learned_temperature": (o.LearnedTemperature(),),
+  "hint": (o.Hint("relu4", "relu4", weight=1.0, connector="conv1x1"),),
+  "euclidean": (o.Euclidean("relu4", "relu4", weight=0.02, connector="conv1x1"),),
+  "normalized_feature_matching": (o.NormalizedFeatureMatching(STAGES, STAGES, weight=20.0, connector="conv1x1"),),
+  "attention_transfer": (o.AttentionTransfer(STAGES, STAGES),),
+  "attention_transfer_paper": (o.AttentionTransfer(STAGES, STAGES, weight=1.0, form="paper"),),
+  "neuron_selectivity": (o.NeuronSelectivity(LAST, LAST),),
+  "similarity_preserving": (o.SimilarityPreserving(LAST, LAST),),
+  "flow_of_solution_procedure": (
+    o.FlowOfSolutionProcedure(["relu2", "relu4"], ["relu2", "relu4"], connector="conv1x1"),
+  ),
+  "activation_boundary": (o.ActivationBoundary("bn6", "bn6", weight=1e-3),),
+  "factor_transfer": (o.FactorTransfer(LAST, LAST),),
+  "variational_information": (o.VariationalInformation(STAGES, STAGES),),
+  "review_kd": (o.ReviewKD([*STAGES, EMBEDDING], [*STAGES, EMBEDDING]),),
+  "ofd": (o.OFD(BEFORE_RELU, BEFORE_RELU),),
+  "sim_kd": (o.SimKD(LAST, weight=10.0),),
+  "srd": (o.SRD(EMBEDDING, EMBEDDING),),
+  "ickd": (o.ICKD(LAST, LAST),),
+  "rkd": (o.RKDDistance(EMBEDDING, EMBEDDING), o.RKDAngle(EMBEDDING, EMBEDDING)),
+  "distance_metric": (o.DistanceMetric(EMBEDDING, EMBEDDING),),
+  "correlation_congruence": (o.CorrelationCongruence(EMBEDDING, EMBEDDING),),
+  "probabilistic_transfer": (o.ProbabilisticTransfer(EMBEDDING, EMBEDDING),),
+  "contrastive": (o.Contrastive(EMBEDDING, EMBEDDING),),
+  "soft_targets_hint_rkd": (
+    o.SoftTargets(4.0),
+    o.Hint("relu4", "relu4", weight=1.0, connector="conv1x1"),
+    o.RKDDistance(EMBEDDING, EMBEDDING),
+  ),
+}
+
+flags.DEFINE_multi_enum("method", None, METHODS, "Train only this method beside the baseline; may be repeated.")
+flags.DEFINE_integer("student_width", 8, "Channels of the student's first convolution; the teacher has 16.", 1)
+flags.FLAGS.set_default("scheme", FLOAT)
+
+
+def main(argv):
+  if len(argv) > 1:
+    raise app.UsageError(f"unknown arguments: {' '.join(argv[1:])}. Flags are written --name=value.")
+  run_flags.show_progress()
+  given = flags.FLAGS
+  workdir = given.workdir or os.path.join("runs", "methods", given.dataset)
+  methods = list(dict.fromkeys([BASELINE, *(given.method or METHODS)]))
+  try:
+    sweep = Sweep(workdir, run_flags.training(), _build_teacher, given.overwrite, _build_student)
+    sweep.run([_student(method, seed) for seed in run_flags.seeds() for method in methods])
+    costs = _step_costs(sweep, [method for method in METHODS if _rows(sweep, method)])
+  except (ValueError, OSError, FloatingPointError) as error:
+    # What was found, expected and to be done is in the message; a traceback would hide it.
+    logging.error("%s", error)
+    sys.exit(1)
+  print(_write_report(workdir, sweep, costs))  # noqa: T201  (the answer)
+
+
+def _build_teacher(num_classes, image_shape):
+  return svhn_cnn(num_classes, image_shape)
+
+
+def _build_student(num_classes, image_shape):
+  return svhn_cnn(num_classes, image_shape, width=flags.FLAGS.student_width, name="student")
+
+
+def _student(method, seed):
+  return Student(
+    question=f"width {flags.FLAGS.student_width}",
+    method=method,
+    scheme=flags.FLAGS.scheme,
+    seed=seed,
+    objectives=METHODS[method],
+    adapt=_with_teachers_classifier if method == "sim_kd" else None,
+  )
+
+
+def _with_teachers_classifier(teacher, student):
+  return o.simkd_student(teacher, student, LAST, LAST)
+
+
+def _rows(sweep, method):
+  key = _student(method, 0).key
+  del key["seed"]
+  return sweep.results.find(**key)
+
+
+def _step_costs(sweep, methods):
+  """Medians of a step's time over the baseline's, in turns; kept, since they take minutes to trace."""
+  path = sweep.path(f"step_costs-{flags.FLAGS.student_width}-{flags.FLAGS.scheme}.json")
+  if os.path.exists(path):
+    with open(path, encoding="utf-8") as file:
+      costs = json.load(file)
+    if set(methods) <= set(costs):
+      return costs
+  logging.info("timing a training step of %d methods", len(methods))
+  seconds = sweep.step_costs({method: _student(method, 0) for method in methods})
+  costs = {method: median_ratio(times, seconds[BASELINE]) for method, times in seconds.items()}
+  with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
+    json.dump(costs, file, indent=2)
+  return costs
+
+
+def _write_report(workdir, sweep, costs):
+  """Writes `report.md` and the picture; returns the text with the paths of both."""
+  (teacher,) = sweep.results.find(question="teacher")
+  found = {method: _rows(sweep, method) for method in METHODS}
+  accuracies = {method: [row["accuracy"] for row in rows] for method, rows in found.items() if rows}
+  ordered = sorted(accuracies, key=lambda method: -sum(accuracies[method]) / len(accuracies[method]))
+  baseline = sum(accuracies[BASELINE]) / len(accuracies[BASELINE])
+  table = [
+    [
+      f"`{method}`",
+      mean_and_deviation(accuracies[method], 100),
+      f"{100 * (sum(accuracies[method]) / len(accuracies[method]) - baseline):+.2f}",
+      mean_and_deviation([row["agreement"] for row in found[method]], 100),
+      f"{costs[method]:.2f}",
+    ]
+    for method in ordered
+  ]
+  row = found[BASELINE][0]
+  seeds = sorted({row["seed"] for rows in found.values() for row in rows})
+  title = f"{row['scheme']} students of width {flags.FLAGS.student_width} on {teacher['dataset']}"
+  text = (
+    f"# Methods: {title}\n\n"
+    f"Test accuracy in percent on all {teacher['test_images']:,} test images, mean ± standard deviation over seeds "
+    f"({', '.join(map(str, seeds))}). Teacher {100 * teacher['accuracy']:.2f} ({teacher['parameters']:,} parameters), "
+    f"students with {row['parameters']:,} parameters, {row['flags']['epochs']} epochs of {row['train_images']:,} "
+    "images, labels with weight 1 beside every method. "
+    "Cost of a step: median of its time over that of `labels`, which runs the teacher too, in turns.\n\n"
+  )
+  text += markdown_table(["method", "accuracy", "gain", "agreement with teacher", "cost of a step"], table)
+  text += f"\n![Accuracy by method]({PICTURE})\n"
+  accuracy_by_method(os.path.join(workdir, PICTURE), accuracies, BASELINE, title)
+  write_text(os.path.join(workdir, "report.md"), text)
+  return f"{text}\nReport: {os.path.join(workdir, 'report.md')}\nPicture: {os.path.join(workdir, PICTURE)}"
+
+
+if __name__ == "__main__":
+  app.run(main)
