@@ -25,6 +25,7 @@ from tfkd.train.timing import median_ratio
 flags.adopt_module_key_flags(run_flags)  # So that --help lists them.
 
 BASELINE = "labels"
+FIVE_OBJECTIVES = "five_objectives"
 PICTURE = "accuracy_by_method.png"
 STAGES = ["relu2", "relu4", "relu6"]
 BEFORE_RELU = ["bn2", "bn4", "bn6"]
@@ -35,20 +36,20 @@ EMBEDDING = "flatten"
 METHODS = {
   BASELINE: (),
   "soft_targets": (o.SoftTargets(4.0),),
-  "soft_targets_standardized": (o.SoftTargets(2.0, weight=2.0, standardize=True),),
+  "soft_targets_standardized": (o.SoftTargets(2.0, standardize=True),),
   "decoupled": (o.Decoupled(4.0, beta=2.0),),
   "normalized": (o.Normalized(),),
-  "dist": (o.Dist(weight=2.0),),
-  "multi_level": (o.MultiLevel(weight=0.2),),
+  "dist": (o.Dist(),),
+  "multi_level": (o.MultiLevel(weight=0.01),),
   "transformed_teacher": (o.TransformedTeacher(4.0),),
   "learned_temperature": (o.LearnedTemperature(),),
-  "hint": (o.Hint("relu4", "relu4", weight=1.0, connector="conv1x1"),),
+  "hint": (o.Hint("relu4", "relu4", weight=0.1, connector="conv1x1"),),
   "euclidean": (o.Euclidean("relu4", "relu4", weight=0.02, connector="conv1x1"),),
   "normalized_feature_matching": (o.NormalizedFeatureMatching(STAGES, STAGES, weight=20.0, connector="conv1x1"),),
-  "attention_transfer": (o.AttentionTransfer(STAGES, STAGES),),
+  "attention_transfer": (o.AttentionTransfer(STAGES, STAGES, weight=20.0),),
   "attention_transfer_paper": (o.AttentionTransfer(STAGES, STAGES, weight=1.0, form="paper"),),
-  "neuron_selectivity": (o.NeuronSelectivity(LAST, LAST),),
-  "similarity_preserving": (o.SimilarityPreserving(LAST, LAST),),
+  "neuron_selectivity": (o.NeuronSelectivity(LAST, LAST, weight=2.0),),
+  "similarity_preserving": (o.SimilarityPreserving(LAST, LAST, weight=500.0),),
   "flow_of_solution_procedure": (
     o.FlowOfSolutionProcedure(["relu2", "relu4"], ["relu2", "relu4"], connector="conv1x1"),
   ),
@@ -57,18 +58,21 @@ METHODS = {
   "variational_information": (o.VariationalInformation(STAGES, STAGES),),
   "review_kd": (o.ReviewKD([*STAGES, EMBEDDING], [*STAGES, EMBEDDING]),),
   "ofd": (o.OFD(BEFORE_RELU, BEFORE_RELU),),
-  "sim_kd": (o.SimKD(LAST, weight=10.0),),
+  "sim_kd": (o.SimKD(LAST),),
   "srd": (o.SRD(EMBEDDING, EMBEDDING),),
-  "ickd": (o.ICKD(LAST, LAST),),
-  "rkd": (o.RKDDistance(EMBEDDING, EMBEDDING), o.RKDAngle(EMBEDDING, EMBEDDING)),
-  "distance_metric": (o.DistanceMetric(EMBEDDING, EMBEDDING),),
-  "correlation_congruence": (o.CorrelationCongruence(EMBEDDING, EMBEDDING),),
+  "ickd": (o.ICKD(LAST, LAST, weight=1.0),),
+  "rkd": (o.RKDDistance(EMBEDDING, EMBEDDING, weight=1.0), o.RKDAngle(EMBEDDING, EMBEDDING, weight=2.0)),
+  "distance_metric": (o.DistanceMetric(EMBEDDING, EMBEDDING, weight=0.002),),
+  "correlation_congruence": (o.CorrelationCongruence(EMBEDDING, EMBEDDING, weight=2.0),),
   "probabilistic_transfer": (o.ProbabilisticTransfer(EMBEDDING, EMBEDDING),),
-  "contrastive": (o.Contrastive(EMBEDDING, EMBEDDING),),
-  "soft_targets_hint_rkd": (
+  "contrastive": (o.Contrastive(EMBEDDING, EMBEDDING, weight=0.05, queue_size=512),),
+  # On four layers: what a step costs when much is asked of it.
+  FIVE_OBJECTIVES: (
     o.SoftTargets(4.0),
-    o.Hint("relu4", "relu4", weight=1.0, connector="conv1x1"),
-    o.RKDDistance(EMBEDDING, EMBEDDING),
+    o.Hint(["relu2", "relu4"], ["relu2", "relu4"], weight=0.1, connector="conv1x1"),
+    o.AttentionTransfer(STAGES, STAGES, weight=10.0),
+    o.SimilarityPreserving(LAST, LAST, weight=100.0),
+    o.RKDDistance(EMBEDDING, EMBEDDING, weight=1.0),
   ),
 }
 
@@ -169,6 +173,9 @@ def _write_report(workdir, sweep, costs):
     "Cost of a step: median of its time over that of `labels`, which runs the teacher too, in turns.\n\n"
   )
   text += markdown_table(["method", "accuracy", "gain", "agreement with teacher", "cost of a step"], table)
+  if {FIVE_OBJECTIVES, "soft_targets"} <= accuracies.keys():
+    ratio = costs[FIVE_OBJECTIVES] / costs["soft_targets"]
+    text += f"\nFive objectives on four layers: {ratio:.2f} of a step with soft targets alone.\n"
   text += f"\n![Accuracy by method]({PICTURE})\n"
   accuracy_by_method(os.path.join(workdir, PICTURE), accuracies, BASELINE, title)
   write_text(os.path.join(workdir, "report.md"), text)

@@ -1,0 +1,59 @@
+"""The comparison of methods as a user runs it: in its own process, in an empty folder."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tfkd.data import house_numbers
+
+ROOT = Path(__file__).parents[2]
+TINY = ("--data_dir=data", "--epochs=1", "--teacher_epochs=1", "--batch_size=32", "--student_width=4", "--workdir=out")
+
+
+@pytest.fixture
+def folder(tmp_path):
+  house_numbers.write(tmp_path / "data", sizes={"train": 64, "test": 32})
+  return tmp_path
+
+
+def _run(folder, *flags):
+  return subprocess.run(
+    [sys.executable, "-m", "experiments.methods", *TINY, *flags],
+    cwd=folder,
+    env=os.environ | {"PYTHONPATH": str(ROOT)},
+    capture_output=True,
+    text=True,
+    timeout=600,
+  )
+
+
+def test_methods_leave_rows_report_picture_and_costs_and_go_on(folder):
+  result = _run(folder, "--method=hint", "--method=sim_kd", "--seeds=0,1")
+  assert result.returncode == 0, result.stderr
+  rows = [json.loads(line) for line in (folder / "out" / "results.jsonl").read_text().splitlines()]
+  assert [row["method"] for row in rows[1:]] == 2 * ["labels", "hint", "sim_kd"]
+  assert (rows[1]["scheme"], rows[1]["question"]) == ("float", "width 4")
+  # SimKD's student carries the teacher's classifier.
+  assert rows[3]["parameters"] > rows[2]["parameters"] == rows[1]["parameters"]
+  report = (folder / "out" / "report.md").read_text()
+  assert report in result.stdout
+  for words in ("| `hint` |", "| `sim_kd` |", "+0.00", "±", "cost of a step"):
+    assert words in report
+  assert (folder / "out" / "accuracy_by_method.png").read_bytes().startswith(b"\x89PNG")
+  costs = json.loads((folder / "out" / "step_costs-4-float.json").read_text())
+  assert costs["labels"] == 1.0 and costs.keys() == {"labels", "hint", "sim_kd"}
+
+  again = _run(folder, "--method=soft_targets", "--seeds=0")
+  assert again.returncode == 0, again.stderr
+  lines = (folder / "out" / "results.jsonl").read_text().splitlines()
+  assert [json.loads(line)["method"] for line in lines[len(rows) :]] == ["soft_targets"]
+  assert "| `soft_targets` |" in again.stdout and "| `hint` |" in again.stdout
+
+
+def test_an_unknown_method_names_the_known_ones(folder):
+  result = _run(folder, "--method=hnit")
+  assert result.returncode == 1 and "hint" in result.stderr + result.stdout and "Traceback" not in result.stderr
