@@ -8,6 +8,7 @@ os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 
 from tfkd import losses as losses  # noqa: E402
 from tfkd import objectives as objectives  # noqa: E402
+from tfkd import taps as taps  # noqa: E402
 from tfkd import teachers as teachers  # noqa: E402
 from tfkd.distiller import Distiller as Distiller  # noqa: E402
 

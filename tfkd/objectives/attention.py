@@ -23,6 +23,7 @@ class AttentionTransfer(TappedObjective):
   """
 
   must_agree = "positions"
+  fixed_arguments = ("connector",)
 
   def __init__(
     self, teacher_layer, student_layer, weight=1000.0, alignment=None, power=2, form="code", name=None, **kwargs
@@ -37,6 +38,4 @@ class AttentionTransfer(TappedObjective):
     return losses.attention_transfer(teacher, student, power=self.power, form=self.form)
 
   def get_config(self):
-    config = super().get_config()
-    del config["connector"]
-    return {**config, "power": self.power, "form": self.form}
+    return {**super().get_config(), "power": self.power, "form": self.form}

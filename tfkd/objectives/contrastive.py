@@ -31,6 +31,7 @@ class Contrastive(TappedObjective):
   must_agree = "batch"
   embeds = True
   reads_labels = True
+  fixed_arguments = ("connector", "alignment")
 
   def __init__(
     self,
@@ -107,10 +108,8 @@ class Contrastive(TappedObjective):
     )
 
   def get_config(self):
-    config = super().get_config()
-    del config["connector"], config["alignment"]
     return {
-      **config,
+      **super().get_config(),
       "dimensions": self.dimensions,
       "queue_size": self.queue_size,
       "temperature": self.temperature,

@@ -26,6 +26,7 @@ class FactorTransfer(TappedObjective):
   """
 
   must_agree = "positions"
+  fixed_arguments = ("connector",)
 
   def __init__(self, teacher_layer, student_layer, weight=200.0, alignment=None, rate=0.5, name=None, **kwargs):
     super().__init__(teacher_layer, student_layer, weight, None, alignment, name, **kwargs)
@@ -58,9 +59,7 @@ class FactorTransfer(TappedObjective):
     return tf.add_n(total)
 
   def get_config(self):
-    config = super().get_config()
-    del config["connector"]
-    return {**config, "rate": self.rate}
+    return {**super().get_config(), "rate": self.rate}
 
 
 def _convolutions(channels):

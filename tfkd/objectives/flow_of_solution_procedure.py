@@ -23,6 +23,7 @@ class FlowOfSolutionProcedure(TappedObjective):
   """
 
   must_agree = "channels"
+  fixed_arguments = ("alignment",)
 
   def __init__(self, teacher_layer, student_layer, weight=1.0, connector=None, name=None, **kwargs):
     super().__init__(teacher_layer, student_layer, weight, connector, None, name, **kwargs)
@@ -36,11 +37,6 @@ class FlowOfSolutionProcedure(TappedObjective):
       teacher, student = (_same_size(*features) for features in zip(earlier, later, strict=True))
       flows.append(losses.flow_of_solution_procedure(teacher, student))
     return tf.add_n(flows)
-
-  def get_config(self):
-    config = super().get_config()
-    del config["alignment"]
-    return config
 
 
 def _same_size(first, second):

@@ -20,14 +20,10 @@ class ICKD(TappedObjective):
   """
 
   must_agree = "channels"
+  fixed_arguments = ("alignment",)
 
   def __init__(self, teacher_layer, student_layer, weight=2.5, connector="conv1x1_bn", name=None, **kwargs):
     super().__init__(teacher_layer, student_layer, weight, connector, None, name, **kwargs)
 
   def distance(self, teacher, student):
     return losses.inter_channel_correlation(teacher, student)
-
-  def get_config(self):
-    config = super().get_config()
-    del config["alignment"]
-    return config

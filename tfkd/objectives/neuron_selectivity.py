@@ -21,14 +21,10 @@ class NeuronSelectivity(TappedObjective):
   """
 
   must_agree = "positions"
+  fixed_arguments = ("connector",)
 
   def __init__(self, teacher_layer, student_layer, weight=50.0, alignment=None, name=None, **kwargs):
     super().__init__(teacher_layer, student_layer, weight, None, alignment, name, **kwargs)
 
   def distance(self, teacher, student):
     return losses.neuron_selectivity(teacher, student)
-
-  def get_config(self):
-    config = super().get_config()
-    del config["connector"]
-    return config

@@ -27,6 +27,7 @@ class ReviewKD(TappedObjective):
   """
 
   must_agree = "batch"
+  fixed_arguments = ("connector", "alignment")
 
   def __init__(self, teacher_layer, student_layer, weight=1.0, channels=512, name=None, **kwargs):
     super().__init__(teacher_layer, student_layer, weight, None, None, name, **kwargs)
@@ -63,9 +64,7 @@ class ReviewKD(TappedObjective):
     return tf.add_n(total)
 
   def get_config(self):
-    config = super().get_config()
-    del config["connector"], config["alignment"]
-    return {**config, "channels": self.channels}
+    return {**super().get_config(), "channels": self.channels}
 
 
 def _convolution(channels, size):

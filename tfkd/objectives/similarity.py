@@ -22,14 +22,10 @@ class SimilarityPreserving(TappedObjective):
 
   must_agree = "batch"
   relational = True
+  fixed_arguments = ("connector", "alignment")
 
   def __init__(self, teacher_layer, student_layer, weight=3000.0, name=None, **kwargs):
     super().__init__(teacher_layer, student_layer, weight, None, None, name, **kwargs)
 
   def distance(self, teacher, student):
     return losses.similarity_preserving(teacher, student)
-
-  def get_config(self):
-    config = super().get_config()
-    del config["connector"], config["alignment"]
-    return config

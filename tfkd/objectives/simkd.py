@@ -27,6 +27,8 @@ class SimKD(TappedObjective):
   Example: tfkd.objectives.SimKD("relu6")
   """
 
+  fixed_arguments = ("connector",)
+
   def __init__(
     self, teacher_layer, student_layer=PROJECTION, weight=1.0, alignment="average_pool", name=None, **kwargs
   ):
@@ -34,11 +36,6 @@ class SimKD(TappedObjective):
 
   def distance(self, teacher, student):
     return losses.hint(teacher, student)
-
-  def get_config(self):
-    config = super().get_config()
-    del config["connector"]
-    return config
 
 
 def simkd_student(teacher, student, teacher_layer, student_layer, factor=2):

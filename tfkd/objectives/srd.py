@@ -25,6 +25,7 @@ class SRD(TappedObjective):
 
   embeds = True
   relational = True
+  fixed_arguments = ("connector", "alignment")
 
   def __init__(self, teacher_layer, student_layer, weight=1.0, power=4.0, name=None, **kwargs):
     super().__init__(teacher_layer, student_layer, weight, "linear", None, name, **kwargs)
@@ -47,6 +48,4 @@ class SRD(TappedObjective):
     return tf.add_n(total)
 
   def get_config(self):
-    config = super().get_config()
-    del config["connector"], config["alignment"]
-    return {**config, "power": self.power}
+    return {**super().get_config(), "power": self.power}

@@ -34,6 +34,8 @@ class TappedObjective(Objective):
   must_agree = "shape"
   # Whether maps are averaged over their positions first: the loss is on vectors.
   embeds = False
+  # Arguments of this class that a subclass decides on, and does not take.
+  fixed_arguments = ()
 
   def __init__(self, teacher_layer, student_layer, weight=1.0, connector=None, alignment=None, name=None, **kwargs):
     super().__init__(weight=weight, name=name, **kwargs)
@@ -125,7 +127,8 @@ class TappedObjective(Objective):
     if isinstance(connector, keras.layers.Layer):
       connector = keras.saving.serialize_keras_object(connector)
     names = {"teacher_layer": _name_or_list(self.teacher_layers), "student_layer": _name_or_list(self.student_layers)}
-    return {**config, **names, "connector": connector, "alignment": self.alignment}
+    config |= {**names, "connector": connector, "alignment": self.alignment}
+    return {key: value for key, value in config.items() if key not in self.fixed_arguments}
 
 
 class EmbeddingObjective(TappedObjective):
@@ -140,14 +143,10 @@ class EmbeddingObjective(TappedObjective):
   must_agree = "batch"
   embeds = True
   relational = True
+  fixed_arguments = ("alignment",)
 
   def __init__(self, teacher_layer, student_layer, weight=1.0, connector=None, name=None, **kwargs):
     super().__init__(teacher_layer, student_layer, weight, connector, None, name, **kwargs)
-
-  def get_config(self):
-    config = super().get_config()
-    del config["alignment"]
-    return config
 
 
 def _names(layers):
