@@ -92,6 +92,20 @@ def test_the_total_is_the_weighted_sum_of_features_relations_and_labels(pictures
   np.testing.assert_allclose(logs["loss"], np.dot([5.0, 0.5, 0.25], terms), rtol=1e-4)
 
 
+def test_objectives_know_whether_they_train_and_at_which_step(pictures):
+  class Knowing(o.Objective):
+    def call(self, pair, training=None, step=None):
+      # Python's True and False, known when the step is traced.
+      return tf.fill([16], (100.0 if training else 0.0) + tf.cast(step, tf.float32)) + 0 * tf.reduce_sum(pair[1])
+
+  distiller = compiled(cnn(8, "teacher"), cnn(4, "student"), [Knowing()])
+  values = []
+  for method in (distiller.train_on_batch, distiller.train_on_batch, distiller.test_on_batch):
+    distiller.reset_metrics()
+    values.append(method(*pictures, return_dict=True)["knowing"])
+  assert values == [100.0, 101.0, 2.0]
+
+
 class TestScheduledWeights:
   @pytest.mark.parametrize(
     "weight",

@@ -170,6 +170,30 @@ class TestState:
     expected = [channel[channel < 0].mean() for channel in batches.reshape(-1, 5).T]
     np.testing.assert_allclose(total / count, expected, rtol=1e-5)
 
+  def test_variances_of_information_are_trained(self):
+    objective = o.VariationalInformation("a", "a", initial_variance=2.0)
+    optimizer = keras.optimizers.SGD(1.0)
+    for _ in range(30):
+      with tf.GradientTape() as tape:
+        loss = tf.reduce_mean(objective(([tf.constant(10 * TEACHER)], [tf.zeros_like(TEACHER)])))
+      rho = objective.variances[0]
+      optimizer.apply_gradients([(tape.gradient(loss, rho), rho)])
+    assert any(rho is v for v in objective.trainable_variables)
+    assert (tf.nn.softplus(rho).numpy() > 2.5).all()  # What cannot be predicted varies much.
+
+  def test_the_student_does_not_teach_the_paraphraser(self):
+    objective = o.FactorTransfer("a", "a")
+    teacher, student = tf.constant(TEACHER), tf.Variable(STUDENT[..., :2].repeat(2, 1).repeat(2, 2)[:, :6, :6])
+    objective(([teacher], [student]))
+    gradients = []
+    for scale in (1.0, 5.0):
+      student.assign(scale * student)
+      with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(objective(([teacher], [student])))
+      gradients.append(tape.gradient(loss, objective.paraphrasers[0].trainable_variables))
+    for a, b in zip(*gradients, strict=True):
+      np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+
   def test_learned_temperature_climbs_while_the_student_descends(self):
     objective = o.LearnedTemperature(ramp_steps=10)
     teacher, student = RNG.normal(size=(2, 8, 5)).astype(np.float32)
