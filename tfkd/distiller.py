@@ -22,7 +22,7 @@ class Distiller(keras.Model):
   per step. Every term is averaged over the GLOBAL batch, so that one replica and many take the same step;
   `sample_weight` and `class_weight` reach every term, and the student's regularizers and `add_loss` count in full.
   A relational objective compares the examples of one replica's batch; those of weight zero are left out of it, and the
-  mean of the weights multiplies it.
+  mean of the weights multiplies it (not with `jit_compile`, which knows no batch of varying size).
   `evaluate` reports the same terms in inference mode and changes no variable; `predict` is the student's.
 
   Checkpoints and `save` hold student, objectives and optimizer, never the teacher: after loading, set

@@ -90,6 +90,11 @@ class TestErrorsAtConstruction:
     with pytest.raises(ValueError, match="'embedding'.*expects a map of 4 axes; got 2"):
       self._distiller(o.Hint("embedding", "embedding", connector="conv1x1"))
 
+  @pytest.mark.parametrize("make", [o.AttentionTransfer, o.NeuronSelectivity, o.FactorTransfer, o.ICKD])
+  def test_methods_of_maps_refuse_vectors(self, make):
+    with pytest.raises(ValueError, match="'embedding'.*(reads maps|expects a map)"):
+      self._distiller(make("embedding", "embedding"))
+
   def test_a_layer_of_neither_model_names_the_nearest(self):
     with pytest.raises(ValueError, match="teacher has no layer 'relu7'; did you mean"):
       self._distiller(o.AttentionTransfer("relu7", "relu1"))
@@ -143,10 +148,19 @@ class TestState:
     student /= np.linalg.norm(student, axis=1, keepdims=True)
     np.testing.assert_allclose(objective.normalizer, np.exp(teacher @ student.T / 0.07).mean(), rtol=1e-4)
 
+  def test_contrastive_takes_one_hot_labels(self):
+    x = tf.ones([3, 4])
+    losses = []
+    for labels in (tf.constant([0, 2, 1]), tf.constant([[0], [2], [1]]), tf.one_hot([0, 2, 1], 5)):
+      objective = o.Contrastive("a", "a", dimensions=2, queue_size=5)
+      objective(([x], [x], labels), training=True)
+      losses.append(objective.queue_labels.numpy().tolist())
+    assert losses == 3 * [[0, 2, 1, -1, -1]]
+
   def test_contrastive_queues_hold_the_examples_of_all_replicas(self, two_replicas):
     with two_replicas.scope():
       objective = o.Contrastive("a", "a", dimensions=2, queue_size=8)
-      objective.build(([(None, 4)], [(None, 4)]))
+      objective.build(([tf.TensorShape([None, 4])], [tf.TensorShape([None, 4])]))
     x = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
     batches = tf.data.Dataset.from_tensor_slices((x, np.arange(6))).batch(6)
 

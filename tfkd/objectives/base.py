@@ -28,7 +28,7 @@ class Objective(keras.layers.Layer):
 
   # "teacher" or "labels": what stands first in the pair.
   source = "teacher"
-  # Whether `call` gets a triple, with the labels as int32 [batch] at its end.
+  # Whether `call` gets a triple, with the data's labels at its end; see `class_indices`.
   reads_labels = False
   # Whether `call` compares the examples of a batch with each other and returns a scalar. It sees the replica's batch.
   relational = False
@@ -61,38 +61,32 @@ class Objective(keras.layers.Layer):
 
   def build_from_config(self, config):
     if config:
-      self.build(config["shapes"])
+      self.build([[tf.TensorShape(shape) for shape in side] for side in config["shapes"]])
 
   def build(self, input_shape):
-    if self.relational and any(shape[0] == 1 for shape in _shapes(input_shape)):
+    if self.relational and any(shape[0] == 1 for shape in tf.nest.flatten(input_shape)):
       raise ValueError(
         f"objective '{self.name}' compares the examples of a batch, and the batch is one: use at least two examples."
       )
-    # As plain lists: what JSON gives back.
-    self._build_shapes = [[list(s) for s in side] for side in input_shape[:2]] if self.teacher_layers else None
+    if self.teacher_layers:
+      # So that a file's weights find their place before the first batch; as plain lists, which JSON keeps.
+      self._build_shapes = [[shape.as_list() for shape in side] for side in input_shape[:2]]
     super().build(input_shape)
 
 
-def _shapes(structure):
-  """All shapes of nested lists of them; what a file gave back is plain lists of numbers."""
-  if (
-    isinstance(structure, tf.TensorShape)
-    or not structure
-    or not isinstance(structure[0], (list, tuple, tf.TensorShape))
-  ):
-    return [structure]
-  return [shape for part in structure for shape in _shapes(part)]
-
-
 def class_indices(labels, classes):
-  """int32 [batch] from class indices [batch] or [batch, 1], or from probabilities [batch, classes]."""
+  """int32 [batch] from class indices [batch] or [batch, 1], or from probabilities [batch, classes].
+
+  Raises:
+    ValueError: labels have another shape; `classes` None takes any number of them.
+  """
   if labels.shape.rank == 2 and labels.shape[1] == 1:
     labels = tf.squeeze(labels, 1)
-  elif labels.shape.rank == 2 and labels.shape[1] == classes:
+  elif labels.shape.rank == 2 and classes in (None, labels.shape[1]):
     labels = tf.argmax(labels, axis=1)
   if labels.shape.rank != 1:
     raise ValueError(
-      f"labels must be class indices [batch] or probabilities [batch, {classes}]; got shape {labels.shape}."
+      f"labels must be class indices [batch] or probabilities [batch, {classes or 'classes'}]; got {labels.shape}."
     )
   return tf.cast(labels, tf.int32)
 

@@ -37,8 +37,6 @@ class FactorTransfer(TappedObjective):
 
   def build_pair(self, teacher, student):
     super().build_pair(teacher, student)
-    if teacher.rank != 4:
-      raise ValueError(f"factors are of maps [batch, height, width, channels]; got {teacher.rank} axes.")
     factor = max(1, round(self.rate * teacher[3]))
     for made, shape, channels in (
       (self.paraphrasers, teacher, (teacher[3], factor, factor)),

@@ -58,18 +58,19 @@ class TappedObjective(Objective):
 
   def build(self, input_shape):
     self.connectors, self._sizes = [], []
-    for names, teacher, student in zip(self._pairs(), *input_shape[:2], strict=True):
+    pairs = zip(self.teacher_layers, self.student_layers, *input_shape[:2], strict=True)
+    for teacher_layer, student_layer, teacher, student in pairs:
       try:
-        self.build_pair(tf.TensorShape(teacher), tf.TensorShape(student))
+        self.build_pair(teacher, student)
       except ValueError as error:
         raise ValueError(
-          f"objective '{self.name}' on teacher layer '{names[0]}' {tuple(teacher)} and student layer '{names[1]}' "
-          f"{tuple(student)}: {error}"
+          f"objective '{self.name}' on teacher layer '{teacher_layer}' {tuple(teacher)} and student layer "
+          f"'{student_layer}' {tuple(student)}: {error}"
         ) from error
     super().build(input_shape)
 
   def build_pair(self, teacher, student):
-    """Makes what one pair needs, after checking its shapes; a subclass with weights of its own extends it."""
+    """Makes what one pair of `tf.TensorShape` needs, if they fit; a subclass with weights of its own extends it."""
     if self.embeds:
       teacher, student = _embedding_shape(teacher), _embedding_shape(student)
     connector = self._make_connector(teacher[-1], student.rank)
@@ -80,6 +81,8 @@ class TappedObjective(Objective):
       raise ValueError(
         f"features of {teacher.rank} and {student.rank} axes can't be compared: tap two maps or two vectors."
       )
+    if self.must_agree in ("positions", "channels") and teacher.rank != 4:
+      raise ValueError(f"it reads maps [batch, height, width, channels]; got {teacher.rank} axes.")
     size = None
     if teacher.rank == student.rank == 4 and (self.alignment or self.must_agree in ("shape", "positions")):
       size = connectors.aligned_size(teacher, student, self.alignment)
@@ -95,6 +98,7 @@ class TappedObjective(Objective):
     self._sizes.append(size)
 
   def call(self, inputs, training=None):
+    # Keras hands `training` on to the connectors, because it is named here.
     return tf.add_n([self.distance(*pair) for pair in self.aligned(inputs)])
 
   def aligned(self, inputs):
@@ -116,9 +120,6 @@ class TappedObjective(Objective):
         teacher, student = (connectors.align(x, size, self.alignment) for x in (teacher, student))
       features.append((teacher, student))
     return features
-
-  def _pairs(self):
-    return zip(self.teacher_layers, self.student_layers, strict=True)
 
   def get_config(self):
     config = super().get_config()
