@@ -25,8 +25,8 @@ def contrastive(
     loss = - log h(t, s) - sum_j log(1 - h(t, s_j)) - log h(s, t) - sum_j log(1 - h(s, t_j))
 
   Teacher and student are the anchor in turn, as in the authors' code.
-  Source: Tian, Krishnan, Isola 2020, arXiv:1910.10699, eq. 17-19. `ratio` is the equation's N / M, negatives over
-  examples of the data set; `normalizer` 1 is the equation, the authors' code divides by an estimate of the mean of
+  Source: Tian, Krishnan, Isola 2020, arXiv:1910.10699. `ratio` is the paper's N / M, negatives over examples of the
+  data set; `normalizer` 1 is the paper's, the authors' code divides by an estimate of the mean of
   exp(x . y / temperature) times M.
 
   Args:

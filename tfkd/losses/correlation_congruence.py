@@ -15,7 +15,7 @@ def correlation_congruence(teacher_embedding, student_embedding, *, gamma=0.4, o
     loss = mean_ij (k_ij(teacher) - k_ij(student))^2
 
   The sum is the Taylor series of the Gaussian kernel exp(-gamma ||x_i - x_j||^2).
-  Source: Peng et al. 2019, arXiv:1904.01802, eq. 4, 6 and 9.
+  Source: Peng et al. 2019, arXiv:1904.01802, with the generalized kernel.
 
   Args:
     teacher_embedding: float [batch, d_t].

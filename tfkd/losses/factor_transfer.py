@@ -11,7 +11,7 @@ def factor_transfer(teacher_factor, student_factor):
 
     loss = mean |f(teacher) / ||f(teacher)||_2 - f(student) / ||f(student)||_2|
 
-  Source: Kim, Park, Kwak 2018, arXiv:1802.04977, eq. 3 with p = 1; mean over elements as in the authors' code.
+  Source: Kim, Park, Kwak 2018, arXiv:1802.04977, with p = 1; mean over elements as in the authors' code.
 
   Args:
     teacher_factor: float [batch, ...], what the paraphraser extracts from the teacher's feature.

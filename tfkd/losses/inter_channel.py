@@ -11,8 +11,8 @@ def inter_channel_correlation(teacher_feature, student_feature):
 
     G(f) = rows of F^T F scaled to unit length, F = [positions, channels],  loss = ||G(t) - G(s)||_F^2 / channels
 
-  Source: Liu et al. 2021, arXiv:2202.03680, eq. 4-5. Differs: rows scaled and the norm divided by channels, not by
-  their square, as in the authors' code.
+  Source: Liu et al. 2021, arXiv:2202.03680. As in the authors' code, rows are scaled and the norm is divided by
+  channels, not by their square.
 
   Args:
     teacher_feature: float [batch, height, width, channels].

@@ -12,7 +12,7 @@ def neuron_selectivity(teacher_feature, student_feature):
     f_c = channel c over all positions, scaled to unit length
     loss = mean_cc' k(t_c, t_c') + mean_cc' k(s_c, s_c') - 2 mean_cc' k(t_c, s_c')
 
-  Source: Huang, Wang 2017, arXiv:1707.01219, eq. 5 and 8 with d = 2, c = 0; means over channels as in eq. 5.
+  Source: Huang, Wang 2017, arXiv:1707.01219, the polynomial kernel with d = 2 and c = 0.
 
   Args:
     teacher_feature: float [batch, height, width, channels_t].
@@ -26,8 +26,6 @@ def neuron_selectivity(teacher_feature, student_feature):
   """
   teacher, student = as_float32(teacher_feature), as_float32(student_feature)
   check_same_positions(teacher, student)
-  # k(x, y) = <x x^T, y y^T>: the discrepancy is the distance between two means of outer products. Whichever of the
-  # matrices, positions^2 or channels^2, the three sums of kernels need no more than channels^2.
   t, s = _channels(teacher), _channels(student)
   return _mean_kernel(t, t) + _mean_kernel(s, s) - 2.0 * _mean_kernel(t, s)
 

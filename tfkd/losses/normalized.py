@@ -14,7 +14,7 @@ def normalized(teacher_logits, student_logits, labels, temperature=1.0, *, gamma
     p, q = softmax(logits), o = softmax(logits / T) without class y, sum 1
 
   Unlike `decoupled` the target's part has no temperature and no non-target counterpart. Its minimum is not zero.
-  Source: Yang et al. 2023, arXiv:2303.13005, eq. 8. With two classes the second term is 0.
+  Source: Yang et al. 2023, arXiv:2303.13005, its soft loss. With two classes the second term is 0.
 
   Args:
     teacher_logits: float [batch, classes], before softmax.

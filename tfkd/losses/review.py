@@ -14,7 +14,7 @@ def hierarchical_context(teacher_feature, student_feature):
 
     loss = (mse(t, s) + sum_i 2^-i mse(pool_l(t), pool_l(s))) / (1 + sum_i 2^-i),  l = 4, 2, 1 where l < height
 
-  Source: Chen et al. 2021, arXiv:2104.09044, section 3.4 and figure 4.
+  Source: Chen et al. 2021, arXiv:2104.09044, the hierarchical context loss; weights as in the authors' code.
 
   Args:
     teacher_feature: float [batch, height, width, channels].

@@ -13,7 +13,7 @@ def log_power_distance(teacher_embedding, student_embedding, *, power=4.0):
 
     loss = log(sum_bd |teacher_bd - student_bd|^power + 1e-30)
 
-  Source: Miles, Mikolajczyk 2024, arXiv:2303.11098, eq. 9; both embeddings are batch-normalised there.
+  Source: Miles, Mikolajczyk 2024, arXiv:2303.11098; both embeddings are batch-normalised there.
 
   Args:
     teacher_embedding: float [batch, ...].

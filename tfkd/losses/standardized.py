@@ -13,7 +13,7 @@ def standardize_logits(logits):
     z = (logits - mean) / (sd + 1e-7),   sd^2 = sum (logits - mean)^2 / (classes - 1)
 
   Applied to teacher and student alike it frees a student from the magnitude of its teacher's logits.
-  Source: Sun et al. 2024, arXiv:2403.01427, eq. 11 and algorithm 1; the deviation is the authors' code's, unbiased.
+  Source: Sun et al. 2024, arXiv:2403.01427; the deviation is the authors' code's, unbiased.
 
   Args:
     logits: float [..., classes], before softmax.

@@ -14,7 +14,7 @@ def transformed_teacher(teacher_logits, student_logits, temperature, *, weighted
     w = 1, or weighted: sum_c softmax(teacher_logits)_c^(1 / T), larger where the teacher is less sure
 
   Dropping the student's temperature adds a Renyi entropy regularizer to plain distillation.
-  Source: Zheng, Yang 2024, arXiv:2402.11148, eq. 9 (TTM) and 15 (WTTM). No T^2: the gradient does not shrink with T.
+  Source: Zheng, Yang 2024, arXiv:2402.11148, TTM, and WTTM if weighted. No T^2: the gradient does not shrink with T.
 
   Args:
     teacher_logits: float [..., classes], before softmax.

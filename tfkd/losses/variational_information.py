@@ -12,7 +12,7 @@ def variational_information(teacher_feature, student_feature, variance):
     loss = mean 1/2 [(teacher - student)^2 / variance + log variance]
 
   Minimising it maximises a lower bound of the two features' mutual information.
-  Source: Ahn et al. 2019, arXiv:1904.05835, eq. 5-6. Differs: mean over elements, as in the authors' code.
+  Source: Ahn et al. 2019, arXiv:1904.05835. Differs: mean over elements, as in the authors' code.
 
   Args:
     teacher_feature: float [batch, ..., channels].

@@ -1,3 +1,8 @@
 """Networks of the homeworks, as `tf_keras` functional models from images to logits."""
 
+from tfkd.models.resnet import cifar_resnet as cifar_resnet
+from tfkd.models.resnet import resnet18 as resnet18
+from tfkd.models.resnet import resnet34 as resnet34
+from tfkd.models.resnet import resnet50 as resnet50
+from tfkd.models.resnet import wide_resnet as wide_resnet
 from tfkd.models.svhn_cnn import svhn_cnn as svhn_cnn

@@ -16,7 +16,7 @@ class LearnedTemperature(LogitObjective):
     T = low + span sigmoid(theta),   loss = T^2 KL(softmax(teacher / T) || softmax(student / T))
 
   The student descends, theta ascends: its gradient is reversed, by a factor that rises from 0 to 1 along a cosine.
-  Source: Li et al. 2023, arXiv:2211.16231, eq. 4-7; `low`, `span` and the start are the authors' code's.
+  Source: Li et al. 2023, arXiv:2211.16231; `low`, `span` and the start are the authors' code's.
 
   Args:
     low: positive number, the lowest temperature.
