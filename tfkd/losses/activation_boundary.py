@@ -11,8 +11,8 @@ def activation_boundary(teacher_feature, student_feature, *, margin=1.0):
 
     loss = sum (s + m)^2 [t <= 0, s > -m] + (s - m)^2 [t > 0, s <= m]
 
-  Source: Heo et al. 2019, arXiv:1811.03233, the piecewise differentiable loss. The sum over the elements of an example is the paper's: weights are
-  small.
+  Source: Heo et al. 2019, arXiv:1811.03233, the piecewise differentiable loss. The sum over the elements of an
+  example is the paper's: weights are small.
 
   Args:
     teacher_feature: float [batch, ...], before the activation function.

@@ -13,7 +13,8 @@ def multi_level(teacher_logits, student_logits, temperatures=(2.0, 3.0, 4.0, 5.0
     loss = sum_T  T^2 mean_b KL(p_b || q_b) + ||P P^T - Q Q^T||_F^2 / batch + ||P^T P - Q^T Q||_F^2 / classes
     P, Q [batch, classes] the softened probabilities of teacher and student
 
-  Source: Jin, Wang, Lin 2023, "Multi-level Logit Distillation", CVPR. The temperatures are the authors' code's. Their confidence thresholds and the second, strongly augmented view are left to the caller.
+  Source: Jin, Wang, Lin 2023, "Multi-level Logit Distillation", CVPR. The temperatures are the authors' code's. Their
+  confidence thresholds and the second, strongly augmented view are left to the caller.
 
   Args:
     teacher_logits: float [batch, classes], before softmax.

@@ -11,8 +11,8 @@ def partial_distance(teacher_feature, student_feature, margin=0.0):
 
     t = max(teacher, margin),   loss = sum (t - s)^2 [s > t or t > 0]
 
-  Source: Heo et al. 2019, arXiv:1904.01866, margin ReLU and partial L2 distance. The sum over the elements of an example is the authors': weights
-  are small.
+  Source: Heo et al. 2019, arXiv:1904.01866, margin ReLU and partial L2 distance. The sum over the elements of an
+  example is the authors': weights are small.
 
   Args:
     teacher_feature: float [batch, ..., channels], before ReLU.
