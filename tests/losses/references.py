@@ -3,7 +3,10 @@
 import math
 
 import numpy as np
+import tensorflow as tf
 from scipy.stats import norm
+
+from tfkd import losses
 
 
 def _distribution(logits, temperature):
@@ -385,3 +388,19 @@ LOGIT_CASES = {
   "multi_level": (multi_level, {"temperatures": (1.0, 8.0)}, False, False),
   "transformed_teacher": (transformed_teacher, {"temperature": 2.0, "weighted": True}, False, True),
 }
+
+
+def filled_in(name):
+  """The public function, with the arguments that have no default filled in as the references fill them."""
+  loss = getattr(losses, name)
+  if name == "flow_of_solution_procedure":
+    return lambda teacher, student: loss(tf.unstack(teacher, axis=1), tf.unstack(student, axis=1))
+  if name == "variational_information":
+    return lambda teacher, student, variance=5.0: loss(teacher, student, variance)
+  if name == "contrastive":
+    return lambda teacher, student, **kw: loss(
+      teacher, student, tf.reverse(teacher, [0]), tf.reverse(student, [0]), **kw
+    )
+  if name == "transformed_teacher":
+    return lambda teacher, student, temperature=4.0, **kw: loss(teacher, student, temperature, **kw)
+  return loss

@@ -7,33 +7,13 @@ import pytest
 import tensorflow as tf
 
 from tests.losses import references
-from tests.losses.references import FEATURE_CASES, LOGIT_CASES
+from tests.losses.references import FEATURE_CASES, LOGIT_CASES, filled_in
 from tfkd import losses
 from tfkd.losses import attention
 from tfkd.losses._pooling import average_pool
 
 EACH_FEATURE = pytest.mark.parametrize("name", FEATURE_CASES)
 EACH_LOGIT = pytest.mark.parametrize("name", LOGIT_CASES)
-RELATIVE = (
-  "attention_transfer",
-  "neuron_selectivity",
-  "similarity_preserving",
-  "factor_transfer",
-  "inter_channel_correlation",
-  "rkd_distance",
-  "rkd_angle",
-  "correlation_congruence",
-  "probabilistic_transfer",
-  "contrastive",
-)
-RELATIONS = (
-  "similarity_preserving",
-  "rkd_distance",
-  "rkd_angle",
-  "distance_metric",
-  "correlation_congruence",
-  "probabilistic_transfer",
-)
 # What equal features give, where it is not zero.
 MINIMA = {
   "variational_information": lambda x: np.full(len(x), 0.5 * np.log(5.0)),
@@ -42,22 +22,6 @@ MINIMA = {
   "partial_distance": lambda x: np.zeros(len(x)),
   "contrastive": lambda x: references.contrastive(x, x),
 }
-
-
-def _loss(name):
-  """The public function, with the arguments that have no default filled in as the references fill them."""
-  loss = getattr(losses, name)
-  if name == "flow_of_solution_procedure":
-    return lambda teacher, student: loss(tf.unstack(teacher, axis=1), tf.unstack(student, axis=1))
-  if name == "variational_information":
-    return lambda teacher, student, variance=5.0: loss(teacher, student, variance)
-  if name == "contrastive":
-    return lambda teacher, student, **kw: loss(
-      teacher, student, tf.reverse(teacher, [0]), tf.reverse(student, [0]), **kw
-    )
-  if name == "transformed_teacher":
-    return lambda teacher, student, temperature=4.0, **kw: loss(teacher, student, temperature, **kw)
-  return loss
 
 
 def _features(name, seed=0):
@@ -83,7 +47,7 @@ def _gradient(loss, arguments):
 def test_feature_loss_equals_the_papers_formula(name):
   reference, _, options, per_example = FEATURE_CASES[name]
   for arguments in (options, {}):
-    loss = _loss(name)(*_features(name), **arguments)
+    loss = filled_in(name)(*_features(name), **arguments)
     assert loss.dtype == tf.float32 and loss.shape == ((len(_features(name)[0]),) if per_example else ())
     np.testing.assert_allclose(loss, reference(*_features(name), **arguments), rtol=1e-4)
 
@@ -92,7 +56,7 @@ def test_feature_loss_equals_the_papers_formula(name):
 def test_logit_loss_equals_the_papers_formula(name):
   reference, options, _, per_example = LOGIT_CASES[name]
   for arguments in (options, {}):
-    loss = _loss(name)(*_logits(name), **arguments)
+    loss = filled_in(name)(*_logits(name), **arguments)
     assert loss.dtype == tf.float32 and loss.shape == ((7,) if per_example else ())
     np.testing.assert_allclose(loss, reference(*_logits(name), **arguments), rtol=2e-4)
 
@@ -100,7 +64,7 @@ def test_logit_loss_equals_the_papers_formula(name):
 @pytest.mark.parametrize("name", [*FEATURE_CASES, *LOGIT_CASES])
 def test_gradient_matches_central_differences_of_the_reference(name):
   cases, arguments = (FEATURE_CASES, _features(name)) if name in FEATURE_CASES else (LOGIT_CASES, _logits(name))
-  gradient = _gradient(_loss(name), arguments)
+  gradient = _gradient(filled_in(name), arguments)
   rng = np.random.default_rng(2)
   direction = rng.normal(size=gradient.shape)
   step = 1e-5
@@ -115,59 +79,30 @@ def test_gradient_matches_central_differences_of_the_reference(name):
 def test_equal_features_give_the_known_minimum_and_a_finite_gradient(name):
   teacher, _ = _features(name)
   minimum = MINIMA[name](teacher) if name in MINIMA else 0
-  np.testing.assert_allclose(_loss(name)(teacher, teacher), minimum, rtol=1e-5, atol=1e-6)
-  assert np.isfinite(_gradient(_loss(name), [teacher, teacher])).all()
+  np.testing.assert_allclose(filled_in(name)(teacher, teacher), minimum, rtol=1e-5, atol=1e-6)
+  assert np.isfinite(_gradient(filled_in(name), [teacher, teacher])).all()
 
 
 @EACH_FEATURE
 @pytest.mark.parametrize("scale", [0.0, 1e-6, 1e6])
 def test_extreme_features_stay_finite(name, scale):
   teacher, student = (np.float32(scale) * x for x in _features(name))
-  assert np.isfinite(_loss(name)(teacher, student)).all()
-  assert np.isfinite(_gradient(_loss(name), [teacher, student])).all()
+  assert np.isfinite(filled_in(name)(teacher, student)).all()
+  assert np.isfinite(_gradient(filled_in(name), [teacher, student])).all()
 
 
 @EACH_FEATURE
 def test_half_precision_features_are_computed_in_float32(name):
   teacher, student = (tf.cast(100 * x, tf.float16) for x in _features(name))
   expected = FEATURE_CASES[name][0](teacher.numpy(), student.numpy())
-  np.testing.assert_allclose(_loss(name)(teacher, student), expected, rtol=1e-3)
+  np.testing.assert_allclose(filled_in(name)(teacher, student), expected, rtol=1e-3)
 
 
 @EACH_FEATURE
 def test_a_batch_of_one_is_finite(name):
   teacher, student = (x[:1] for x in _features(name))
-  assert np.isfinite(_loss(name)(teacher, student)).all()
-  assert np.isfinite(_gradient(_loss(name), [teacher, student])).all()
-
-
-@pytest.mark.parametrize("name", RELATIVE)
-def test_scale_of_either_network_does_not_matter(name):
-  teacher, student = _features(name)
-  loss = _loss(name)
-  np.testing.assert_allclose(loss(3 * teacher, 0.01 * student), loss(teacher, student), rtol=1e-3)
-
-
-@pytest.mark.parametrize("name", RELATIONS)
-def test_rotated_embeddings_have_the_same_relations(name):
-  embedding = np.random.default_rng(0).normal(size=(6, 5)).astype(np.float32)
-  rotation, _ = np.linalg.qr(np.random.default_rng(1).normal(size=(5, 5)))
-  np.testing.assert_allclose(_loss(name)(embedding, (embedding @ rotation).astype(np.float32)), 0, atol=1e-6)
-
-
-@pytest.mark.parametrize("name", RELATIONS)
-def test_order_of_the_batch_does_not_matter_to_relations(name):
-  teacher, student = _features(name)
-  order = np.random.default_rng(0).permutation(len(teacher))
-  loss = _loss(name)
-  np.testing.assert_allclose(loss(teacher[order], student[order]), loss(teacher, student), rtol=1e-4)
-
-
-@pytest.mark.parametrize("name", ["rkd_distance", "rkd_angle", "distance_metric"])
-def test_shifted_embeddings_have_the_same_distances(name):
-  teacher, student = _features(name)
-  loss = _loss(name)
-  np.testing.assert_allclose(loss(teacher + 50, student - 20), loss(teacher, student), rtol=1e-3)
+  assert np.isfinite(filled_in(name)(teacher, student)).all()
+  assert np.isfinite(_gradient(filled_in(name), [teacher, student])).all()
 
 
 def test_decoupled_terms_are_plain_distillation_when_weighted_by_the_teachers_doubt():
@@ -184,8 +119,8 @@ def test_decoupled_terms_are_plain_distillation_when_weighted_by_the_teachers_do
 def test_two_classes_and_no_class_beside_the_target_stay_finite(name):
   teacher, student, _ = _logits(name, classes=2)
   labels = np.array([0, 1, 1, 0, 0, 1, 0])
-  assert np.isfinite(_loss(name)(teacher, student, labels)).all()
-  assert np.isfinite(_gradient(_loss(name), [teacher, student, labels])).all()
+  assert np.isfinite(filled_in(name)(teacher, student, labels)).all()
+  assert np.isfinite(_gradient(filled_in(name), [teacher, student, labels])).all()
 
 
 def test_neuron_selectivity_sees_channels_as_a_set_without_sign():
@@ -227,12 +162,12 @@ def test_decoupled_has_only_its_target_term_with_two_classes():
 
 
 @EACH_LOGIT
-@pytest.mark.parametrize("scale", [0.0, 1e-6, 1e4])
+@pytest.mark.parametrize("scale", [0.0, 1e-6, 1e4, 1e6])
 def test_extreme_logits_stay_finite(name, scale):
   teacher, student, *labels = _logits(name)
-  arguments = [scale * teacher, scale * student, *labels]
-  assert np.isfinite(_loss(name)(*arguments)).all()
-  assert np.isfinite(_gradient(_loss(name), arguments)).all()
+  arguments = [np.float32(scale) * teacher, np.float32(scale) * student, *labels]
+  assert np.isfinite(filled_in(name)(*arguments)).all()
+  assert np.isfinite(_gradient(filled_in(name), arguments)).all()
 
 
 def test_correlation_forgives_scale_and_offset_of_probabilities_but_not_order():
@@ -248,7 +183,7 @@ def test_labels_out_of_range_are_refused(name, label):
   teacher, student, labels = _logits(name)
   labels[3] = label
   with pytest.raises(tf.errors.InvalidArgumentError, match="labels must be in 0.."):
-    _loss(name)(teacher, student, labels)
+    filled_in(name)(teacher, student, labels)
 
 
 @pytest.mark.parametrize(
@@ -279,7 +214,7 @@ def test_labels_out_of_range_are_refused(name, label):
 )
 def test_shapes_that_do_not_fit_are_refused(name, shapes, words):
   with pytest.raises(ValueError, match=words):
-    _loss(name)(*(np.ones(shape, np.float32) for shape in shapes))
+    filled_in(name)(*(np.ones(shape, np.float32) for shape in shapes))
 
 
 @pytest.mark.parametrize(
@@ -295,7 +230,7 @@ def test_shapes_that_do_not_fit_are_refused(name, shapes, words):
 )
 def test_meaningless_arguments_are_refused_with_the_value_given(name, options, words):
   with pytest.raises(ValueError, match=words):
-    _loss(name)(*_features(name), **options)
+    filled_in(name)(*_features(name), **options)
 
 
 def test_docstring_example_is_true():
