@@ -130,7 +130,7 @@ def _rows(sweep, method):
 
 def _step_costs(sweep, methods):
   """Medians of a step's time over the baseline's, in turns; kept, since they take minutes to trace."""
-  path = sweep.path(f"step_costs-{flags.FLAGS.student_width}-{flags.FLAGS.scheme}.json")
+  path = sweep.path("costs", f"width{flags.FLAGS.student_width}-{flags.FLAGS.scheme}.json")
   if os.path.exists(path):
     with open(path, encoding="utf-8") as file:
       costs = json.load(file)
@@ -147,15 +147,15 @@ def _step_costs(sweep, methods):
 def _write_report(workdir, sweep, costs):
   """Writes `report.md` and the picture; returns the text with the paths of both."""
   (teacher,) = sweep.results.find(question="teacher")
-  found = {method: _rows(sweep, method) for method in METHODS}
-  accuracies = {method: [row["accuracy"] for row in rows] for method, rows in found.items() if rows}
+  found = {method: rows for method in METHODS if (rows := _rows(sweep, method))}
+  accuracies = {method: [row["accuracy"] for row in rows] for method, rows in found.items()}
   ordered = sorted(accuracies, key=lambda method: -sum(accuracies[method]) / len(accuracies[method]))
-  baseline = sum(accuracies[BASELINE]) / len(accuracies[BASELINE])
+  baseline = {row["seed"]: row["accuracy"] for row in found[BASELINE]}
   table = [
     [
       f"`{method}`",
       mean_and_deviation(accuracies[method], 100),
-      f"{100 * (sum(accuracies[method]) / len(accuracies[method]) - baseline):+.2f}",
+      mean_and_deviation([row["accuracy"] - baseline[row["seed"]] for row in found[method]], 100),
       mean_and_deviation([row["agreement"] for row in found[method]], 100),
       f"{costs[method]:.2f}",
     ]
@@ -169,8 +169,9 @@ def _write_report(workdir, sweep, costs):
     f"Test accuracy in percent on all {teacher['test_images']:,} test images, mean ± standard deviation over seeds "
     f"({', '.join(map(str, seeds))}). Teacher {100 * teacher['accuracy']:.2f} ({teacher['parameters']:,} parameters), "
     f"students with {row['parameters']:,} parameters, {row['flags']['epochs']} epochs of {row['train_images']:,} "
-    "images, labels with weight 1 beside every method. "
-    "Cost of a step: median of its time over that of `labels`, which runs the teacher too, in turns.\n\n"
+    "images, labels with weight 1 beside every method. Gain: over the student of `labels` with the same seed, the same "
+    "initial weights and the same order of images. Cost of a step: median of its time over that of `labels`, which "
+    "runs the teacher too, in turns.\n\n"
   )
   text += markdown_table(["method", "accuracy", "gain", "agreement with teacher", "cost of a step"], table)
   if {FIVE_OBJECTIVES, "soft_targets"} <= accuracies.keys():

@@ -41,10 +41,10 @@ def test_methods_leave_rows_report_picture_and_costs_and_go_on(folder):
   assert rows[3]["parameters"] > rows[2]["parameters"] == rows[1]["parameters"]
   report = (folder / "out" / "report.md").read_text()
   assert report in result.stdout
-  for words in ("| `hint` |", "| `sim_kd` |", "+0.00", "±", "cost of a step"):
+  for words in ("| `hint` |", "| `sim_kd` |", "0.00 ± 0.00", "±", "cost of a step"):
     assert words in report
   assert (folder / "out" / "accuracy_by_method.png").read_bytes().startswith(b"\x89PNG")
-  costs = json.loads((folder / "out" / "step_costs-4-float.json").read_text())
+  costs = json.loads((folder / "out" / "costs" / "width4-float.json").read_text())
   assert costs["labels"] == 1.0 and costs.keys() == {"labels", "hint", "sim_kd"}
 
   again = _run(folder, "--method=soft_targets", "--seeds=0")

@@ -6,7 +6,7 @@ import shutil
 
 from tfkd.files import atomic_path
 
-_OURS = ("config.json", "results.jsonl", "report.md", "teacher", "students", "logs", "checkpoints")
+_OURS = ("config.json", "results.jsonl", "report.md", "teacher", "students", "logs", "checkpoints", "costs")
 
 
 def open_workdir(path, configuration, overwrite=False):
