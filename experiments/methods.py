@@ -36,10 +36,10 @@ EMBEDDING = "flatten"
 METHODS = {
   BASELINE: (),
   "soft_targets": (o.SoftTargets(4.0),),
-  "soft_targets_standardized": (o.SoftTargets(2.0, standardize=True),),
+  "soft_targets_standardized": (o.SoftTargets(2.0, weight=0.3, standardize=True),),
   "decoupled": (o.Decoupled(4.0, beta=2.0),),
   "normalized": (o.Normalized(),),
-  "dist": (o.Dist(),),
+  "dist": (o.Dist(weight=0.3),),
   "multi_level": (o.MultiLevel(weight=0.01),),
   "transformed_teacher": (o.TransformedTeacher(4.0),),
   "learned_temperature": (o.LearnedTemperature(),),
@@ -53,7 +53,7 @@ METHODS = {
   "flow_of_solution_procedure": (
     o.FlowOfSolutionProcedure(["relu2", "relu4"], ["relu2", "relu4"], connector="conv1x1"),
   ),
-  "activation_boundary": (o.ActivationBoundary("bn6", "bn6", weight=1e-3),),
+  "activation_boundary": (o.ActivationBoundary("bn6", "bn6", weight=1e-4),),
   "factor_transfer": (o.FactorTransfer(LAST, LAST),),
   "variational_information": (o.VariationalInformation(STAGES, STAGES),),
   "review_kd": (o.ReviewKD([*STAGES, EMBEDDING], [*STAGES, EMBEDDING]),),
@@ -61,9 +61,9 @@ METHODS = {
   "sim_kd": (o.SimKD(LAST),),
   "srd": (o.SRD(EMBEDDING, EMBEDDING),),
   "ickd": (o.ICKD(LAST, LAST, weight=1.0),),
-  "rkd": (o.RKDDistance(EMBEDDING, EMBEDDING, weight=1.0), o.RKDAngle(EMBEDDING, EMBEDDING, weight=2.0)),
+  "rkd": (o.RKDDistance(EMBEDDING, EMBEDDING, weight=0.3), o.RKDAngle(EMBEDDING, EMBEDDING, weight=0.6)),
   "distance_metric": (o.DistanceMetric(EMBEDDING, EMBEDDING, weight=0.002),),
-  "correlation_congruence": (o.CorrelationCongruence(EMBEDDING, EMBEDDING, weight=2.0),),
+  "correlation_congruence": (o.CorrelationCongruence(EMBEDDING, EMBEDDING, weight=0.3),),
   "probabilistic_transfer": (o.ProbabilisticTransfer(EMBEDDING, EMBEDDING),),
   "contrastive": (o.Contrastive(EMBEDDING, EMBEDDING, weight=0.05, queue_size=512),),
   # On four layers: what a step costs when much is asked of it.
