@@ -13,6 +13,7 @@ FLOORS = {
   "tfkd.data": 1,
   "tfkd.quantization": 2,
   "tfkd.taps": 2,
+  "tfkd.reduction": 2,
   "tfkd.connectors": 2,
   "tfkd.deploy": 3,
   "tfkd.objectives": 3,

@@ -7,6 +7,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 from tfkd.objectives import Objective
+from tfkd.reduction import mean_over_examples, num_examples, num_replicas, share_of_global_batch
 from tfkd.taps import Reader
 from tfkd.teachers import Frozen, Precomputed
 
@@ -97,7 +98,7 @@ class Distiller(keras.Model):
       terms = self._terms(teacher, student, y, sample_weight, training=True)
       # Replicas' gradients are summed, and each one's terms are means over its own examples.
       own_loss = self._own_loss()
-      loss = terms["loss"] * _share_of_global_batch(x) + own_loss / _num_replicas()
+      loss = terms["loss"] * share_of_global_batch(x) + own_loss / num_replicas()
     self.optimizer.minimize(loss, self.trainable_variables, tape=tape)
     terms["loss"] += own_loss
     return self._update(terms, teacher[0], student[0], x, y, sample_weight)
@@ -124,7 +125,7 @@ class Distiller(keras.Model):
         counts = tf.reshape(weights, [-1]) > 0
         inputs = tf.nest.map_structure(lambda t, counts=counts: tf.boolean_mask(t, counts), inputs)
       options = {k: v for k, v in available.items() if k in inspect.signature(objective.call).parameters}
-      terms[objective.name] = _mean(objective(inputs, **options), weights, _batch_size(inputs))
+      terms[objective.name] = mean_over_examples(objective(inputs, **options), weights, num_examples(inputs))
       total += objective.weight_at(step) * terms[objective.name]
     return {"loss": total, **terms}
 
@@ -135,7 +136,7 @@ class Distiller(keras.Model):
         raise ValueError(f"hard_loss_weight is {self.hard_loss_weight}, but {found}: set it to 0 to train without.")
       return tf.constant(0.0)
     # Keras divides its compiled loss by the number of replicas.
-    return tf.cast(self.compiled_loss(y, student_outputs, sample_weight), tf.float32) * _num_replicas()
+    return tf.cast(self.compiled_loss(y, student_outputs, sample_weight), tf.float32) * num_replicas()
 
   def _own_loss(self):
     """The student's regularizers and `add_loss`, and those of connectors: a sum, not a mean over examples."""
@@ -143,7 +144,7 @@ class Distiller(keras.Model):
 
   def _update(self, terms, teacher_outputs, student_outputs, x, y, sample_weight):
     for name, value in terms.items():
-      self._means[name].update_state(value, sample_weight=_batch_size(x))
+      self._means[name].update_state(value, sample_weight=num_examples(x))
     if "agreement" in self._means and _is_class_scores(teacher_outputs, student_outputs):
       same = tf.equal(tf.argmax(teacher_outputs, -1), tf.argmax(student_outputs, -1))
       self._means["agreement"].update_state(tf.cast(same, tf.float32))
@@ -227,44 +228,6 @@ class Distiller(keras.Model):
 
 def _as_float32(outputs):
   return tf.nest.map_structure(lambda t: tf.cast(t, tf.float32), outputs)
-
-
-def _num_replicas():
-  return tf.distribute.get_strategy().num_replicas_in_sync
-
-
-def _batch_size(x):
-  return tf.cast(tf.shape(tf.nest.flatten(x)[0])[0], tf.float32)
-
-
-def _share_of_global_batch(x):
-  """This replica's examples over all replicas' examples: 1 on one device, and exact for an uneven last batch."""
-  if _num_replicas() == 1:
-    return 1.0
-  here = _batch_size(x)
-  everywhere = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, here)
-  return here / everywhere
-
-
-def _mean(values, sample_weight, batch_size):
-  """Mean of an objective's values over the examples at hand; an empty batch gives 0."""
-  if sample_weight is not None:
-    sample_weight = tf.cast(sample_weight, tf.float32)
-  if values.shape.rank == 0:
-    # Compared examples have one value together. Without any it is arithmetic on nothing.
-    value = tf.where(batch_size > 0, values, 0.0)
-    if sample_weight is None:
-      return value
-    return value * tf.math.divide_no_nan(tf.reduce_sum(sample_weight), tf.cast(tf.size(sample_weight), tf.float32))
-  values = _per_example(values)
-  if sample_weight is not None:
-    values *= _per_example(sample_weight)
-  return tf.math.divide_no_nan(tf.reduce_sum(values), tf.cast(tf.size(values), tf.float32))
-
-
-def _per_example(values):
-  """[batch], the mean over any further axes."""
-  return tf.reduce_mean(values, axis=list(range(1, values.shape.rank))) if values.shape.rank > 1 else values
 
 
 def _layers(objectives, attribute):

@@ -4,10 +4,8 @@ import functools
 import hashlib
 import os
 import platform
-import re
 import time
 from collections.abc import Callable
-from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -18,64 +16,16 @@ from tqdm import tqdm
 from tfkd import Distiller, __version__, data, deploy, quantization
 from tfkd.files import atomic_path
 from tfkd.teachers import Precomputed
+from tfkd.train.configuration import FLOAT, Training
 from tfkd.train.fit import fit, optimizer
 from tfkd.train.results import Results
 from tfkd.train.strategy import make_strategy
 from tfkd.train.timing import interleaved
 from tfkd.train.workdir import open_workdir
 
-FLOAT = "float"
 _EVALUATION_BATCH = 500
 _CALIBRATION_IMAGES = 2560
 _METRICS = ("accuracy", "loss", "agreement")
-
-
-class Training(NamedTuple):
-  """What decides the results of a sweep, beside its students."""
-
-  dataset: str
-  data_dir: str | None = None
-  limit_train: int | None = None
-  epochs: int = 4
-  teacher_epochs: int = 5
-  batch_size: int = 128
-  learning_rate: float = 3e-3
-  teacher_learning_rate: float = 2e-3
-  soft_weight: float = 1.0
-  """Weight of the soft loss where a question has a hard one beside it."""
-  mixed_precision: str = "none"
-  """"none", "float16" or "bfloat16": the teacher's arithmetic. Quantization-aware students compute in float32."""
-  strategy: str = "auto"
-
-
-class Student(NamedTuple):
-  """One row of the results."""
-
-  question: str
-  method: str
-  """What the student learns from, in a word or two, for tables."""
-  scheme: str
-  """Quantization scheme, or `FLOAT`."""
-  seed: int
-  objectives: tuple = ()
-  hard_loss_weight: float = 1.0
-  temperature: float | None = None
-  start: str = "scratch"
-  """"scratch", or "teacher": begin with the teacher's weights."""
-  adapt: Callable | None = None
-  """Makes the model to train of (teacher, student), where an objective asks for a student of its own."""
-
-  @property
-  def key(self):
-    """The fields that name the row."""
-    return {k: getattr(self, k) for k in ("question", "method", "scheme", "temperature", "seed")}
-
-  @property
-  def name(self):
-    """The key as a file name."""
-    temperature = "" if self.temperature is None else f"-T{self.temperature:g}"
-    method = re.sub(r"\W+", "_", self.method)
-    return f"{self.question}-{method}-{self.scheme}{temperature}-seed{self.seed}"
 
 
 class Sweep:
