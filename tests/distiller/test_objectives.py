@@ -69,6 +69,21 @@ def test_tapping_moves_batch_normalisation_and_ranges_as_plain_training_does(pic
     np.testing.assert_allclose(plain, tapped, rtol=1e-6)
 
 
+@pytest.mark.parametrize("eagerly", [False, True])
+def test_regularizers_count_once_a_step_when_layers_are_tapped(vectors, eagerly):
+  x, y = vectors
+  losses = []
+  for objectives in ([], [o.Hint("hidden", "hidden", weight=0.0)]):
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((6,))
+    hidden = layers.Dense(5, activity_regularizer="l2", kernel_regularizer="l2", name="hidden")(inputs)
+    student = keras.Model(inputs, layers.Dense(4)(hidden))
+    distiller = compiled(student, student, objectives, compile_options={"run_eagerly": eagerly})
+    steps = [distiller.train_on_batch(x, y, return_dict=True)["loss"] for _ in range(3)]
+    losses.append([*steps, *distiller.evaluate(x, y, batch_size=8, verbose=0)[:1]])
+  np.testing.assert_allclose(*losses, rtol=1e-5)
+
+
 def test_the_total_is_the_weighted_sum_of_features_relations_and_labels(pictures):
   x, y = pictures
   teacher, student = cnn(8, "teacher"), cnn(4, "student")
