@@ -53,6 +53,35 @@ def test_augmentation_differs_between_epochs():
   assert (_all(dataset)[0] != _all(dataset)[0]).any()
 
 
+def test_labels_become_distributions_smoothed_as_asked():
+  _, labels = _all(data.batches(IMAGES, LABELS % 4, 16, num_classes=4))
+  np.testing.assert_array_equal(labels, np.eye(4)[LABELS % 4])
+  _, labels = _all(data.batches(IMAGES, LABELS % 4, 16, num_classes=4, label_smoothing=0.2))
+  np.testing.assert_allclose(labels, 0.8 * np.eye(4)[LABELS % 4] + 0.05, rtol=1e-6)
+
+
+@pytest.mark.parametrize("alpha", [0.2, 1.0, 4.0])
+def test_mixup_mixes_image_and_label_alike_with_shares_of_a_beta_distribution(alpha):
+  n = 2000
+  labels = np.arange(n) % 2
+  # Black images of class 0 and white ones of class 1: what is white in an image is its share of class 1.
+  images = np.broadcast_to((255 * labels).astype(np.uint8)[:, None, None, None], (n, 4, 4, 1))
+  mixed, targets = _all(data.batches(images, labels, n, num_classes=2, mixup=alpha))
+  np.testing.assert_allclose(mixed[:, 0, 0, 0], targets[:, 1], atol=1e-6)
+  np.testing.assert_allclose(targets.sum(axis=1), 1, atol=1e-6)
+  own = targets[np.arange(n), labels]  # n is even: every example meets one of the other class.
+  assert own.mean() == pytest.approx(0.5, abs=0.03)
+  assert own.var() == pytest.approx(1 / (4 * (2 * alpha + 1)), rel=0.1)
+
+
+def test_mixup_of_a_tiny_alpha_and_of_one_example_is_harmless():
+  mixed, _ = _all(data.batches(IMAGES, LABELS, 16, num_classes=50, mixup=1e-4))
+  assert np.isfinite(mixed).all()
+  mixed, targets = _all(data.batches(IMAGES[:1], LABELS[:1], 1, num_classes=50, mixup=1.0))
+  np.testing.assert_allclose(mixed, IMAGES[:1] / np.float32(255), rtol=1e-6)
+  np.testing.assert_allclose(targets, np.eye(50)[:1], rtol=1e-6)
+
+
 @pytest.mark.parametrize("batch_size", [0, 51])
 def test_a_batch_larger_than_the_data_is_refused(batch_size):
   with pytest.raises(ValueError, match=f"between 1 and the number of examples, 50; got {batch_size}"):
@@ -62,8 +91,15 @@ def test_a_batch_larger_than_the_data_is_refused(batch_size):
 def test_mismatched_arguments_are_refused():
   with pytest.raises(ValueError, match=r"must have one length; got \[49, 50\]"):
     data.batches(IMAGES, LABELS[:49], 8)
-  with pytest.raises(ValueError, match="do not belong to outputs computed before"):
-    data.batches((IMAGES, LABELS), LABELS, 8, augment=True)
+  for option in ({"augment": True}, {"mixup": 0.2, "num_classes": 50}):
+    with pytest.raises(ValueError, match="do not belong to outputs computed before"):
+      data.batches((IMAGES, LABELS), LABELS, 8, **option)
+  for option in ({"label_smoothing": 0.1}, {"mixup": 0.2}):
+    with pytest.raises(ValueError, match="num_classes is needed"):
+      data.batches(IMAGES, LABELS, 8, **option)
+  for option in ({"label_smoothing": 1.0}, {"mixup": -0.1}, {"mixup": float("nan")}):
+    with pytest.raises(ValueError, match=r"label_smoothing must be in \[0, 1\) and mixup finite and >= 0"):
+      data.batches(IMAGES, LABELS, 8, num_classes=50, **option)
 
 
 def test_unknown_names_splits_and_limits_are_refused(tmp_path):
