@@ -43,5 +43,7 @@ def attention_transfer(teacher_feature, student_feature, *, power=2, form="code"
 
 
 def _attention(feature, power):
-  responses = tf.abs(rescaled(feature, [1, 2, 3])) ** power
-  return unit(tf.reduce_mean(responses, axis=3), [1, 2])
+  if power > 2:  # Squares stay in float32's range, higher powers need not.
+    feature = rescaled(feature, [1, 2, 3])
+  # The map is smaller than the feature by its channels: cheaper to scale.
+  return unit(rescaled(tf.reduce_mean(tf.abs(feature) ** power, axis=3), [1, 2]), [1, 2])

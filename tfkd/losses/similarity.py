@@ -33,5 +33,5 @@ def similarity_preserving(teacher_feature, student_feature):
 
 
 def _similarities(feature):
-  rows = rescaled(flat(feature))
-  return unit(tf.matmul(rows, rows, transpose_b=True), 1)
+  rows = flat(feature)
+  return unit(rescaled(tf.matmul(rows, rows, transpose_b=True)), 1)
