@@ -1,5 +1,7 @@
 """Networks of the homeworks, as `tf_keras` functional models from images to logits."""
 
+from tfkd.models.names import build as build
+from tfkd.models.names import parse as parse
 from tfkd.models.resnet import cifar_resnet as cifar_resnet
 from tfkd.models.resnet import resnet18 as resnet18
 from tfkd.models.resnet import resnet34 as resnet34

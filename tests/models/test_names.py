@@ -1,0 +1,40 @@
+"""Networks by name."""
+
+import pytest
+
+from tfkd import models
+
+
+@pytest.mark.parametrize(
+  "name, same",
+  [
+    ("resnet18x0.125", lambda: models.resnet18(width=8)),
+    ("resnet50x0.125", lambda: models.resnet50(width=8)),
+    ("resnet8", lambda: models.cifar_resnet(8)),
+    ("resnet8x4", lambda: models.cifar_resnet(8, factor=4)),
+    ("wrn-16-2", lambda: models.wide_resnet(16, 2)),
+    ("svhn_cnnx0.5", lambda: models.svhn_cnn(width=8)),
+    ("svhn_cnn", models.svhn_cnn),
+  ],
+)
+def test_a_name_is_a_network(name, same):
+  built, expected = models.build(name), same()
+  assert [w.shape for w in built.weights] == [w.shape for w in expected.weights]
+
+
+def test_large_images_get_the_other_stem():
+  small, large = (models.build("resnet18x0.125", 11, (side, side, 3)) for side in (64, 128))
+  assert small.get_layer("conv1").kernel_size == (3, 3) and large.get_layer("conv1").kernel_size == (7, 7)
+  assert large.output_shape == (None, 11)
+
+
+@pytest.mark.parametrize(
+  "name",
+  [
+    "", "resnet", "resnet9", "resnet2", "resnet18x", "resnet18x0", "resnet18x0.01", "resnet8x0.5", "resnet8x-1",
+    "wrn-15-2", "wrn-16-0", "wrn-16", "vgg16", "resnet18xfour", "svhn_cnnx1e2",
+  ],
+)  # fmt: skip
+def test_what_is_no_name_is_refused(name):
+  with pytest.raises(ValueError, match="unknown network"):
+    models.build(name)

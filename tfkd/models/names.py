@@ -1,0 +1,67 @@
+"""Networks by the names that papers and flags call them."""
+
+import functools
+import re
+
+from tfkd.models.resnet import cifar_resnet, resnet18, resnet34, resnet50, wide_resnet
+from tfkd.models.svhn_cnn import svhn_cnn
+
+# Functions of width, and the width at which they have their name.
+_BY_WIDTH = {
+  "svhn_cnn": (svhn_cnn, 16), "resnet18": (resnet18, 64), "resnet34": (resnet34, 64), "resnet50": (resnet50, 64),
+}  # fmt: skip
+_LARGEST_CIFAR_IMAGE = 64
+
+
+def build(name, num_classes=10, input_shape=(32, 32, 3)):
+  """Builds a network by its name.
+
+  Args:
+    name: resnet18, resnet34 or resnet50 (with the CIFAR stem for images of up to 64 pixels, else the ImageNet stem);
+      resnet8, 14, 20, 32, 44, 56 or 110; wrn-16-1, 16-2, 40-1 or 40-2 and their like; or svhn_cnn. "x" and a number
+      multiplies the channels, as in resnet8x4 or resnet50x0.125; a wrn has its factor as its last number.
+    num_classes: size of the output, >= 2.
+    input_shape: (height, width, channels).
+
+  Returns:
+    A `tf_keras` functional model from images to logits [batch, num_classes].
+
+  Raises:
+    ValueError: there is no such network.
+  """
+  return parse(name)(num_classes=num_classes, input_shape=tuple(input_shape))
+
+
+def parse(name):
+  """Returns the function of (num_classes, input_shape) that builds a network; see `build`.
+
+  Raises:
+    ValueError: there is no such network.
+  """
+  wide = re.fullmatch(r"wrn-(\d+)-(\d+)", name)
+  if wide and int(wide[1]) >= 10 and int(wide[1]) % 6 == 4 and int(wide[2]) >= 1:
+    return functools.partial(wide_resnet, int(wide[1]), int(wide[2]))
+  family, _, factor = name.partition("x")
+  factor = _number(factor) if factor else 1 if family == name else None
+  if family in _BY_WIDTH and factor:
+    function, width = _BY_WIDTH[family]
+    if (width * factor) % 1 == 0:
+      return functools.partial(_of_width, function, int(width * factor), name)
+  depth = re.fullmatch(r"resnet(\d+)", family)
+  if depth and family not in _BY_WIDTH and int(depth[1]) >= 8 and int(depth[1]) % 6 == 2 and factor and factor % 1 == 0:
+    return functools.partial(cifar_resnet, int(depth[1]), factor=int(factor))
+  raise ValueError(
+    f"unknown network {name!r}: expected {', '.join(_BY_WIDTH)}, with a factor of width as in resnet18x0.25; "
+    "resnet<6n+2> as in resnet8, resnet20 or resnet8x4; or wrn-<6n+4>-<factor> as in wrn-16-2."
+  )
+
+
+def _number(text):
+  return float(text) if re.fullmatch(r"\d+(\.\d+)?", text) else None
+
+
+def _of_width(function, width, name, num_classes, input_shape):
+  options = {}
+  if function is not svhn_cnn:
+    options["stem"] = "cifar" if max(input_shape[:2]) <= _LARGEST_CIFAR_IMAGE else "imagenet"
+  return function(num_classes, input_shape, width=width, name=name, **options)
