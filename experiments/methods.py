@@ -17,7 +17,6 @@ from absl import app, flags, logging
 from experiments import run_flags
 from tfkd import objectives as o
 from tfkd.files import atomic_path
-from tfkd.models import svhn_cnn
 from tfkd.train import FLOAT, Student, Sweep
 from tfkd.train.report import accuracy_by_method, markdown_table, mean_and_deviation, write_text
 from tfkd.train.timing import median_ratio
@@ -77,19 +76,21 @@ METHODS = {
 }
 
 flags.DEFINE_multi_enum("method", None, METHODS, "Train only this method beside the baseline; may be repeated.")
-flags.DEFINE_integer("student_width", 8, "Channels of the student's first convolution; the teacher has 16.", 1)
-flags.FLAGS.set_default("scheme", FLOAT)
+
+_COMMON = {
+  "dataset": "house_numbers", "scheme": FLOAT, "teacher": "svhn_cnn", "student": "svhn_cnnx0.5", "epochs": 4,
+  "teacher_epochs": 5,
+}  # fmt: skip
+PRESETS = {"quick": _COMMON | {"seeds": [0]}, "full": _COMMON | {"seeds": [0, 1, 2]}}
 
 
 def main(argv):
-  if len(argv) > 1:
-    raise app.UsageError(f"unknown arguments: {' '.join(argv[1:])}. Flags are written --name=value.")
-  run_flags.show_progress()
+  run_flags.start(argv, PRESETS)
   given = flags.FLAGS
   workdir = given.workdir or os.path.join("runs", "methods", given.dataset)
   methods = list(dict.fromkeys([BASELINE, *(given.method or METHODS)]))
   try:
-    sweep = Sweep(workdir, run_flags.training(), _build_teacher, given.overwrite, _build_student)
+    sweep = Sweep(workdir, run_flags.training(), given.overwrite)
     sweep.run([_student(method, seed) for seed in run_flags.seeds() for method in methods])
     costs = _step_costs(sweep, [method for method in METHODS if _rows(sweep, method)])
   except (ValueError, OSError, FloatingPointError) as error:
@@ -99,17 +100,9 @@ def main(argv):
   print(_write_report(workdir, sweep, costs))  # noqa: T201  (the answer)
 
 
-def _build_teacher(num_classes, image_shape):
-  return svhn_cnn(num_classes, image_shape)
-
-
-def _build_student(num_classes, image_shape):
-  return svhn_cnn(num_classes, image_shape, width=flags.FLAGS.student_width, name="student")
-
-
 def _student(method, seed):
   return Student(
-    question=f"width {flags.FLAGS.student_width}",
+    question="methods",
     method=method,
     scheme=flags.FLAGS.scheme,
     seed=seed,
@@ -130,7 +123,7 @@ def _rows(sweep, method):
 
 def _step_costs(sweep, methods):
   """Medians of a step's time over the baseline's, in turns; kept, since they take minutes to trace."""
-  path = sweep.path("costs", f"width{flags.FLAGS.student_width}-{flags.FLAGS.scheme}.json")
+  path = sweep.path("costs", f"{flags.FLAGS.scheme}.json")
   if os.path.exists(path):
     with open(path, encoding="utf-8") as file:
       costs = json.load(file)
@@ -163,7 +156,7 @@ def _write_report(workdir, sweep, costs):
   ]
   row = found[BASELINE][0]
   seeds = sorted({row["seed"] for rows in found.values() for row in rows})
-  title = f"{row['scheme']} students of width {flags.FLAGS.student_width} on {teacher['dataset']}"
+  title = f"{row['scheme']} {row['flags']['student']} students on {teacher['dataset']}"
   text = (
     f"# Methods: {title}\n\n"
     f"Test accuracy in percent on all {teacher['test_images']:,} test images, mean ± standard deviation over seeds "

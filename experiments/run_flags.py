@@ -1,41 +1,56 @@
 """Flags that every experiment has. A script defines only its own beside them."""
 
-from absl import flags, logging
+from absl import app, flags, logging
 
-from tfkd import data
+from tfkd import data, models
 from tfkd.quantization import parse_scheme
 from tfkd.train import FLOAT, STRATEGIES, Training
+from tfkd.train.recipe import OPTIMIZERS, SCHEDULES
 
-PRESETS = {
-  # One seed at three temperatures: about ten minutes on two cores.
-  "quick": {"seeds": [0], "temperatures": [5.0, 15.0, 50.0], "epochs": 4, "teacher_epochs": 5},
-  # What tables are made of: under an hour on two cores.
-  "full": {"seeds": [0, 1, 2], "temperatures": [5.0, 15.0, 25.0, 50.0, 100.0], "epochs": 4, "teacher_epochs": 5},
-}
-
-flags.DEFINE_enum("preset", "quick", PRESETS, "Sizes of the run; the flags below override single values of it.")
-flags.DEFINE_enum("dataset", "house_numbers", data.DATASETS, "Data set. house_numbers is drawn, and needs no download.")
+flags.DEFINE_enum(
+  "preset", None, ("quick", "cpu", "full"), "Sizes of the run; other flags override single values of it. [script]"
+)
+flags.DEFINE_enum("dataset", None, data.DATASETS, "Data set. house_numbers is drawn, and needs no download. [script]")
 flags.DEFINE_string(
   "data_dir", None, "Folder (cifar10: or archive) with the data; by default it is downloaded or drawn."
 )
-flags.DEFINE_string("workdir", None, "Folder for results; by default runs/<homework>/<dataset>.")
-flags.DEFINE_string("scheme", "w2a1", "The students: w<bits of a weight>a<bits of a feature>, or float.")
-flags.DEFINE_list("temperatures", None, "Temperatures, separated by commas. [preset]")
-flags.DEFINE_float("soft_weight", 1.0, "Weight of the soft loss beside a hard loss of weight 1.", lower_bound=0.0)
+flags.DEFINE_integer("limit_train", None, "Use only so many training images. [preset]", lower_bound=1)
+flags.DEFINE_string("workdir", None, "Folder for results; by default runs/<script>/<dataset>.")
+flags.DEFINE_boolean("overwrite", False, "Remove the workdir's earlier results first.")
+flags.DEFINE_string("teacher", None, "Network, as resnet20, resnet50x0.125, wrn-16-2 or svhn_cnn. [preset]")
+flags.DEFINE_string("student", None, "Network, likewise. [preset]")
+flags.DEFINE_string("scheme", None, "The students: w<bits of a weight>a<bits of a feature>, or float. [script]")
 flags.DEFINE_list("seeds", None, "Seeds, separated by commas; one student for each. [preset]")
 flags.DEFINE_integer("epochs", None, "Epochs of a student. [preset]", lower_bound=1)
 flags.DEFINE_integer("teacher_epochs", None, "Epochs of the teacher. [preset]", lower_bound=1)
 flags.DEFINE_integer("batch_size", 128, "Examples of a step, over all replicas.", lower_bound=1)
+flags.DEFINE_enum("optimizer", "adam", OPTIMIZERS, "sgd has momentum 0.9.")
+flags.DEFINE_float("learning_rate", 3e-3, "Peak learning rate of a student.", lower_bound=0.0)
+flags.DEFINE_float("teacher_learning_rate", 2e-3, "Peak learning rate of the teacher.", lower_bound=0.0)
+flags.DEFINE_enum(
+  "schedule", "cosine", SCHEDULES, "How the rate falls: to zero, or to a tenth after 62.5, 75 and 87.5 % of the steps."
+)
+flags.DEFINE_float("warm_up", 0.05, "Share of the steps in which the rate rises.", 0.0, 0.99)
 flags.DEFINE_float(
-  "learning_rate", 3e-3, "Peak learning rate of a student (Adam, warm-up, cosine decay).", lower_bound=0.0
+  "weight_decay", 0.0, "Decoupled, of kernels only. PyTorch's 5e-4 with momentum 0.9 is about 5e-3 here.", 0.0
+)
+flags.DEFINE_boolean(
+  "augment", False, "Random crops after padding by 4 pixels, mirrored images where that keeps the class. The teacher "
+  "then runs in every step, and sees the student's images."
+)  # fmt: skip
+flags.DEFINE_float(
+  "label_smoothing", 0.0, "Share of a label that is spread over all classes, for teacher and students. A teacher "
+  "trained so may teach worse (arXiv:1906.02629).", 0.0, 0.99
+)  # fmt: skip
+flags.DEFINE_float("mixup", 0.0, "Alpha of mixup, 0 for none. The teacher sees the mixed images.", 0.0)
+flags.DEFINE_float("ema", 0.0, "Moving average of the weights, kept at the end: share of the old value.", 0.0, 0.9999)
+flags.DEFINE_enum(
+  "mixed_precision", "none", ("none", "float16", "bfloat16"), "Arithmetic of teacher and float students."
 )
 flags.DEFINE_enum("strategy", "auto", STRATEGIES, "Devices: auto takes all GPUs, or else the CPU.")
-flags.DEFINE_enum("mixed_precision", "none", ("none", "float16", "bfloat16"), "Arithmetic of the teacher.")
-flags.DEFINE_integer("limit_train", None, "Use only so many training images.", lower_bound=1)
-flags.DEFINE_boolean("overwrite", False, "Remove the workdir's earlier results first.")
 
 
-def _all(convert, check):
+def every(convert, check):
   """A validator for a list: it is not empty, and each value converts and passes; None means the preset's."""
 
   def run(values):
@@ -47,54 +62,52 @@ def _all(convert, check):
   return run
 
 
-def _is_scheme(name):
-  try:
-    if name != FLOAT:
-      parse_scheme(name)
-  except ValueError as error:
-    raise flags.ValidationError(str(error)) from error
-  return True
+def _parses(parse):
+  """A validator: the value is what `parse` takes."""
+
+  def run(value):
+    try:
+      if value not in (None, FLOAT):
+        parse(value)
+    except ValueError as error:
+      raise flags.ValidationError(str(error)) from error
+    return True
+
+  return run
 
 
-flags.register_validator(
-  "temperatures", _all(float, lambda t: 0 < t < float("inf")), "expected positive finite numbers, separated by commas"
-)
-flags.register_validator("seeds", _all(int, lambda s: s >= 0), "expected whole numbers >= 0, separated by commas")
-flags.register_validator("scheme", _is_scheme)
+flags.register_validator("seeds", every(int, lambda s: s >= 0), "expected whole numbers >= 0, separated by commas")
+flags.register_validator("scheme", _parses(parse_scheme))
+flags.register_validator("teacher", _parses(models.parse))
+flags.register_validator("student", _parses(models.parse))
 
 
-def _value(name):
-  given = flags.FLAGS[name].value
-  return PRESETS[flags.FLAGS.preset][name] if given is None else given
+def start(argv, presets):
+  """What every main begins with: refuses stray arguments, completes the flags, and lets log lines through.
+
+  Args:
+    argv: as absl gives it.
+    presets: dict from name to dict from flag to value; the first is the script's default. Flags that were given keep
+      their values.
+
+  Raises:
+    absl.app.UsageError: stray arguments, or a preset that this script lacks.
+  """
+  if len(argv) > 1:
+    raise app.UsageError(f"unknown arguments: {' '.join(argv[1:])}. Flags are written --name=value.")
+  name = flags.FLAGS.preset or next(iter(presets))
+  if name not in presets:
+    raise app.UsageError(f"--preset={name} is not one of this script's: {', '.join(presets)}.")
+  for flag, value in presets[name].items():
+    flags.FLAGS.set_default(flag, value)
+  logging.set_verbosity(logging.INFO)  # absl hides them by default.
 
 
 def training():
   """The `Training` that the flags ask for."""
-  given = flags.FLAGS
-  return Training(
-    dataset=given.dataset,
-    data_dir=given.data_dir,
-    limit_train=given.limit_train,
-    epochs=_value("epochs"),
-    teacher_epochs=_value("teacher_epochs"),
-    batch_size=given.batch_size,
-    learning_rate=given.learning_rate,
-    soft_weight=given.soft_weight,
-    mixed_precision=given.mixed_precision,
-    strategy=given.strategy,
-  )
-
-
-def temperatures():
-  """List of float."""
-  return sorted({float(t) for t in _value("temperatures")})
+  return Training(**{name: flags.FLAGS[name].value for name in Training._fields})
 
 
 def seeds():
   """List of int."""
-  return sorted({int(s) for s in _value("seeds")})
-
-
-def show_progress():
-  """Lets log lines of level info through, which absl hides by default."""
-  logging.set_verbosity(logging.INFO)
+  return sorted({int(s) for s in flags.FLAGS.seeds})

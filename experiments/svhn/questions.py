@@ -44,6 +44,7 @@ def students(question, scheme, temperatures, seeds, soft_weight):
       {
         "method": METHODS[question],
         "temperature": temperature,
+        "choices": {} if question == "q2" else {"soft_weight": soft_weight},
         "objectives": (
           SoftTargets(
             temperature,

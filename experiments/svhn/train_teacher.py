@@ -8,7 +8,8 @@ from absl import app, flags
 from experiments import run_flags
 from experiments.svhn import homework
 
-flags.adopt_module_key_flags(run_flags)  # So that --help lists them.
+for module in (run_flags, homework):
+  flags.adopt_module_key_flags(module)  # So that --help lists them.
 
 
 def main(argv):

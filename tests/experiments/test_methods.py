@@ -11,7 +11,9 @@ import pytest
 from tfkd.data import house_numbers
 
 ROOT = Path(__file__).parents[2]
-TINY = ("--data_dir=data", "--epochs=1", "--teacher_epochs=1", "--batch_size=32", "--student_width=4", "--workdir=out")
+TINY = (
+  "--data_dir=data", "--epochs=1", "--teacher_epochs=1", "--batch_size=32", "--student=svhn_cnnx0.25", "--workdir=out",
+)  # fmt: skip
 
 
 @pytest.fixture
@@ -36,7 +38,7 @@ def test_methods_leave_rows_report_picture_and_costs_and_go_on(folder):
   assert result.returncode == 0, result.stderr
   rows = [json.loads(line) for line in (folder / "out" / "results.jsonl").read_text().splitlines()]
   assert [row["method"] for row in rows[1:]] == 2 * ["labels", "hint", "sim_kd"]
-  assert (rows[1]["scheme"], rows[1]["question"]) == ("float", "width 4")
+  assert (rows[1]["scheme"], rows[1]["question"]) == ("float", "methods")
   # SimKD's student carries the teacher's classifier.
   assert rows[3]["parameters"] > rows[2]["parameters"] == rows[1]["parameters"]
   report = (folder / "out" / "report.md").read_text()
@@ -44,7 +46,7 @@ def test_methods_leave_rows_report_picture_and_costs_and_go_on(folder):
   for words in ("| `hint` |", "| `sim_kd` |", "0.00 ± 0.00", "±", "cost of a step"):
     assert words in report
   assert (folder / "out" / "accuracy_by_method.png").read_bytes().startswith(b"\x89PNG")
-  costs = json.loads((folder / "out" / "costs" / "width4-float.json").read_text())
+  costs = json.loads((folder / "out" / "costs" / "float.json").read_text())
   assert costs["labels"] == 1.0 and costs.keys() == {"labels", "hint", "sim_kd"}
 
   again = _run(folder, "--method=soft_targets", "--seeds=0")

@@ -84,6 +84,10 @@ def test_a_killed_run_goes_on_where_it_was(folder):
     (["--seeds="], "expected whole numbers >= 0"),
     (["--workdir=data/train_32x32.mat", "--data_dir=data", "--batch_size=32"], "is a file; expected a folder"),
     (["--scheme=int8"], "unknown scheme 'int8'"),
+    (["--student=resnet9"], "unknown network 'resnet9'"),
+    (["--preset=cpu"], "--preset=cpu is not one of this script's: quick, full"),
+    (["--mixup=-1"], "mixup"),
+    (["--data_dir=data", "--batch_size=32", "--ema=0.999"], "use at most"),
     (["--dataset=mnist"], "house_numbers"),
     (["--strategy=tpu9"], "mirrored"),
     (["--soft_weight=-1"], "soft_weight"),
@@ -107,7 +111,8 @@ def test_help_lists_every_flag_with_its_meaning(folder):
   assert result.returncode == 1  # absl's way.
   flags = (
     "dataset data_dir workdir scheme temperatures soft_weight seeds epochs batch_size learning_rate strategy "
-    "mixed_precision limit_train overwrite preset"
+    "mixed_precision limit_train overwrite preset teacher student optimizer schedule warm_up weight_decay augment "
+    "label_smoothing mixup ema"
   )
   for flag in re.split(" ", flags):
     assert f"--{flag}:" in result.stdout or f"--[no]{flag}:" in result.stdout

@@ -5,11 +5,12 @@ import os
 
 import numpy as np
 import pytest
+import tensorflow as tf
 import tf_keras as keras
 
+from tests.losses import references
 from tfkd import deploy, quantization
 from tfkd.data import house_numbers
-from tfkd.models import svhn_cnn
 from tfkd.objectives import SoftTargets
 from tfkd.train import Student, Sweep, Training, sweep
 
@@ -23,12 +24,13 @@ def data_dir(tmp_path_factory):
 
 def _sweep(workdir, data_dir, **training):
   options = {"dataset": "house_numbers", "data_dir": data_dir, "epochs": 1, "teacher_epochs": 1, "batch_size": 32}
-  return Sweep(str(workdir), Training(**options | training), lambda n, shape: svhn_cnn(n, shape, width=2))
+  options |= {"teacher": "svhn_cnnx0.125", "student": "svhn_cnnx0.125"}
+  return Sweep(str(workdir), Training(**options | training))
 
 
 STUDENTS = [
   Student("q1", "labels", "w2a1", 0),
-  Student("q2", "soft", "w8a8", 1, (SoftTargets(5.0),), 0.0, 5.0, start="teacher"),
+  Student("q2", "soft", "w8a8", 1, (SoftTargets(5.0),), 0.0, 5.0, {"soft_weight": 1.0}, start="teacher"),
 ]
 
 
@@ -42,6 +44,8 @@ def test_rows_files_and_resume(tmp_path, data_dir, monkeypatch):
   assert {"accuracy", "loss", "agreement", "packed_bytes", "seconds", "images_per_second", "versions", "flags"} <= set(
     low
   )
+  assert (low["choices"], eight["choices"]) == ({}, {"soft_weight": 1.0})
+  assert low["history"]["val_accuracy"] == [pytest.approx(low["accuracy"], abs=1e-6)]
   assert low["test_images"] == 40 and low["flags"]["epochs"] == 1
 
   # The row states what the files hold.
@@ -50,7 +54,7 @@ def test_rows_files_and_resume(tmp_path, data_dir, monkeypatch):
   for row, name in (
     (teacher, "teacher/model"),
     (low, "students/q1-labels-w2a1-seed0"),
-    (eight, "students/q2-soft-w8a8-T5-seed1"),
+    (eight, "students/q2-soft-w8a8-T5-soft_weight1-seed1"),
   ):
     model = quantization.load(str(tmp_path / f"{name}.keras"))
     logits[name] = model.predict(images / np.float32(255), verbose=0)
@@ -60,7 +64,7 @@ def test_rows_files_and_resume(tmp_path, data_dir, monkeypatch):
     loss = keras.losses.sparse_categorical_crossentropy(labels, logits[name], from_logits=True)
     assert row["loss"] == pytest.approx(np.mean(loss), rel=1e-4)
   np.testing.assert_allclose(np.load(tmp_path / "teacher" / "logits.npz")["test"], logits["teacher/model"], atol=1e-4)
-  path = str(tmp_path / "students" / "q2-soft-w8a8-T5-seed1.tflite")
+  path = str(tmp_path / "students" / "q2-soft-w8a8-T5-soft_weight1-seed1.tflite")
   dataset = sweep.data.batches(images, labels, 20)
   assert deploy.evaluate(path, dataset)["accuracy"] == eight["tflite_accuracy"]
   assert eight["tflite_bytes"] == os.path.getsize(path) and "tflite_bytes" not in low
@@ -121,3 +125,83 @@ def test_a_mixed_precision_teacher_teaches_a_quantized_student(tmp_path, data_di
   assert quantization.load(str(tmp_path / "teacher" / "model.keras")).get_layer("conv1").compute_dtype == precision
   assert keras.mixed_precision.global_policy().name == "float32"
   assert np.isfinite([row["loss"] for row in runs.results.rows()]).all()
+
+
+def test_a_student_that_starts_from_another_network_is_refused(tmp_path, data_dir):
+  runs = _sweep(tmp_path, data_dir, student="svhn_cnnx0.25")
+  with pytest.raises(ValueError, match="student=svhn_cnnx0.25 must be teacher=svhn_cnnx0.125"):
+    runs.run([STUDENTS[1]])
+
+
+def test_wrong_recipes_are_refused_before_the_workdir_is_claimed(tmp_path, data_dir):
+  for field, value, words in (("student", "resnet9", "resnet9"), ("ema", 0.9, "use at most 0.2154")):
+    with pytest.raises(ValueError, match=words):
+      _sweep(tmp_path / "out", data_dir, **{field: value})
+  assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+  "training",
+  [{"augment": True}, {"mixup": 0.4}, {"label_smoothing": 0.1}, {"augment": True, "mixup": 0.4, "ema": 0.2}],
+  ids=lambda training: "+".join(training),
+)
+def test_students_of_changed_images_and_labels(tmp_path, data_dir, training, monkeypatch):
+  seen = []
+  original = sweep.Distiller
+
+  def distiller(teacher, *args, **kwargs):
+    seen.append(teacher)
+    return original(teacher, *args, **kwargs)
+
+  monkeypatch.setattr(sweep, "Distiller", distiller)
+  students = [STUDENTS[0], STUDENTS[1]._replace(scheme="float", start="scratch")]
+  runs = _sweep(tmp_path, data_dir, **training)
+  runs.run(students)
+  # Images that the teacher saw before have logits that were computed before; labels alone need no teacher at all.
+  precomputed = [isinstance(teacher, sweep.Precomputed) for teacher in seen]
+  assert precomputed == [not (training.keys() & {"augment", "mixup"})] * 2
+  assert (seen[0] is None) == bool(training.keys() & {"augment", "mixup"})
+  for row, student in zip(runs.results.rows()[1:], students, strict=True):
+    model = quantization.load(str(tmp_path / "students" / f"{student.name}.keras"))
+    logits = model.predict(runs._test[0] / np.float32(255), verbose=0)
+    assert row["accuracy"] == pytest.approx(np.mean(logits.argmax(1) == runs._test[1]))
+    # The test's labels are not smoothed.
+    loss = keras.losses.sparse_categorical_crossentropy(runs._test[1], logits, from_logits=True)
+    assert row["loss"] == pytest.approx(np.mean(loss), rel=1e-4)
+  assert set(np.load(tmp_path / "teacher" / "logits.npz")) == ({"train", "test"} if precomputed[0] else {"test"})
+
+
+def test_float_students_take_mixed_precision(tmp_path, data_dir):
+  runs = _sweep(tmp_path, data_dir, mixed_precision="bfloat16", augment=True)
+  runs.run([STUDENTS[1]._replace(scheme="float", start="scratch")])
+  path = str(tmp_path / "students" / "q2-soft-float-T5-soft_weight1-seed1.keras")
+  assert quantization.load(path).get_layer("conv1").compute_dtype == "bfloat16"
+
+
+@pytest.mark.parametrize(
+  "training", [{}, {"augment": True}, {"mixup": 0.4}, {"label_smoothing": 0.1}, {"augment": True, "mixup": 0.4}]
+)
+def test_the_loss_is_of_changed_images_and_labels_and_the_teacher_sees_them_too(
+  tmp_path, data_dir, training, monkeypatch
+):
+  original, seen = sweep.fit, []
+
+  def fit(model, kept, train, *args, **kwargs):
+    seen.append(train.cache(str(tmp_path / f"seen{len(seen)}")))
+    return original(model, kept, seen[-1], *args, **kwargs)
+
+  monkeypatch.setattr(sweep, "fit", fit)
+  # One step at a learning rate of zero: the student is what it was when its loss was taken.
+  runs = _sweep(tmp_path, data_dir, learning_rate=0.0, batch_size=96, **training)
+  student = Student("q3", "soft", "float", 3, (SoftTargets(5.0, form="kl"),))
+  runs.run([student])
+  ((images, labels),) = seen[1]
+  images = images[0] if isinstance(images, tuple) else images
+  labels = tf.one_hot(labels, 10) if labels.shape.rank == 1 else labels
+  logits = quantization.load(str(tmp_path / "students" / f"{student.name}.keras"))(images, training=True).numpy()
+  answers = quantization.load(str(tmp_path / "teacher" / "model.keras")).predict(images, verbose=0)
+  (history,) = (row["history"] for row in runs.results.rows()[1:])
+  hard = references.soft_target_cross_entropy(np.log(np.maximum(labels, 1e-30)), logits, 1.0).mean()
+  assert history["hard_loss"] == [pytest.approx(hard, rel=1e-4)]
+  soft = 25 * references.soft_target_kl(answers, logits, 5.0).mean()
+  assert history["soft_targets"] == [pytest.approx(soft, rel=2e-3, abs=1e-6)]

@@ -27,31 +27,20 @@ def batches(
       another example's of the batch, l ~ Beta(alpha, alpha) for each example; needs num_classes.
 
   Returns:
-    `tf.data.Dataset` of (inputs, labels), images as float32 in [0, 1]; labels as given, or float32 [batch, num_classes].
+    `tf.data.Dataset` of (inputs, labels), images as float32 in [0, 1]; labels as given, or float32
+    [batch, num_classes].
 
   Raises:
     ValueError: there are fewer examples than a batch holds, lengths differ, or an option is out of range or lacks what
       it needs.
   """
   arrays = (*inputs, labels) if isinstance(inputs, tuple) else (inputs, labels)
-  lengths = sorted({len(a) for a in arrays})
-  if len(lengths) > 1:
-    raise ValueError(f"inputs and labels must have one length; got {lengths}.")
-  if not 1 <= batch_size <= lengths[0]:
-    raise ValueError(f"batch_size must be between 1 and the number of examples, {lengths[0]}; got {batch_size}.")
-  if isinstance(inputs, tuple) and (augment or mixup):
-    raise ValueError("changed images do not belong to outputs computed before: use neither augment nor mixup with them.")
-  if not (0 <= label_smoothing < 1 and 0 <= mixup < float("inf")):
-    raise ValueError(
-      f"label_smoothing must be in [0, 1) and mixup finite and >= 0; got {label_smoothing} and {mixup}."
-    )
-  if (label_smoothing or mixup) and num_classes is None:
-    raise ValueError("label_smoothing and mixup make distributions of labels: num_classes is needed.")
+  _check(arrays, batch_size, augment, num_classes, label_smoothing, mixup)
   with tf.device("CPU"):
     tensors = [tf.convert_to_tensor(a) for a in arrays]
-  order = tf.data.Dataset.from_tensor_slices(np.arange(lengths[0]))
+  order = tf.data.Dataset.from_tensor_slices(np.arange(len(labels)))
   if shuffle_seed is not None:
-    order = order.shuffle(lengths[0], seed=shuffle_seed)
+    order = order.shuffle(len(labels), seed=shuffle_seed)
 
   def gather(indices):
     images, *others, y = (tf.gather(t, indices) for t in tensors)
@@ -71,6 +60,22 @@ def batches(
     rng_seeds = tf.data.Dataset.random(seed=shuffle_seed or 0, rerandomize_each_iteration=True).batch(2)
     dataset = tf.data.Dataset.zip(dataset, rng_seeds).map(change, num_parallel_calls=tf.data.AUTOTUNE)
   return dataset.prefetch(tf.data.AUTOTUNE)
+
+
+def _check(arrays, batch_size, augment, num_classes, label_smoothing, mixup):
+  lengths = sorted({len(a) for a in arrays})
+  if len(lengths) > 1:
+    raise ValueError(f"inputs and labels must have one length; got {lengths}.")
+  if not 1 <= batch_size <= lengths[0]:
+    raise ValueError(f"batch_size must be between 1 and the number of examples, {lengths[0]}; got {batch_size}.")
+  if len(arrays) > 2 and (augment or mixup):
+    raise ValueError(
+      "changed images do not belong to outputs computed before: use neither augment nor mixup with them."
+    )
+  if not (0 <= label_smoothing < 1 and 0 <= mixup < float("inf")):
+    raise ValueError(f"label_smoothing must be in [0, 1) and mixup finite and >= 0; got {label_smoothing} and {mixup}.")
+  if (label_smoothing or mixup) and num_classes is None:
+    raise ValueError("label_smoothing and mixup make distributions of labels: num_classes is needed.")
 
 
 def _augment(images, seed, flip):

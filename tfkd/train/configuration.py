@@ -1,7 +1,8 @@
 """What a sweep is asked for: how all of its models train, and what sets each student apart."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 FLOAT = "float"
@@ -13,15 +14,32 @@ class Training(NamedTuple):
   dataset: str
   data_dir: str | None = None
   limit_train: int | None = None
+  teacher: str = "svhn_cnn"
+  """A network's name, see `tfkd.models.build`."""
+  student: str = "svhn_cnn"
   epochs: int = 4
   teacher_epochs: int = 5
   batch_size: int = 128
+  optimizer: str = "adam"
+  """A key of `tfkd.train.recipe.OPTIMIZERS`."""
   learning_rate: float = 3e-3
+  """The highest of the student's."""
   teacher_learning_rate: float = 2e-3
-  soft_weight: float = 1.0
-  """Weight of the soft loss where a question has a hard one beside it."""
+  schedule: str = "cosine"
+  """A key of `tfkd.train.recipe.SCHEDULES`."""
+  warm_up: float = 0.05
+  """Share of the steps in which the learning rate rises."""
+  weight_decay: float = 0.0
+  """Decoupled: each step takes learning rate * weight_decay of a kernel from it."""
+  augment: bool = False
+  """Random crops after padding by 4 pixels, and mirrored images where that keeps their class."""
+  label_smoothing: float = 0.0
+  mixup: float = 0.0
+  """Alpha of mixup; 0 for none."""
+  ema: float = 0.0
+  """Share of the old value in the moving average of weights that is kept at the end; 0 for the weights themselves."""
   mixed_precision: str = "none"
-  """"none", "float16" or "bfloat16": the teacher's arithmetic. Quantization-aware students compute in float32."""
+  """"none", "float16" or "bfloat16": arithmetic of float models. Quantization-aware students compute in float32."""
   strategy: str = "auto"
 
 
@@ -37,6 +55,8 @@ class Student(NamedTuple):
   objectives: tuple = ()
   hard_loss_weight: float = 1.0
   temperature: float | None = None
+  choices: Mapping = MappingProxyType({})
+  """Further numbers or words that set this student apart from others of its method."""
   start: str = "scratch"
   """"scratch", or "teacher": begin with the teacher's weights."""
   adapt: Callable | None = None
@@ -45,11 +65,14 @@ class Student(NamedTuple):
   @property
   def key(self):
     """The fields that name the row."""
-    return {k: getattr(self, k) for k in ("question", "method", "scheme", "temperature", "seed")}
+    names = ("question", "method", "scheme", "temperature", "seed")
+    return {name: getattr(self, name) for name in names} | {"choices": dict(self.choices)}
 
   @property
   def name(self):
     """The key as a file name."""
-    temperature = "" if self.temperature is None else f"-T{self.temperature:g}"
-    method = re.sub(r"\W+", "_", self.method)
-    return f"{self.question}-{method}-{self.scheme}{temperature}-seed{self.seed}"
+    choices = {"T": self.temperature} if self.temperature is not None else {}
+    words = [self.question, self.method, self.scheme]
+    words += [f"{name}{value:g}" if isinstance(value, float) else f"{name}{value}" for name, value in
+              (choices | dict(self.choices)).items()]  # fmt: skip
+    return "-".join(re.sub(r"[^\w.]+", "_", word) for word in [*words, f"seed{self.seed}"])

@@ -1,4 +1,4 @@
-"""One fit with what every fit has: a falling learning rate, TensorBoard, and a stop at the first NaN."""
+"""One fit with what every fit has: TensorBoard, a stop at the first NaN, and averaged weights where asked for."""
 
 import math
 import os
@@ -9,8 +9,6 @@ import tf_keras as keras
 from absl import logging
 
 from tfkd.quantization import save
-
-_WARM_UP = 0.05  # Share of the steps in which the learning rate rises.
 
 
 class StopOnNaN(keras.callbacks.Callback):
@@ -42,15 +40,6 @@ class StopOnNaN(keras.callbacks.Callback):
     save(self._kept, self._path)
 
 
-def optimizer(learning_rate, steps):
-  """Adam with linear warm-up and cosine decay to zero over `steps`."""
-  warm_up = max(1, round(_WARM_UP * steps))
-  schedule = keras.optimizers.schedules.CosineDecay(
-    0.0, max(1, steps - warm_up), warmup_target=learning_rate, warmup_steps=warm_up
-  )
-  return keras.optimizers.Adam(schedule)
-
-
 def fit(model, kept, train, validation, *, epochs, logdir, checkpoint):
   """Fits a compiled model.
 
@@ -63,7 +52,8 @@ def fit(model, kept, train, validation, *, epochs, logdir, checkpoint):
     checkpoint: path ending in `.keras` for the last good model; removed when the fit succeeds.
 
   Returns:
-    dict of float: the last epoch's logs.
+    dict from name to list of float, one for each epoch. Where the optimizer averages weights, the model ends with the
+    averages, and the last validation is theirs.
 
   Raises:
     FloatingPointError: the loss became NaN or infinite.
@@ -83,4 +73,7 @@ def fit(model, kept, train, validation, *, epochs, logdir, checkpoint):
   )
   os.remove(checkpoint)
   logging.info("wrote TensorBoard logs to %s", logdir)
-  return {name: values[-1] for name, values in history.history.items()}
+  if model.optimizer.use_ema:
+    for name, value in model.evaluate(validation, verbose=0, return_dict=True).items():
+      history.history[f"val_{name}"][-1] = value
+  return history.history

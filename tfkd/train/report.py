@@ -45,10 +45,7 @@ def accuracy_against_temperature(path, lines, levels, title):
     levels: dict from label to list of accuracies: horizontal lines for what has no temperature.
     title: above the picture.
   """
-  from matplotlib.figure import Figure  # Without pyplot: no display, no global state.
-
-  figure = Figure(figsize=(8, 4.8), layout="constrained")
-  axes = figure.add_subplot()
+  figure, axes = _figure(8, 4.8)
   for (label, values), style in zip(levels.items(), ("-", "--", ":", "-."), strict=False):
     if values:
       mean = 100 * np.mean(values)
@@ -66,9 +63,7 @@ def accuracy_against_temperature(path, lines, levels, title):
   axes.set_title(title, fontsize=10)
   axes.grid(axis="y", alpha=0.3)
   axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
-  with atomic_path(path) as temporary:
-    figure.savefig(temporary, dpi=130)
-  logging.info("wrote %s", os.path.abspath(path))
+  _save(figure, path)
 
 
 def accuracy_by_method(path, groups, baseline, title):
@@ -80,11 +75,8 @@ def accuracy_by_method(path, groups, baseline, title):
     baseline: the method whose mean and deviation are shown as a band.
     title: above the picture.
   """
-  from matplotlib.figure import Figure  # Without pyplot: no display, no global state.
-
   ordered = sorted(groups, key=lambda method: np.mean(groups[method]))
-  figure = Figure(figsize=(8, 1.2 + 0.24 * len(ordered)), layout="constrained")
-  axes = figure.add_subplot()
+  figure, axes = _figure(8, 1.2 + 0.24 * len(ordered))
   mean, deviation = _mean_and_deviation(groups[baseline])
   axes.axvspan(mean - deviation, mean + deviation, color="0.85", label=f"{baseline}: {mean:.1f} ± {deviation:.1f} %")
   axes.axvline(mean, color="0.35", linewidth=1.2)
@@ -98,6 +90,75 @@ def accuracy_by_method(path, groups, baseline, title):
   axes.set_title(title, fontsize=10)
   axes.grid(axis="x", alpha=0.3)
   axes.legend(fontsize=8, loc="lower right")
+  _save(figure, path)
+
+
+def heat_map(path, cells, x_label, y_label, title):
+  """Draws mean accuracies over two choices; combinations that were not run stay empty.
+
+  Args:
+    path: `.png` to write.
+    cells: dict from (x, y), numbers, to list of accuracies in [0, 1].
+    x_label, y_label: what the numbers are.
+    title: above the picture.
+  """
+  columns, rows = (sorted({key[axis] for key in cells}) for axis in (0, 1))
+  means = np.full((len(rows), len(columns)), np.nan)
+  for (x, y), values in cells.items():
+    means[rows.index(y), columns.index(x)] = 100 * np.mean(values)
+  figure, axes = _figure(2.5 + 0.9 * len(columns), 1.6 + 0.6 * len(rows))
+  image = axes.imshow(means, cmap="viridis", aspect="auto", origin="lower")
+  middle = (np.nanmin(means) + np.nanmax(means)) / 2
+  for row, column in np.argwhere(np.isfinite(means)):
+    value = means[row, column]
+    axes.text(column, row, f"{value:.1f}", ha="center", va="center", color="white" if value < middle else "black")
+  axes.set_xticks(range(len(columns)), [f"{x:g}" for x in columns])
+  axes.set_yticks(range(len(rows)), [f"{y:g}" for y in rows])
+  axes.set_xlabel(x_label)
+  axes.set_ylabel(y_label)
+  axes.set_title(title, fontsize=10)
+  figure.colorbar(image, label="test accuracy, %")
+  _save(figure, path)
+
+
+def training_curves(path, histories, title):
+  """Draws accuracy over epochs: on the test set solid, on the training set dashed; a band for the seeds' deviation.
+
+  Args:
+    path: `.png` to write.
+    histories: dict from label to list of histories, one for each seed, each a dict with lists "accuracy" and
+      "val_accuracy" in [0, 1].
+    title: above the picture.
+  """
+  figure, axes = _figure(8, 4.8)
+  for number, (label, seeds) in enumerate(histories.items()):
+    color = f"C{number}"
+    for metric, style in (("val_accuracy", "-"), ("accuracy", "--")):
+      per_epoch = zip(*(history[metric] for history in seeds), strict=True)
+      means, deviations = np.array([_mean_and_deviation(values) for values in per_epoch]).T
+      epochs = range(1, len(means) + 1)
+      axes.plot(epochs, means, style, color=color, linewidth=1.6 if style == "-" else 0.9,
+                label=f"{label}: {means[-1]:.1f} %" if style == "-" else None)  # fmt: skip
+      if style == "-":
+        axes.fill_between(epochs, means - deviations, means + deviations, color=color, alpha=0.15)
+  axes.set_xlabel("epoch")
+  axes.set_ylabel("accuracy, %: test solid, training dashed")
+  axes.set_title(title, fontsize=10)
+  axes.xaxis.get_major_locator().set_params(integer=True)
+  axes.grid(alpha=0.3)
+  axes.legend(fontsize=8, loc="lower right")
+  _save(figure, path)
+
+
+def _figure(width, height):
+  """A figure and its axes, in inches."""
+  from matplotlib.figure import Figure  # Without pyplot: no display, no global state.
+
+  figure = Figure(figsize=(width, height), layout="constrained")
+  return figure, figure.add_subplot()
+
+
+def _save(figure, path):
   with atomic_path(path) as temporary:
     figure.savefig(temporary, dpi=130)
   logging.info("wrote %s", os.path.abspath(path))

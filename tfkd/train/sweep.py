@@ -1,11 +1,12 @@
 """A sweep: one teacher, trained once, and the students that learn from it, each trained once."""
 
+import contextlib
 import functools
 import hashlib
 import os
 import platform
+import shutil
 import time
-from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
@@ -13,11 +14,12 @@ import tf_keras as keras
 from absl import logging
 from tqdm import tqdm
 
-from tfkd import Distiller, __version__, data, deploy, quantization
+from tfkd import Distiller, __version__, data, deploy, models, quantization
 from tfkd.files import atomic_path
 from tfkd.teachers import Precomputed
 from tfkd.train.configuration import FLOAT, Training
-from tfkd.train.fit import fit, optimizer
+from tfkd.train.fit import fit
+from tfkd.train.recipe import optimizer
 from tfkd.train.results import Results
 from tfkd.train.strategy import make_strategy
 from tfkd.train.timing import interleaved
@@ -34,26 +36,17 @@ class Sweep:
   Args:
     workdir: folder for `results.jsonl`, teacher, students and logs.
     training: `Training`.
-    build_model: function from (num_classes, image_shape) to a float `tf_keras` model, for teacher and students.
     overwrite: remove an earlier run's results first.
-    build_student: likewise, where students are other models than the teacher.
 
   Raises:
-    ValueError: the workdir holds another configuration's results, a name is unknown, or the data is damaged.
+    ValueError: the workdir holds another configuration's results, a name is unknown, a number is out of range, or the
+      data is damaged.
   """
 
-  def __init__(
-    self,
-    workdir: str,
-    training: Training,
-    build_model: Callable,
-    overwrite: bool = False,
-    build_student: Callable | None = None,
-  ):
+  def __init__(self, workdir: str, training: Training, overwrite: bool = False):
     self._workdir = workdir
     self._training = training
-    self._build_model = build_model
-    self._build_student = build_student or build_model
+    self._build_teacher, self._build_student = models.parse(training.teacher), models.parse(training.student)
     self._info = data.info(training.dataset)
     self._strategy = make_strategy(training.strategy)
     read = {"data_dir": training.data_dir}
@@ -63,6 +56,8 @@ class Sweep:
       raise ValueError(
         f"--batch_size is {training.batch_size}, but there are only {len(self._train[1])} training images."
       )
+    for epochs in (training.epochs, training.teacher_epochs):
+      optimizer(training, 0.0, self._steps(epochs))
     # Where the files lie and which devices train does not decide the results; the pixels do.
     configuration = {k: v for k, v in training._asdict().items() if k not in ("data_dir", "strategy")}
     configuration["data_sha256"] = _digest(*self._train, *self._test)
@@ -89,7 +84,7 @@ class Sweep:
     """
     self.train_teacher()
     missing = [student for student in students if not self.results.find(**student.key)]
-    self._declare_hyperparameters()
+    self._declare_hyperparameters(students)
     logging.info("%d of %d students are trained already", len(students) - len(missing), len(students))
     with tqdm(missing, desc="students", unit="student", dynamic_ncols=True) as bar:
       for student in bar:
@@ -100,20 +95,12 @@ class Sweep:
     training = self._training
     logging.info("training the teacher: %s, %d epochs", training.dataset, training.teacher_epochs)
     keras.utils.set_random_seed(0)
-    policy = keras.mixed_precision.global_policy()
-    if training.mixed_precision != "none":
-      keras.mixed_precision.set_global_policy(f"mixed_{training.mixed_precision}")
-    try:
-      with self._strategy.scope():
-        teacher = self._build_model(len(self._info.classes), self._info.image_shape)
-        self._compile(teacher, training.teacher_epochs, training.teacher_learning_rate)
-    finally:
-      keras.mixed_precision.set_global_policy(policy)
-    images, labels = self._train
-    train = data.batches(images, labels, training.batch_size, shuffle_seed=0)
-    test = data.batches(*self._test, self._evaluation_batch)
+    with self._strategy.scope(), _arithmetic(training.mixed_precision):
+      teacher = self._build_teacher(num_classes=len(self._info.classes), input_shape=self._info.image_shape)
+      self._compile(teacher, training.teacher_epochs, training.teacher_learning_rate)
+    train, test = self._train_batches(self._train[0], 0), self._test_batches(self._test[0])
     start = time.perf_counter()
-    logs = fit(
+    history = fit(
       teacher, teacher, train, test, epochs=training.teacher_epochs, logdir=self.path("logs", "teacher"),
       checkpoint=self.path("checkpoints", "teacher.keras"),
     )  # fmt: skip
@@ -121,25 +108,29 @@ class Sweep:
     quantization.save(teacher, self._teacher_path)
     logging.info("wrote %s", self._teacher_path)
     row = {"question": "teacher", "method": "labels", "scheme": "float", "temperature": None, "seed": 0}
-    row |= {"accuracy": logs["val_accuracy"], "loss": logs["val_loss"], "agreement": 1.0}
-    self._add_row(row, teacher, seconds, training.teacher_epochs)
+    row |= {"accuracy": history["val_accuracy"][-1], "loss": history["val_loss"][-1], "agreement": 1.0}
+    self._add_row(row, teacher, seconds, history)
 
   def _teacher_logits(self):
-    """float32 [n, classes] for train and test, in the order of the arrays; computed once and kept."""
+    """float32 [n, classes] of each split in the order of its arrays, computed once and kept.
+
+    Only of test where the teacher answers to changed images of train.
+    """
+    splits = {"test": self._test} if self._changes_images else {"train": self._train, "test": self._test}
     file = self.path("teacher", "logits.npz")
     if os.path.exists(file):
       try:
         with np.load(file, allow_pickle=False) as kept:
-          return kept["train"], kept["test"]
+          return {split: kept[split] for split in splits}
       except Exception as error:
         logging.warning("%s is damaged (%s) and is computed again", file, error)
     teacher = quantization.load(self._teacher_path)
-    logits = [
-      teacher.predict(data.batches(*arrays, min(_EVALUATION_BATCH, len(arrays[1]))), verbose=0)
-      for arrays in (self._train, self._test)
-    ]
+    logits = {
+      split: teacher.predict(data.batches(*arrays, min(_EVALUATION_BATCH, len(arrays[1]))), verbose=0)
+      for split, arrays in splits.items()
+    }
     with atomic_path(file) as temporary:
-      np.savez(temporary, train=logits[0], test=logits[1])
+      np.savez(temporary, **logits)
     logging.info("wrote %s", file)
     return logits
 
@@ -154,49 +145,56 @@ class Sweep:
     Returns:
       dict from key to list of float, seconds per step, one for each round.
     """
-    images, labels = self._train
-    batches = data.batches(images, labels, self._training.batch_size).repeat().prefetch(2)
+    batches = self._train_batches(self._train[0], 0).repeat().prefetch(2)
     turns = {}
     for key, student in tqdm(students.items(), desc="tracing", unit="student", dynamic_ncols=True):
-      distiller = self._distiller(student, online=True)
+      distiller = self._distiller(student, quantization.load(self._teacher_path))
       turns[key] = functools.partial(distiller.make_train_function(), iter(batches))
     return interleaved(turns, rounds, steps)
 
-  def _distiller(self, student, online):
-    """A compiled distiller, whose teacher runs or gives the logits computed before."""
+  def _distiller(self, student, teacher):
+    """A compiled distiller."""
     training = self._training
     keras.utils.set_random_seed(student.seed)
-    with self._strategy.scope():
-      model = self._build_student(len(self._info.classes), self._info.image_shape)
-      teacher = quantization.load(self._teacher_path) if online or student.adapt else None
+    arithmetic = training.mixed_precision if student.scheme == FLOAT else "none"
+    with self._strategy.scope(), _arithmetic(arithmetic):
+      model = self._build_student(num_classes=len(self._info.classes), input_shape=self._info.image_shape)
       if student.adapt:
-        model = student.adapt(teacher, model)
+        model = student.adapt(quantization.load(self._teacher_path), model)
       if student.start == "teacher":
+        if training.student != training.teacher:
+          raise ValueError(
+            f"{student.scheme} students begin with the teacher's weights: student={training.student} must be "
+            f"teacher={training.teacher}."
+          )
         model.set_weights(quantization.load(self._teacher_path).get_weights())
       if student.scheme != FLOAT:
         calibration_data = self._train[0][:_CALIBRATION_IMAGES].astype(np.float32) / 255
         model = quantization.quantize(model, student.scheme, calibration_data=calibration_data)
       # Copies: a layer belongs to one distiller, and a sweep may list one objective for several seeds.
       objectives = [type(o).from_config(o.get_config()) for o in student.objectives]
-      teacher = teacher if online else Precomputed()
       distiller = Distiller(teacher, model, objectives, hard_loss_weight=student.hard_loss_weight)
       self._compile(distiller, training.epochs, training.learning_rate)
     return distiller
 
   def _train_student(self, student):
     training = self._training
-    (images, labels), (test_images, test_labels) = self._train, self._test
-    # Features are not kept: the teacher gives them as it goes.
-    online = any(objective.teacher_layers for objective in student.objectives)
-    if not online:
-      images, test_images = (images, self._logits[0]), (test_images, self._logits[1])
-    train = data.batches(images, labels, training.batch_size, shuffle_seed=student.seed)
-    test = data.batches(test_images, test_labels, self._evaluation_batch)
-    distiller = self._distiller(student, online)
+    images, test_images = self._train[0], self._test[0]
+    # The teacher runs where its answer was not computed before: features, and images that no one saw before.
+    if any(objective.teacher_layers for objective in student.objectives):
+      teacher = quantization.load(self._teacher_path)
+    elif not self._changes_images:
+      teacher = Precomputed()
+      images, test_images = (images, self._logits["train"]), (test_images, self._logits["test"])
+    else:
+      reads_teacher = any(objective.source == "teacher" for objective in student.objectives)
+      teacher = quantization.load(self._teacher_path) if reads_teacher else None
+    distiller = self._distiller(student, teacher)
     model = distiller.student
     start = time.perf_counter()
-    logs = fit(
-      distiller, model, train, test, epochs=training.epochs, logdir=self.path("logs", student.name),
+    history = fit(
+      distiller, model, self._train_batches(images, student.seed), self._test_batches(test_images),
+      epochs=training.epochs, logdir=self.path("logs", student.name),
       checkpoint=self.path("checkpoints", f"{student.name}.keras"),
     )  # fmt: skip
     seconds = time.perf_counter() - start
@@ -204,8 +202,9 @@ class Sweep:
     model.compile()  # The distiller's optimizer slots are no part of the student.
     quantization.save(model, f"{path}.keras")
     logging.info("wrote %s.keras", path)
-    row = student.key | {"accuracy": logs["val_accuracy"], "loss": logs["val_hard_loss"]}
-    row["agreement"] = logs["val_agreement"]
+    row = student.key | {"accuracy": history["val_accuracy"][-1], "loss": history["val_hard_loss"][-1]}
+    choices = model.predict(self._test_batches(self._test[0]), verbose=0).argmax(axis=1)
+    row["agreement"] = float(np.mean(choices == self._logits["test"].argmax(axis=1)))
     if student.scheme != FLOAT and not quantization.parse_scheme(student.scheme).is_low:
       deploy.to_tflite(model, f"{path}.tflite")
       measured = deploy.evaluate(f"{path}.tflite", data.batches(*self._test, self._evaluation_batch))
@@ -214,16 +213,40 @@ class Sweep:
         "tflite_loss": measured["loss"],
         "tflite_bytes": measured["bytes"],
       }
-    self._add_row(row, model, seconds, training.epochs)
+    self._add_row(row, model, seconds, history)
     self._log_hyperparameters(student, row)
 
   def _compile(self, model, epochs, learning_rate):
-    steps = epochs * -(-len(self._train[1]) // self._training.batch_size)
+    crossentropy = keras.losses.SparseCategoricalCrossentropy if self._num_classes is None else (
+      keras.losses.CategoricalCrossentropy
+    )  # fmt: skip
     model.compile(
-      optimizer(learning_rate, steps),
-      loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+      optimizer(self._training, learning_rate, self._steps(epochs)),
+      loss=crossentropy(from_logits=True),
       metrics=["accuracy"],
     )
+
+  def _steps(self, epochs):
+    return epochs * -(-len(self._train[1]) // self._training.batch_size)
+
+  @property
+  def _changes_images(self):
+    return self._training.augment or self._training.mixup > 0
+
+  @property
+  def _num_classes(self):
+    """Where labels must be distributions, over so many classes."""
+    return len(self._info.classes) if self._training.label_smoothing or self._training.mixup else None
+
+  def _train_batches(self, inputs, seed):
+    training = self._training
+    return data.batches(
+      inputs, self._train[1], training.batch_size, shuffle_seed=seed, augment=training.augment, flip=self._info.flip,
+      num_classes=self._num_classes, label_smoothing=training.label_smoothing, mixup=training.mixup,
+    )  # fmt: skip
+
+  def _test_batches(self, inputs):
+    return data.batches(inputs, self._test[1], self._evaluation_batch, num_classes=self._num_classes)
 
   @property
   def _teacher_path(self):
@@ -233,7 +256,9 @@ class Sweep:
   def _evaluation_batch(self):
     return min(_EVALUATION_BATCH, len(self._test[1]))
 
-  def _add_row(self, row, model, seconds, epochs):
+  def _add_row(self, row, model, seconds, history):
+    epochs = len(history["loss"])
+    row["history"] = {name: [round(float(v), 6) for v in values] for name, values in history.items()}
     # Seconds include tracing and the evaluation after each epoch; the rate counts training images only.
     row |= quantization.sizes(model)
     row |= {"dataset": self._training.dataset, "flags": self._training._asdict(), "versions": _versions()}
@@ -241,14 +266,17 @@ class Sweep:
     row |= {"test_images": len(self._test[1]), "train_images": len(self._train[1])}
     self.results.add(row)
 
-  def _declare_hyperparameters(self):
+  def _declare_hyperparameters(self, students):
     """Tells TensorBoard's HParams page its columns: without this it shows every metric of every epoch."""
     from tensorboard.plugins.hparams import api as hparams
 
     logdir = self.path("logs", "hparams")
     if os.path.isdir(logdir):
-      return
-    names = ("question", "method", "scheme", "temperature", "seed", "epochs")
+      shutil.rmtree(logdir)
+    choices = {name for student in students for name in student.choices}
+    names = ["question", "method", "scheme", "temperature", "seed", "epochs"]
+    # Scripts that share a workdir have different choices.
+    names += sorted({name for row in self.results.rows() for name in row.get("choices", ())} | choices)
     with tf.summary.create_file_writer(logdir).as_default():
       hparams.hparams_config(
         hparams=[hparams.HParam(name) for name in names],
@@ -259,11 +287,23 @@ class Sweep:
     from tensorboard.plugins.hparams import api as hparams
 
     values = {"question": student.question, "method": student.method, "scheme": student.scheme, "seed": student.seed}
-    values |= {"temperature": student.temperature or 0.0, "epochs": self._training.epochs}
+    values |= {"temperature": student.temperature or 0.0, "epochs": self._training.epochs, **student.choices}
     with tf.summary.create_file_writer(self.path("logs", student.name)).as_default():
       hparams.hparams(values, trial_id=student.name)
       for name in _METRICS:
         tf.summary.scalar(f"test/{name}", row[name], step=self._training.epochs)
+
+
+@contextlib.contextmanager
+def _arithmetic(mixed_precision):
+  """Layers made inside compute in "float16" or "bfloat16", or, with "none", as they do anyway."""
+  policy = keras.mixed_precision.global_policy()
+  if mixed_precision != "none":
+    keras.mixed_precision.set_global_policy(f"mixed_{mixed_precision}")
+  try:
+    yield
+  finally:
+    keras.mixed_precision.set_global_policy(policy)
 
 
 def _digest(*arrays):
