@@ -1,0 +1,130 @@
+"""What the CIFAR-10 laboratories share: a student on labels, on the teacher's response and on its features."""
+
+import math
+import os
+import sys
+from typing import NamedTuple
+
+from absl import flags, logging
+
+from experiments import run_flags
+from experiments.cifar10.report import write_report
+from tfkd import objectives
+from tfkd.connectors import ALIGNMENTS
+from tfkd.train import Student, Sweep
+
+FEATURE_LOSSES = {
+  "normalized": objectives.NormalizedFeatureMatching,
+  "mse": objectives.Hint,
+  "l2": objectives.Euclidean,
+}
+
+flags.DEFINE_float("temperature", None, "Temperature of the response-based student. [preset]", lower_bound=0.0)
+flags.DEFINE_float("alpha", None, "Its weight of the soft loss; labels have 1 - alpha. [preset]", 0.0, 1.0)
+flags.DEFINE_list(
+  "grid", None, "Further <temperature>:<alpha> of response-based students, for the heat map; empty for none. [preset]"
+)
+flags.DEFINE_list("grid_seeds", None, "Seeds of the grid's students. [preset]")
+flags.DEFINE_list("stages", None, "Layers whose features are matched. [preset]")
+flags.DEFINE_enum(
+  "feature_loss", None, FEATURE_LOSSES,
+  "normalized: squared differences of features with unit L2 norm over channels; mse: of features as they are; l2: the "
+  "root of their sum for each image. Mean over the stages. [preset]",
+)  # fmt: skip
+flags.DEFINE_enum(
+  "alignment", None, ALIGNMENTS[1:], "How maps of different height and width are brought together. [preset]"
+)
+flags.DEFINE_float("feature_weight", None, "Weight of the feature loss. [preset]", lower_bound=0.0)
+flags.DEFINE_float("feature_hard_weight", None, "Weight of the labels beside it. [preset]", lower_bound=0.0)
+
+
+class Laboratory(NamedTuple):
+  """What one report says."""
+
+  name: str
+  presets: dict
+  published: dict
+  """From method to (test loss, test accuracy in percent)."""
+  published_grid: dict
+  """From (temperature, alpha) to test accuracy in percent, as far as it was reported."""
+
+
+def _setting(text):
+  temperature, alpha = map(float, text.split(":"))
+  return temperature, alpha
+
+
+def _is_setting(setting):
+  return 0 < setting[0] < math.inf and 0 <= setting[1] <= 1
+
+
+def _is_grid(values):
+  return values == [] or run_flags.every(_setting, _is_setting)(values)
+
+
+flags.register_validator("temperature", lambda t: t is None or 0 < t < math.inf, "expected a positive finite number")
+flags.register_validator("grid", _is_grid, "expected <temperature>:<alpha>, separated by commas, as 4:0.3,8:0.7")
+flags.register_validator(
+  "grid_seeds", run_flags.every(int, lambda s: s >= 0), "expected whole numbers >= 0, separated by commas"
+)
+
+
+def run(argv, laboratory):
+  """Trains the teacher and the students that the workdir lacks, then writes and prints the report.
+
+  Args:
+    argv: as absl gives it; stray arguments are an error.
+    laboratory: `Laboratory`.
+  """
+  run_flags.start(argv, laboratory.presets)
+  given = flags.FLAGS
+  workdir = given.workdir or os.path.join("runs", laboratory.name, given.dataset)
+  seeds, chosen = run_flags.seeds(), (given.temperature, given.alpha)
+  compared = {"labels": _labels, "response": lambda seed: _response(seed, *chosen), "feature": _feature}
+  grid = sorted({_setting(text) for text in given.grid} - {chosen})
+  try:
+    sweep = Sweep(workdir, run_flags.training(), given.overwrite)
+    # Seed by seed, so that an interrupted sweep has whole seeds; the comparison before the grid.
+    sweep.run([
+      *(student(seed) for seed in seeds for student in compared.values()),
+      *(_response(int(seed), *setting) for seed in given.grid_seeds for setting in grid),
+    ])  # fmt: skip
+  except (ValueError, OSError, FloatingPointError) as error:
+    # What was found, expected and to be done is in the message; a traceback would hide it.
+    logging.error("%s", error)
+    sys.exit(1)
+  rows = {"teacher": sweep.results.find(question="teacher")}
+  rows |= {method: _rows(sweep, student(0)) for method, student in compared.items()}
+  responses = {setting: _rows(sweep, _response(0, *setting)) for setting in [chosen, *grid]}
+  print(write_report(workdir, laboratory, rows, responses))  # noqa: T201  (the answer)
+
+
+def _labels(seed):
+  return Student("laboratory", "labels", flags.FLAGS.scheme, seed)
+
+
+def _response(seed, temperature, alpha):
+  """Learns from alpha * T^2 * KL(teacher || student) + (1 - alpha) * cross-entropy, means over the batch."""
+  soft = objectives.SoftTargets(temperature, weight=alpha, form="kl")
+  return Student(
+    "laboratory", "response", flags.FLAGS.scheme, seed, (soft,), 1 - alpha, temperature, {"alpha": alpha}
+  )  # fmt: skip
+
+
+def _feature(seed):
+  """Learns from feature_weight * mean over stages of the feature loss + feature_hard_weight * cross-entropy."""
+  given = flags.FLAGS
+  match = FEATURE_LOSSES[given.feature_loss](
+    given.stages, given.stages, weight=given.feature_weight / len(given.stages), connector="conv1x1",
+    alignment=given.alignment,
+  )  # fmt: skip
+  choices = {name: given[name].value for name in ("feature_loss", "alignment", "feature_weight", "feature_hard_weight")}
+  choices["stages"] = "+".join(given.stages)
+  return Student("laboratory", "feature", given.scheme, seed, (match,), given.feature_hard_weight, choices=choices)
+
+
+def _rows(sweep, student):
+  """The rows of all seeds of a student."""
+  key = student.key
+  del key["seed"]
+  return sweep.results.find(**key)
