@@ -22,7 +22,7 @@ FEATURE_LOSSES = {
 flags.DEFINE_float("temperature", None, "Temperature of the response-based student. [preset]", lower_bound=0.0)
 flags.DEFINE_float("alpha", None, "Its weight of the soft loss; labels have 1 - alpha. [preset]", 0.0, 1.0)
 flags.DEFINE_list(
-  "grid", None, "Further <temperature>:<alpha> of response-based students, for the heat map; empty for none. [preset]"
+  "grid", None, "<temperature>:<alpha> of response-based students for the heat map; empty for none. [preset]"
 )
 flags.DEFINE_list("grid_seeds", None, "Seeds of the grid's students. [preset]")
 flags.DEFINE_list("stages", None, "Layers whose features are matched. [preset]")
@@ -80,30 +80,33 @@ def run(argv, laboratory):
   given = flags.FLAGS
   workdir = given.workdir or os.path.join("runs", laboratory.name, given.dataset)
   seeds, chosen = run_flags.seeds(), (given.temperature, given.alpha)
-  compared = {"labels": _labels, "response": lambda seed: _response(seed, *chosen), "feature": _feature}
-  grid = sorted({_setting(text) for text in given.grid} - {chosen})
+  compared = {"labels": labels, "response": lambda seed: response(seed, *chosen), "feature": feature}
+  grid_seeds = sorted({int(seed) for seed in given.grid_seeds})
+  grid = sorted({_setting(text) for text in given.grid} | {chosen}) if given.grid else []
+  # Seed by seed, so that an interrupted sweep has whole seeds; the comparison before the grid, which shares a setting.
+  students = [student(seed) for seed in seeds for student in compared.values()]
+  students += [response(seed, *setting) for seed in grid_seeds for setting in grid]
   try:
     sweep = Sweep(workdir, run_flags.training(), given.overwrite)
-    # Seed by seed, so that an interrupted sweep has whole seeds; the comparison before the grid.
-    sweep.run([
-      *(student(seed) for seed in seeds for student in compared.values()),
-      *(_response(int(seed), *setting) for seed in given.grid_seeds for setting in grid),
-    ])  # fmt: skip
+    sweep.run(list({student.name: student for student in students}.values()))
   except (ValueError, OSError, FloatingPointError) as error:
     # What was found, expected and to be done is in the message; a traceback would hide it.
     logging.error("%s", error)
     sys.exit(1)
   rows = {"teacher": sweep.results.find(question="teacher")}
   rows |= {method: _rows(sweep, student(0)) for method, student in compared.items()}
-  responses = {setting: _rows(sweep, _response(0, *setting)) for setting in [chosen, *grid]}
+  # All settings from the same seeds.
+  responses = {
+    setting: [row for row in _rows(sweep, response(0, *setting)) if row["seed"] in grid_seeds] for setting in grid
+  }
   print(write_report(workdir, laboratory, rows, responses))  # noqa: T201  (the answer)
 
 
-def _labels(seed):
+def labels(seed):
   return Student("laboratory", "labels", flags.FLAGS.scheme, seed)
 
 
-def _response(seed, temperature, alpha):
+def response(seed, temperature, alpha):
   """Learns from alpha * T^2 * KL(teacher || student) + (1 - alpha) * cross-entropy, means over the batch."""
   soft = objectives.SoftTargets(temperature, weight=alpha, form="kl")
   return Student(
@@ -111,7 +114,7 @@ def _response(seed, temperature, alpha):
   )  # fmt: skip
 
 
-def _feature(seed):
+def feature(seed):
   """Learns from feature_weight * mean over stages of the feature loss + feature_hard_weight * cross-entropy."""
   given = flags.FLAGS
   match = FEATURE_LOSSES[given.feature_loss](

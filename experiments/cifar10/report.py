@@ -21,7 +21,7 @@ def write_report(workdir, laboratory, rows, responses):
     workdir: where to.
     laboratory: `Laboratory`, for the published numbers.
     rows: dict from "teacher", "labels", "response" and "feature" to rows of the results.
-    responses: dict from (temperature, alpha) to rows of response-based students.
+    responses: dict from (temperature, alpha) to rows of response-based students; empty for none.
 
   Returns:
     The report's text, with the paths of the files at its end.
@@ -44,8 +44,10 @@ def write_report(workdir, laboratory, rows, responses):
     os.path.join(workdir, CURVES), {METHODS[m]: [row["history"] for row in rows[m]] for m in METHODS}, title
   )
   places = ["report.md", CURVES]
-  if len(responses) > 1:
-    text += f"\n## Temperature and alpha of the response-based student\n\n{_grid(responses, laboratory.published_grid)}"
+  if responses:
+    seeds = sorted({row["seed"] for found in responses.values() for row in found})
+    text += f"\n## Temperature and alpha of the response-based student\n\nSeeds: {', '.join(map(str, seeds))}.\n\n"
+    text += _grid(responses, laboratory.published_grid)
     text += f"\n![Accuracy over temperature and alpha]({GRID})\n"
     accuracies = {setting: [row["accuracy"] for row in found] for setting, found in responses.items()}
     heat_map(os.path.join(workdir, GRID), accuracies, "temperature", "alpha", f"response-based: {title}")

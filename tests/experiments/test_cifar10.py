@@ -58,7 +58,7 @@ def _cross_entropy(logits, labels):
 
 @pytest.mark.parametrize("temperature, alpha", [(5.0, 0.8), (1.0, 0.3), (50.0, 0.0), (4.0, 1.0)])
 def test_the_response_based_loss_is_the_laboratorys(pair, given, temperature, alpha):
-  found, _ = _evaluated(pair, laboratory._response(0, temperature, alpha))
+  found, _ = _evaluated(pair, laboratory.response(0, temperature, alpha))
   student, teacher = (model.predict(X, verbose=0) for model in pair)
   soft = temperature**2 * references.soft_target_kl(teacher, student, temperature).mean()
   assert found["loss"] == pytest.approx(alpha * soft + (1 - alpha) * _cross_entropy(student, Y), rel=1e-4)
@@ -68,7 +68,7 @@ def test_the_response_based_loss_is_the_laboratorys(pair, given, temperature, al
 @pytest.mark.parametrize("stages, weight, hard", [(["layer1", "layer2", "layer3"], 100.0, 1.0), (["layer2"], 1.0, 0.5)])
 def test_the_feature_based_loss_is_the_laboratorys(pair, given, feature_loss, stages, weight, hard):
   with flagsaver.flagsaver(feature_loss=feature_loss, stages=stages, feature_weight=weight, feature_hard_weight=hard):
-    found, distiller = _evaluated(pair, laboratory._feature(0))
+    found, distiller = _evaluated(pair, laboratory.feature(0))
   function = {"normalized": "normalized_feature_matching", "mse": "hint", "l2": "euclidean"}[feature_loss]
   (student, ours), (_, theirs) = (Reader(model, stages)(X) for model in pair)
   losses = []
@@ -82,7 +82,7 @@ def test_the_feature_based_loss_is_the_laboratorys(pair, given, feature_loss, st
 @pytest.mark.parametrize("alignment", ["average_pool", "interpolate"])
 def test_stages_of_other_sizes_are_aligned_as_asked(pair, given, alignment):
   with flagsaver.flagsaver(feature_loss="mse", stages=["layer1"], alignment=alignment):
-    (match,) = laboratory._feature(0).objectives
+    (match,) = laboratory.feature(0).objectives
   small, large = (
     tf.constant(RNG.normal(size=(2, 4, 4, 8)), tf.float32),
     tf.constant(RNG.normal(size=(2, 8, 8, 8)), tf.float32),
@@ -99,14 +99,14 @@ def test_stages_of_other_sizes_are_aligned_as_asked(pair, given, alignment):
 def test_choices_that_change_the_student_name_it(given):
   def names(**changed):
     with flagsaver.flagsaver(**changed):
-      return laboratory._feature(0).name
+      return laboratory.feature(0).name
 
   changes = [
     {}, {"feature_loss": "l2"}, {"alignment": "interpolate"}, {"stages": ["layer3"]}, {"feature_weight": 7.0},
     {"feature_hard_weight": 0.25}, {"scheme": "w8a8"},
   ]  # fmt: skip
   assert len({names(**change) for change in changes}) == len(changes)
-  assert laboratory._response(1, 5.0, 0.8).name == "laboratory-response-float-T5-alpha0.8-seed1"
+  assert laboratory.response(1, 5.0, 0.8).name == "laboratory-response-float-T5-alpha0.8-seed1"
 
 
 TRAINING = {
@@ -160,8 +160,12 @@ TINY = (
 
 
 def _run(folder, lab, *given):
+  return _script(folder, lab, *TINY, *given)
+
+
+def _script(folder, name, *given):
   return subprocess.run(
-    [sys.executable, "-m", f"experiments.cifar10.{lab}", *TINY, *given],
+    [sys.executable, "-m", f"experiments.cifar10.{name}", *given],
     cwd=folder,
     env=os.environ | {"PYTHONPATH": str(ROOT)},
     capture_output=True,
@@ -180,6 +184,7 @@ def test_a_laboratory_leaves_rows_report_and_pictures_and_goes_on(folder, lab, p
   assert [(row["method"], row["seed"]) for row in rows[1:7]] == [
     (method, seed) for seed in (0, 1) for method in ("labels", "response", "feature")
   ]
+  # The chosen setting is a cell of the grid, and not trained twice.
   assert [(row["temperature"], row["choices"], row["seed"]) for row in rows[7:]] == [
     (4.0, {"alpha": 0.5}, 1), (8.0, {"alpha": 0.5}, 1),
   ]  # fmt: skip
@@ -210,3 +215,13 @@ def test_wrong_flags_are_named_without_a_traceback(folder, given, words):
   result = _run(folder, "lab_a", *given)
   assert result.returncode == 1
   assert words in result.stderr + result.stdout and "Traceback" not in result.stderr
+
+
+def test_the_cost_of_a_step_is_measured_for_each_batch(folder):
+  result = _script(folder, "step_cost", "--teacher=resnet14", "--student=resnet8", "--batch_sizes=4,64")
+  assert result.returncode == 0, result.stderr
+  rows = [line.split("|")[1:-1] for line in result.stdout.splitlines() if line.startswith("|")][2:]
+  assert [int(row[0]) for row in rows] == [4, 64]
+  assert all(float(cell.replace(",", "")) > 0 for row in rows for cell in row)
+  # 16 maps of 16 channels at 32x32, and as much again at each of two smaller sizes: a few MiB for each image.
+  assert 0.5 < float(result.stdout.split(" MiB an image")[0].split()[-1]) < 50

@@ -11,6 +11,7 @@ layers = keras.layers
 _STEMS = ("cifar", "imagenet")
 # tf_keras' 0.99 would need about 500 steps before evaluation sees the statistics that training saw.
 _MOMENTUM = 0.9
+_EPSILON = 1e-5  # PyTorch's, so that its weights mean the same here.
 
 
 def resnet18(num_classes=10, input_shape=(32, 32, 3), stem="cifar", width=64, name="resnet18"):
@@ -162,7 +163,7 @@ def _preactivated(x, channels, stride, name, end):
 def _convolution(x, channels, kernel, stride, name):
   """Convolution and batch normalisation."""
   x = _bare_convolution(x, channels, kernel, stride, name)
-  return layers.BatchNormalization(momentum=_MOMENTUM, name=f"{name}_bn")(x)
+  return layers.BatchNormalization(momentum=_MOMENTUM, epsilon=_EPSILON, name=f"{name}_bn")(x)
 
 
 def _bare_convolution(x, channels, kernel, stride, name):
@@ -183,7 +184,7 @@ def _normalized(x, name):
   ones = layers.DepthwiseConv2D(
     1, use_bias=False, depthwise_initializer="ones", trainable=False, name=f"{name}_identity"
   )
-  return layers.BatchNormalization(momentum=_MOMENTUM, name=f"{name}_bn")(ones(x))
+  return layers.BatchNormalization(momentum=_MOMENTUM, epsilon=_EPSILON, name=f"{name}_bn")(ones(x))
 
 
 def _relu(x, name):
