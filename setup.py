@@ -31,6 +31,7 @@ setup(
     "matplotlib",
     "ai-edge-litert>=2.1",
     "tqdm",
+    "safetensors",
   ],
   extras_require={
     "test": ["pytest", "pytest-xdist", "hypothesis", "ruff"],

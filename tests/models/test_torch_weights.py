@@ -1,0 +1,186 @@
+"""PyTorch's files are read whole, and nothing in them runs."""
+
+import io
+import os
+import pickle
+import zipfile
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from tfkd import models
+from tfkd.models.torch_weights import load_resnet, read_state_dict
+
+
+def _state_dict(depth_blocks, expansion, classes, seed=0):
+  """Arrays with torchvision's names and shapes; statistics as they are after training."""
+  rng = np.random.default_rng(seed)
+  state = {}
+
+  def convolution(name, bn, out, into, kernel):
+    state[f"{name}.weight"] = rng.normal(0, np.sqrt(2 / (into * kernel**2)), (out, into, kernel, kernel))
+    state[f"{bn}.weight"], state[f"{bn}.bias"] = rng.uniform(0.5, 1.5, out), rng.normal(0, 0.1, out)
+    state[f"{bn}.running_mean"], state[f"{bn}.running_var"] = rng.normal(0, 0.1, out), rng.uniform(0.5, 1.5, out)
+    state[f"{bn}.num_batches_tracked"] = np.array(7)
+
+  convolution("conv1", "bn1", 64, 3, 7)
+  into = 64
+  for stage, blocks in enumerate(depth_blocks):
+    channels = 64 * 2**stage
+    for block in range(blocks):
+      name = f"layer{stage + 1}.{block}"
+      kernels = (3, 3) if expansion == 1 else (1, 3, 1)
+      sizes = [into] + [channels] * (len(kernels) - 1) + [channels * expansion]
+      for i, kernel in enumerate(kernels):
+        convolution(f"{name}.conv{i + 1}", f"{name}.bn{i + 1}", sizes[i + 1], sizes[i], kernel)
+      if block == 0 and (stage > 0 or expansion > 1):
+        convolution(f"{name}.downsample.0", f"{name}.downsample.1", channels * expansion, into, 1)
+      into = channels * expansion
+  state["fc.weight"], state["fc.bias"] = rng.normal(0, 0.05, (classes, into)), rng.normal(0, 0.1, classes)
+  return {name: np.ascontiguousarray(a, np.int64 if a.dtype.kind == "i" else np.float32) for name, a in state.items()}
+
+
+RESNETS = {
+  "resnet18": (models.resnet18, (2, 2, 2, 2), 1),
+  "resnet34": (models.resnet34, (3, 4, 6, 3), 1),
+  "resnet50": (models.resnet50, (3, 4, 6, 3), 4),
+}
+
+
+def _write(path, state):
+  save_file(state, str(path))
+  return str(path)
+
+
+@pytest.mark.parametrize("name", RESNETS)
+def test_every_key_finds_its_place(name, tmp_path):
+  build, blocks, expansion = RESNETS[name]
+  state = _state_dict(blocks, expansion, 11)
+  model = build(11, (64, 64, 3), "imagenet")
+  load_resnet(model, _write(tmp_path / "w.safetensors", state))
+  block = model.get_layer("layer3_block1_conv2")
+  np.testing.assert_array_equal(block.kernel, state["layer3.1.conv2.weight"].transpose(2, 3, 1, 0))
+  bn = model.get_layer("layer2_block0_shortcut_bn")
+  for variable, key in ((bn.gamma, "weight"), (bn.beta, "bias"), (bn.moving_mean, "running_mean"), (
+    bn.moving_variance, "running_var",
+  )):  # fmt: skip
+    np.testing.assert_array_equal(variable, state[f"layer2.0.downsample.1.{key}"])
+  np.testing.assert_array_equal(model.get_layer("logits").kernel, state["fc.weight"].T)
+  loaded = sum(array.size for key, array in state.items() if not key.endswith("tracked"))
+  assert model.count_params() == loaded
+
+
+def test_logits_are_pytorchs(tmp_path):
+  torch = pytest.importorskip("torch")
+  functional = torch.nn.functional
+  state = _state_dict((2, 2, 2, 2), 1, 11)
+  tensors = {name: torch.from_numpy(array) for name, array in state.items()}
+
+  def convolved(x, name, bn, stride=1):
+    weight = tensors[f"{name}.weight"]
+    x = functional.conv2d(x, weight, stride=stride, padding=weight.shape[-1] // 2)
+    terms = [tensors[f"{bn}.{key}"] for key in ("running_mean", "running_var", "weight", "bias")]
+    return functional.batch_norm(x, *terms, eps=1e-5)
+
+  x = np.random.default_rng(1).normal(size=(3, 97, 65, 3)).astype(np.float32)
+  y = functional.relu(convolved(torch.from_numpy(x.transpose(0, 3, 1, 2)), "conv1", "bn1", 2))
+  y = functional.max_pool2d(y, 3, 2, 1)
+  for stage in range(1, 5):
+    for block in range(2):
+      name, stride = f"layer{stage}.{block}", 2 if stage > 1 and block == 0 else 1
+      z = functional.relu(convolved(y, f"{name}.conv1", f"{name}.bn1", stride))
+      z = convolved(z, f"{name}.conv2", f"{name}.bn2")
+      shortcut = convolved(y, f"{name}.downsample.0", f"{name}.downsample.1", stride) if stride == 2 else y
+      y = functional.relu(z + shortcut)
+  expected = functional.linear(y.mean((2, 3)), tensors["fc.weight"], tensors["fc.bias"]).numpy()
+
+  path = str(tmp_path / "resnet18.pth")
+  torch.save(tensors, path)
+  model = models.resnet18(11, (97, 65, 3), "imagenet")
+  load_resnet(model, path)
+  np.testing.assert_allclose(model.predict(x, verbose=0), expected, atol=1e-4)
+
+
+def test_what_does_not_fit_is_named_and_changes_nothing(tmp_path):
+  state = _state_dict((2, 2, 2, 2), 1, 11)
+  del state["layer2.0.bn1.bias"]
+  state["extra"] = np.zeros(3, np.float32)
+  path = _write(tmp_path / "w.safetensors", state)
+  model = models.resnet18(10, (64, 64, 3), "imagenet")
+  before = model.get_weights()
+  with pytest.raises(ValueError, match="does not fit resnet18") as error:
+    load_resnet(model, path)
+  for words in ("layer2.0.bn1.bias is missing", "fc.weight gives (512, 11) for logits", "extra belongs to no layer"):
+    assert words in str(error.value)
+  for a, b in zip(before, model.get_weights(), strict=True):
+    np.testing.assert_array_equal(a, b)
+
+
+class _Runs:
+  def __reduce__(self):
+    return os.system, ("true",)
+
+
+def _pth(path, content):
+  with zipfile.ZipFile(path, "w") as archive:
+    archive.writestr("archive/data.pkl", content)
+  return str(path)
+
+
+@pytest.mark.parametrize(
+  "content, words",
+  [
+    (pickle.dumps({"w": _Runs()}), "asks for posix.system, which is no tensor"),
+    (pickle.dumps([1, 2]), "holds no dict of tensors"),
+    (pickle.dumps({"w": 3}), "holds no dict of tensors"),
+    (b"\x80\x02}q\x00", "not a file of tensors alone"),
+    (b"", "not a file of tensors alone"),
+  ],
+)
+def test_files_of_anything_else_are_refused(tmp_path, content, words):
+  with pytest.raises(ValueError, match=words):
+    read_state_dict(_pth(tmp_path / "w.pth", content))
+
+
+def test_damaged_and_old_files_are_refused(tmp_path):
+  for name in ("w.pth", "w.safetensors"):
+    (tmp_path / name).write_bytes(b"damaged")
+    with pytest.raises(ValueError, match="is damaged"):
+      read_state_dict(str(tmp_path / name))
+    with pytest.raises(FileNotFoundError):
+      read_state_dict(str(tmp_path / f"no_{name}"))
+
+
+def test_pytorchs_own_files_are_read(tmp_path):
+  torch = pytest.importorskip("torch")
+  base = torch.arange(24.0).reshape(4, 6)
+  tensors = {
+    "whole": base, "view": base[1:, ::2].T, "half": base.half(), "long": torch.arange(3), "bool": base > 3,
+    "scalar": torch.tensor(2.5), "empty": torch.zeros(0, 3), "parameter": torch.nn.Parameter(base),
+  }  # fmt: skip
+  for number, wrapped in enumerate(
+    (tensors, {"state_dict": tensors, "epoch": 3}, {f"module.{k}": v for k, v in tensors.items()})
+  ):
+    path = str(tmp_path / f"{number}.pth")
+    torch.save(wrapped, path)
+    found = read_state_dict(path)
+    assert found.keys() == tensors.keys()
+    for name, tensor in tensors.items():
+      np.testing.assert_array_equal(found[name], tensor.detach().numpy())
+
+
+def test_a_tensor_cannot_reach_outside_its_numbers(tmp_path):
+  torch = pytest.importorskip("torch")
+  buffer = io.BytesIO()
+  torch.save({"w": torch.zeros(4)}, buffer)
+  with zipfile.ZipFile(buffer) as archive:
+    files = {name: archive.read(name) for name in archive.namelist()}
+  storage = next(name for name in files if "/data/" in name)
+  files[storage] = files[storage][:8]
+  path = tmp_path / "w.pth"
+  with zipfile.ZipFile(path, "w") as archive:
+    for name, content in files.items():
+      archive.writestr(name, content)
+  with pytest.raises(ValueError, match="reaches outside its 2 numbers"):
+    read_state_dict(str(path))
