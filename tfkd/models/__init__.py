@@ -1,5 +1,7 @@
 """Networks of the homeworks, as `tf_keras` functional models from images to logits."""
 
+from tfkd.models.depthwise import depthwise_cnn as depthwise_cnn
+from tfkd.models.depthwise import plain_cnn as plain_cnn
 from tfkd.models.names import build as build
 from tfkd.models.names import parse as parse
 from tfkd.models.resnet import cifar_resnet as cifar_resnet

@@ -3,6 +3,7 @@
 import functools
 import re
 
+from tfkd.models.depthwise import depthwise_cnn, plain_cnn
 from tfkd.models.resnet import cifar_resnet, resnet18, resnet34, resnet50, wide_resnet
 from tfkd.models.svhn_cnn import svhn_cnn
 
@@ -10,6 +11,7 @@ from tfkd.models.svhn_cnn import svhn_cnn
 _BY_WIDTH = {
   "svhn_cnn": (svhn_cnn, 16), "resnet18": (resnet18, 64), "resnet34": (resnet34, 64), "resnet50": (resnet50, 64),
 }  # fmt: skip
+_FIXED = {"depthwise_cnn": depthwise_cnn, "plain_cnn": plain_cnn}
 _LARGEST_CIFAR_IMAGE = 64
 
 
@@ -18,8 +20,9 @@ def build(name, num_classes=10, input_shape=(32, 32, 3)):
 
   Args:
     name: resnet18, resnet34 or resnet50 (with the CIFAR stem for images of up to 64 pixels, else the ImageNet stem);
-      resnet8, 14, 20, 32, 44, 56 or 110; wrn-16-1, 16-2, 40-1 or 40-2 and their like; or svhn_cnn. "x" and a number
-      multiplies the channels, as in resnet8x4 or resnet50x0.125; a wrn has its factor as its last number.
+      resnet8, 14, 20, 32, 44, 56 or 110; wrn-16-1, 16-2, 40-1 or 40-2 and their like; svhn_cnn, depthwise_cnn or
+      plain_cnn. "x" and a number multiplies the channels, as in resnet8x4 or resnet50x0.125; a wrn has its factor as
+      its last number, and the last two have one size.
     num_classes: size of the output, >= 2.
     input_shape: (height, width, channels).
 
@@ -38,6 +41,8 @@ def parse(name):
   Raises:
     ValueError: there is no such network.
   """
+  if name in _FIXED:
+    return _FIXED[name]
   wide = re.fullmatch(r"wrn-(\d+)-(\d+)", name)
   if wide and int(wide[1]) >= 10 and int(wide[1]) % 6 == 4 and int(wide[2]) >= 1:
     return functools.partial(wide_resnet, int(wide[1]), int(wide[2]))
@@ -51,8 +56,8 @@ def parse(name):
   if depth and family not in _BY_WIDTH and int(depth[1]) >= 8 and int(depth[1]) % 6 == 2 and factor and factor % 1 == 0:
     return functools.partial(cifar_resnet, int(depth[1]), factor=int(factor))
   raise ValueError(
-    f"unknown network {name!r}: expected {', '.join(_BY_WIDTH)}, with a factor of width as in resnet18x0.25; "
-    "resnet<6n+2> as in resnet8, resnet20 or resnet8x4; or wrn-<6n+4>-<factor> as in wrn-16-2."
+    f"unknown network {name!r}: expected {', '.join(_FIXED)}; {', '.join(_BY_WIDTH)}, with a factor of width as in "
+    "resnet18x0.25; resnet<6n+2> as in resnet8, resnet20 or resnet8x4; or wrn-<6n+4>-<factor> as in wrn-16-2."
   )
 
 
