@@ -145,12 +145,14 @@ class Distiller(keras.Model):
   def _update(self, terms, teacher_outputs, student_outputs, x, y, sample_weight):
     for name, value in terms.items():
       self._means[name].update_state(value, sample_weight=num_examples(x))
-    if "agreement" in self._means and _is_class_scores(teacher_outputs, student_outputs):
+    if _is_class_scores(teacher_outputs, student_outputs):
       same = tf.equal(tf.argmax(teacher_outputs, -1), tf.argmax(student_outputs, -1))
       self._means["agreement"].update_state(tf.cast(same, tf.float32))
     if y is not None:
       self.compiled_metrics.update_state(y, student_outputs, sample_weight)
-    return {m.name: m.result() for m in self.metrics}
+    # Without a teacher there is no one to agree with.
+    unused = () if self._teacher is not None else (self._means["agreement"],)
+    return {m.name: m.result() for m in self.metrics if m not in unused}
 
   def _run_teacher(self, x):
     """The teacher's outputs, and its tapped features by layer name."""

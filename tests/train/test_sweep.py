@@ -161,6 +161,7 @@ def test_students_of_changed_images_and_labels(tmp_path, data_dir, training, mon
   precomputed = [isinstance(teacher, sweep.Precomputed) for teacher in seen]
   assert precomputed == [not (training.keys() & {"augment", "mixup"})] * 2
   assert (seen[0] is None) == bool(training.keys() & {"augment", "mixup"})
+  assert ("agreement" in runs.results.rows()[1]["history"]) == precomputed[0]
   for row, student in zip(runs.results.rows()[1:], students, strict=True):
     model = quantization.load(str(tmp_path / "students" / f"{student.name}.keras"))
     logits = model.predict(runs._test[0] / np.float32(255), verbose=0)
