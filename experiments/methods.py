@@ -92,12 +92,12 @@ def main(argv):
   try:
     sweep = Sweep(workdir, run_flags.training(), given.overwrite)
     sweep.run([_student(method, seed) for seed in run_flags.seeds() for method in methods])
-    costs = _step_costs(sweep, [method for method in METHODS if _rows(sweep, method)])
+    seconds = _step_seconds(sweep, [method for method in METHODS if _rows(sweep, method)])
   except (ValueError, OSError, FloatingPointError) as error:
     # What was found, expected and to be done is in the message; a traceback would hide it.
     logging.error("%s", error)
     sys.exit(1)
-  print(_write_report(workdir, sweep, costs))  # noqa: T201  (the answer)
+  print(_write_report(workdir, sweep, seconds))  # noqa: T201  (the answer)
 
 
 def _student(method, seed):
@@ -121,23 +121,22 @@ def _rows(sweep, method):
   return sweep.results.find(**key)
 
 
-def _step_costs(sweep, methods):
-  """Medians of a step's time over the baseline's, in turns; kept, since they take minutes to trace."""
+def _step_seconds(sweep, methods):
+  """Seconds of a step of each method, one for each round of turns; kept, since they take minutes to trace."""
   path = sweep.path("costs", f"{flags.FLAGS.scheme}.json")
   if os.path.exists(path):
     with open(path, encoding="utf-8") as file:
-      costs = json.load(file)
-    if set(methods) <= set(costs):
-      return costs
+      seconds = json.load(file)
+    if set(methods) <= set(seconds):
+      return seconds
   logging.info("timing a training step of %d methods", len(methods))
-  seconds = sweep.step_costs({method: _student(method, 0) for method in methods})
-  costs = {method: median_ratio(times, seconds[BASELINE]) for method, times in seconds.items()}
+  seconds = sweep.step_seconds({method: _student(method, 0) for method in methods})
   with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
-    json.dump(costs, file, indent=2)
-  return costs
+    json.dump(seconds, file)
+  return seconds
 
 
-def _write_report(workdir, sweep, costs):
+def _write_report(workdir, sweep, seconds):
   """Writes `report.md` and the picture; returns the text with the paths of both."""
   (teacher,) = sweep.results.find(question="teacher")
   found = {method: rows for method in METHODS if (rows := _rows(sweep, method))}
@@ -150,7 +149,7 @@ def _write_report(workdir, sweep, costs):
       mean_and_deviation(accuracies[method], 100),
       mean_and_deviation([row["accuracy"] - baseline[row["seed"]] for row in found[method]], 100),
       mean_and_deviation([row["agreement"] for row in found[method]], 100),
-      f"{costs[method]:.2f}",
+      f"{median_ratio(seconds[method], seconds[BASELINE]):.2f}",
     ]
     for method in ordered
   ]
@@ -168,7 +167,7 @@ def _write_report(workdir, sweep, costs):
   )
   text += markdown_table(["method", "accuracy", "gain", "agreement with teacher", "cost of a step"], table)
   if {FIVE_OBJECTIVES, "soft_targets"} <= accuracies.keys():
-    ratio = costs[FIVE_OBJECTIVES] / costs["soft_targets"]
+    ratio = median_ratio(seconds[FIVE_OBJECTIVES], seconds["soft_targets"])
     text += f"\nFive objectives on four layers: {ratio:.2f} of a step with soft targets alone.\n"
   text += f"\n![Accuracy by method]({PICTURE})\n"
   accuracy_by_method(os.path.join(workdir, PICTURE), accuracies, BASELINE, title)

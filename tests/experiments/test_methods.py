@@ -46,8 +46,8 @@ def test_methods_leave_rows_report_picture_and_costs_and_go_on(folder):
   for words in ("| `hint` |", "| `sim_kd` |", "0.00 ± 0.00", "±", "cost of a step"):
     assert words in report
   assert (folder / "out" / "accuracy_by_method.png").read_bytes().startswith(b"\x89PNG")
-  costs = json.loads((folder / "out" / "costs" / "float.json").read_text())
-  assert costs["labels"] == 1.0 and costs.keys() == {"labels", "hint", "sim_kd"}
+  seconds = json.loads((folder / "out" / "costs" / "float.json").read_text())
+  assert seconds.keys() == {"labels", "hint", "sim_kd"} and min(map(min, seconds.values())) > 0
 
   again = _run(folder, "--method=soft_targets", "--seeds=0")
   assert again.returncode == 0, again.stderr

@@ -134,7 +134,7 @@ class Sweep:
     logging.info("wrote %s", file)
     return logits
 
-  def step_costs(self, students, rounds=9, steps=4):
+  def step_seconds(self, students, rounds=25, steps=4):
     """Times training steps of several students in turn, each with the teacher run online.
 
     Args:
