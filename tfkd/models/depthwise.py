@@ -2,6 +2,8 @@
 
 import tf_keras as keras
 
+from tfkd.models.classifier import classifier
+
 layers = keras.layers
 _MOMENTUM = 0.9
 _LARGEST_SMALL_IMAGE = 64
@@ -40,7 +42,7 @@ def depthwise_cnn(num_classes=11, input_shape=(128, 128, 3), stages=_STAGES, nam
       stride = 2 if stage > 1 and block == 0 else 1
       end = f"layer{stage}" if block + 1 == len(blocks) else None
       x = depthwise_block(x, channels, stride, f"layer{stage}_block{block}", end)
-  return _classifier(inputs, x, num_classes, name)
+  return classifier(inputs, x, num_classes, name)
 
 
 def plain_cnn(num_classes=11, input_shape=(128, 128, 3), name="plain_cnn"):
@@ -69,7 +71,7 @@ def plain_cnn(num_classes=11, input_shape=(128, 128, 3), name="plain_cnn"):
     x = layers.ReLU(name=f"relu{i}")(layers.BatchNormalization(momentum=_MOMENTUM, name=f"bn{i}")(x))
     if i > 0:
       x = layers.MaxPooling2D(name=f"pool{i}")(x)
-  return _classifier(inputs, x, num_classes, name)
+  return classifier(inputs, x, num_classes, name)
 
 
 def depthwise_block(x, channels, stride, name, end=None):
@@ -102,11 +104,3 @@ def _normalized(x, name, end=None):
   """Batch normalisation and ReLU."""
   x = layers.BatchNormalization(momentum=_MOMENTUM, name=f"{name}_bn")(x)
   return layers.ReLU(name=end or f"{name}_relu")(x)
-
-
-def _classifier(inputs, x, num_classes, name):
-  if num_classes < 2:
-    raise ValueError(f"num_classes must be at least 2; got {num_classes}.")
-  x = layers.GlobalAveragePooling2D(name="embedding")(x)
-  # float32 under mixed precision too: the losses start from these logits.
-  return keras.Model(inputs, layers.Dense(num_classes, dtype="float32", name="logits")(x), name=name)

@@ -7,6 +7,8 @@ of them can be quantized to eight bits.
 
 import tf_keras as keras
 
+from tfkd.models.classifier import classifier
+
 layers = keras.layers
 _STEMS = ("cifar", "imagenet")
 # tf_keras' 0.99 would need about 500 steps before evaluation sees the statistics that training saw.
@@ -57,7 +59,7 @@ def cifar_resnet(depth, num_classes=10, input_shape=(32, 32, 3), factor=1, name=
   x = _relu(_convolution(inputs, 32 if factor == 4 else 16, 3, 1, "conv1"), "relu1")
   for stage in range(3):
     x = _stage(x, _basic, depth // 6, 16 * factor * 2**stage, 1, stage)
-  return _classifier(inputs, x, num_classes, name)
+  return classifier(inputs, x, num_classes, name)
 
 
 def wide_resnet(depth, factor, num_classes=10, input_shape=(32, 32, 3), name=None):
@@ -89,7 +91,7 @@ def wide_resnet(depth, factor, num_classes=10, input_shape=(32, 32, 3), name=Non
       end = f"layer{stage + 1}" if block + 1 == depth // 6 else None
       x = _preactivated(x, channels, stride if block == 0 else 1, f"layer{stage + 1}_block{block}", end)
   x = _relu(_normalized(x, "last"), "last_relu")
-  return _classifier(inputs, x, num_classes, name or f"wrn_{depth}_{factor}")
+  return classifier(inputs, x, num_classes, name or f"wrn_{depth}_{factor}")
 
 
 def _resnet(blocks, block, expansion, num_classes, input_shape, stem, width, name):
@@ -124,7 +126,7 @@ def _resnet(blocks, block, expansion, num_classes, input_shape, stem, width, nam
     x = layers.MaxPooling2D(3, 2, name="pool1")(layers.ZeroPadding2D(1, name="pool1_pad")(x))
   for stage, count in enumerate(blocks):
     x = _stage(x, block, count, width * 2**stage, expansion, stage)
-  return _classifier(inputs, x, num_classes, name)
+  return classifier(inputs, x, num_classes, name)
 
 
 def _stage(x, block, count, channels, expansion, stage):
@@ -189,11 +191,3 @@ def _normalized(x, name):
 
 def _relu(x, name):
   return layers.ReLU(name=name)(x)
-
-
-def _classifier(inputs, x, num_classes, name):
-  if num_classes < 2:
-    raise ValueError(f"num_classes must be at least 2; got {num_classes}.")
-  x = layers.GlobalAveragePooling2D(name="embedding")(x)
-  # float32 under mixed precision too: the losses start from these logits.
-  return keras.Model(inputs, layers.Dense(num_classes, dtype="float32", name="logits")(x), name=name)

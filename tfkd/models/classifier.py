@@ -1,0 +1,25 @@
+"""The end of a convolutional network: the mean over positions, and logits."""
+
+import tf_keras as keras
+
+
+def classifier(inputs, x, num_classes, name):
+  """Completes a model.
+
+  Args:
+    inputs: the model's input.
+    x: float [batch, height, width, channels], its last map.
+    num_classes: size of the output, >= 2.
+    name: name of the model.
+
+  Returns:
+    A `tf_keras` functional model from inputs to logits [batch, num_classes]; layers `embedding` and `logits` are added.
+
+  Raises:
+    ValueError: fewer than two classes.
+  """
+  if num_classes < 2:
+    raise ValueError(f"num_classes must be at least 2; got {num_classes}.")
+  x = keras.layers.GlobalAveragePooling2D(name="embedding")(x)
+  # float32 under mixed precision too: the losses start from these logits.
+  return keras.Model(inputs, keras.layers.Dense(num_classes, dtype="float32", name="logits")(x), name=name)
