@@ -1,9 +1,12 @@
 """Arrays to batches."""
 
+import functools
+
 import numpy as np
 import pytest
 
 from tfkd import data
+from tfkd.data.augment import padded_crop
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (50, 32, 32, 3)).astype(np.uint8)
 LABELS = np.arange(50, dtype=np.int32)
@@ -40,7 +43,9 @@ def test_further_inputs_stay_with_their_image():
 @pytest.mark.parametrize("flip", [False, True])
 def test_augmented_images_are_shifted_or_mirrored_crops(flip):
   ramp = np.broadcast_to(np.arange(32, dtype=np.uint8)[None, None, :, None] * 4, (200, 32, 32, 3))
-  images, _ = _all(data.batches(ramp, np.zeros(200), 50, shuffle_seed=0, augment=True, flip=flip))
+  images, _ = _all(
+    data.batches(ramp, np.zeros(200), 50, shuffle_seed=0, augment=functools.partial(padded_crop, flip=flip))
+  )
   columns = np.round(images[:, 16, 8:24, 0] * 255 / 4)
   direction = np.sign(np.diff(columns).mean(axis=1))
   shift = np.where(direction > 0, columns[:, 0] - 8, 23 - columns[:, 0])
@@ -49,7 +54,7 @@ def test_augmented_images_are_shifted_or_mirrored_crops(flip):
 
 
 def test_augmentation_differs_between_epochs():
-  dataset = data.batches(IMAGES, LABELS, 50, augment=True)
+  dataset = data.batches(IMAGES, LABELS, 50, augment=padded_crop)
   assert (_all(dataset)[0] != _all(dataset)[0]).any()
 
 
@@ -82,6 +87,21 @@ def test_mixup_of_a_tiny_alpha_and_of_one_example_is_harmless():
   np.testing.assert_allclose(targets, np.eye(50)[:1], rtol=1e-6)
 
 
+def test_the_middle_is_kept_and_normalised():
+  mean, deviation = np.array([0.4, 0.5, 0.6]), np.array([0.2, 0.25, 0.3])
+  images, _ = _all(data.batches(IMAGES, LABELS, 16, side=20, normalize=(mean, deviation)))
+  np.testing.assert_allclose(images, (IMAGES[:, 6:26, 6:26] / 255 - mean) / deviation, rtol=1e-4, atol=1e-5)
+
+
+def test_a_memory_mapped_array_gives_the_same_batches(tmp_path):
+  np.save(tmp_path / "images.npy", IMAGES)
+  mapped = np.load(tmp_path / "images.npy", mmap_mode="r")
+  dataset = data.batches(mapped, LABELS, 16, shuffle_seed=3)
+  assert dataset.element_spec == data.batches(IMAGES, LABELS, 16).element_spec
+  for found, expected in zip(_all(dataset), _all(data.batches(IMAGES, LABELS, 16, shuffle_seed=3)), strict=True):
+    np.testing.assert_array_equal(found, expected)
+
+
 @pytest.mark.parametrize("batch_size", [0, 51])
 def test_a_batch_larger_than_the_data_is_refused(batch_size):
   with pytest.raises(ValueError, match=f"between 1 and the number of examples, 50; got {batch_size}"):
@@ -91,7 +111,7 @@ def test_a_batch_larger_than_the_data_is_refused(batch_size):
 def test_mismatched_arguments_are_refused():
   with pytest.raises(ValueError, match=r"must have one length; got \[49, 50\]"):
     data.batches(IMAGES, LABELS[:49], 8)
-  for option in ({"augment": True}, {"mixup": 0.2, "num_classes": 50}):
+  for option in ({"augment": padded_crop}, {"mixup": 0.2, "num_classes": 50}):
     with pytest.raises(ValueError, match="do not belong to outputs computed before"):
       data.batches((IMAGES, LABELS), LABELS, 8, **option)
   for option in ({"label_smoothing": 0.1}, {"mixup": 0.2}):

@@ -3,6 +3,7 @@
 A data set is a module with `load_arrays(split, data_dir)` and one row in `DATASETS`.
 """
 
+import functools
 import os
 from collections.abc import Callable
 from typing import NamedTuple
@@ -10,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tfkd.data import cifar10, house_numbers, svhn
+from tfkd.data.augment import padded_crop
 from tfkd.data.pipeline import batches as batches
 
 
@@ -20,8 +22,8 @@ class Dataset(NamedTuple):
   classes: tuple[str, ...]
   splits: tuple[str, ...]
   image_shape: tuple[int, int, int]
-  flip: bool
-  """Whether a mirrored image keeps its class."""
+  augment: Callable
+  """Random changes that keep the class: function from (images, seed) to images, see `tfkd.data.augment`."""
 
 
 def _load_house_numbers(split, data_dir=None):
@@ -36,10 +38,11 @@ def _load_house_numbers(split, data_dir=None):
 
 
 _DIGITS = tuple("0123456789")
+_shifted = functools.partial(padded_crop, flip=False)  # A mirrored digit is another one, or none.
 DATASETS = {
-  "house_numbers": Dataset(_load_house_numbers, _DIGITS, ("train", "test"), (32, 32, 3), flip=False),
-  "svhn": Dataset(svhn.load_arrays, _DIGITS, ("train", "test", "extra"), (32, 32, 3), flip=False),
-  "cifar10": Dataset(cifar10.load_arrays, cifar10.CLASSES, ("train", "test"), (32, 32, 3), flip=True),
+  "house_numbers": Dataset(_load_house_numbers, _DIGITS, ("train", "test"), (32, 32, 3), _shifted),
+  "svhn": Dataset(svhn.load_arrays, _DIGITS, ("train", "test", "extra"), (32, 32, 3), _shifted),
+  "cifar10": Dataset(cifar10.load_arrays, cifar10.CLASSES, ("train", "test"), (32, 32, 3), padded_crop),
 }
 
 
@@ -88,10 +91,11 @@ def load(name, split, *, data_dir=None, batch_size=128, shuffle_seed=None, augme
 
   Args:
     name, split, data_dir, limit: see `load_arrays`.
-    batch_size, shuffle_seed, augment: see `batches`; images are mirrored only where that keeps their class.
+    batch_size, shuffle_seed: see `batches`.
+    augment: make the random changes of the data set's recipe: shifts, and mirror images where they keep the class.
 
   Returns:
     `tf.data.Dataset` of (images float32 [batch, height, width, channels] in [0, 1], labels int32 [batch]).
   """
   images, labels = load_arrays(name, split, data_dir=data_dir, limit=limit)
-  return batches(images, labels, batch_size, shuffle_seed=shuffle_seed, augment=augment, flip=info(name).flip)
+  return batches(images, labels, batch_size, shuffle_seed=shuffle_seed, augment=info(name).augment if augment else None)

@@ -3,23 +3,24 @@
 import numpy as np
 import tensorflow as tf
 
-_PADDING = 4
+from tfkd.data.augment import mixup as mix
 
 
 def batches(
-  inputs, labels, batch_size, *, shuffle_seed=None, augment=False, flip=False, num_classes=None, label_smoothing=0.0,
-  mixup=0.0,
+  inputs, labels, batch_size, *, shuffle_seed=None, augment=None, side=None, normalize=None, num_classes=None,
+  label_smoothing=0.0, mixup=0.0,
 ):  # fmt: skip
   """Makes a data set of batches from arrays in memory.
 
   Args:
     inputs: images uint8 [n, height, width, channels], or a tuple of them and further arrays [n, ...], such as the
-      teacher's logits, which pass unchanged.
+      teacher's logits, which pass unchanged. A memory-mapped array is read batch by batch.
     labels: int [n].
     batch_size: examples of a batch, over all replicas; the last batch may be smaller.
     shuffle_seed: int for another order in every epoch, reproducible; None keeps the order.
-    augment: random crops after padding by 4 pixels (with reflection).
-    flip: with augment, mirror half of the images left to right.
+    augment: function from (images float in [0, 1], seed int [2]) to such images, see `tfkd.data.augment`.
+    side: without augment, keep so many pixels of height and width, in the middle; None keeps all.
+    normalize: (mean, standard deviation) of each channel, taken off and divided by; None leaves [0, 1].
     num_classes: give each label as a distribution over so many classes; None gives it as it is.
     label_smoothing: share of a label that is spread over all classes, in [0, 1) (Szegedy et al. 2016,
       arXiv:1512.00567); needs num_classes.
@@ -27,7 +28,7 @@ def batches(
       another example's of the batch, l ~ Beta(alpha, alpha) for each example; needs num_classes.
 
   Returns:
-    `tf.data.Dataset` of (inputs, labels), images as float32 in [0, 1]; labels as given, or float32
+    `tf.data.Dataset` of (inputs, labels), images as float32 in [0, 1] or normalised; labels as given, or float32
     [batch, num_classes].
 
   Raises:
@@ -36,30 +37,51 @@ def batches(
   """
   arrays = (*inputs, labels) if isinstance(inputs, tuple) else (inputs, labels)
   _check(arrays, batch_size, augment, num_classes, label_smoothing, mixup)
-  with tf.device("CPU"):
-    tensors = [tf.convert_to_tensor(a) for a in arrays]
+  takes = [_taker(array) for array in arrays]
   order = tf.data.Dataset.from_tensor_slices(np.arange(len(labels)))
   if shuffle_seed is not None:
     order = order.shuffle(len(labels), seed=shuffle_seed)
 
-  def gather(indices):
-    images, *others, y = (tf.gather(t, indices) for t in tensors)
+  def gather(indices, seed=None):
+    images, *others, y = (take(indices) for take in takes)
     images = tf.cast(images, tf.float32) / 255
+    if augment:
+      images = augment(images, seed)
+    elif side:
+      images = _middle(images, side)
+    if normalize:
+      mean, deviation = normalize
+      images = (images - mean) / deviation
     if num_classes is not None:
       y = (1 - label_smoothing) * tf.one_hot(y, num_classes) + label_smoothing / num_classes
+    if mixup:
+      images, y = mix(images, y, seed, mixup)
     return ((images, *others) if others else images), y
 
-  dataset = order.batch(batch_size).map(gather, num_parallel_calls=tf.data.AUTOTUNE)
-
-  def change(batch, seed):
-    if augment:
-      batch = _augment(batch[0], seed, flip), batch[1]
-    return _mix(*batch, seed, mixup) if mixup else batch
-
+  dataset = order.batch(batch_size)
   if augment or mixup:
     rng_seeds = tf.data.Dataset.random(seed=shuffle_seed or 0, rerandomize_each_iteration=True).batch(2)
-    dataset = tf.data.Dataset.zip(dataset, rng_seeds).map(change, num_parallel_calls=tf.data.AUTOTUNE)
-  return dataset.prefetch(tf.data.AUTOTUNE)
+    dataset = tf.data.Dataset.zip(dataset, rng_seeds)
+  return dataset.map(gather, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+
+
+def _taker(array):
+  """A function from indices to rows of an array."""
+  if not isinstance(array, np.memmap):
+    with tf.device("CPU"):
+      tensor = tf.convert_to_tensor(array)
+    return lambda indices: tf.gather(tensor, indices)
+
+  def take(indices):
+    rows = tf.numpy_function(lambda i: np.asarray(array[i]), [indices], tf.as_dtype(array.dtype))
+    return tf.ensure_shape(rows, [None, *array.shape[1:]])
+
+  return take
+
+
+def _middle(images, side):
+  top, left = (images.shape[1] - side) // 2, (images.shape[2] - side) // 2
+  return images[:, top : top + side, left : left + side]
 
 
 def _check(arrays, batch_size, augment, num_classes, label_smoothing, mixup):
@@ -76,33 +98,3 @@ def _check(arrays, batch_size, augment, num_classes, label_smoothing, mixup):
     raise ValueError(f"label_smoothing must be in [0, 1) and mixup finite and >= 0; got {label_smoothing} and {mixup}.")
   if (label_smoothing or mixup) and num_classes is None:
     raise ValueError("label_smoothing and mixup make distributions of labels: num_classes is needed.")
-
-
-def _augment(images, seed, flip):
-  """Random crops of padded images, each image its own; one gather for the batch."""
-  n, height, width = tf.shape(images)[0], images.shape[1], images.shape[2]
-  pad = [[0, 0], [_PADDING, _PADDING], [_PADDING, _PADDING], [0, 0]]
-  padded = tf.pad(images, pad, mode="REFLECT")
-  offsets = tf.random.stateless_uniform([n, 2], seed, 0, 2 * _PADDING + 1, tf.int32)
-  rows = offsets[:, :1] + tf.range(height)
-  columns = offsets[:, 1:] + tf.range(width)
-  if flip:
-    mirrored = tf.random.stateless_uniform([n, 1], seed + 1) < 0.5
-    columns = tf.where(mirrored, columns[:, ::-1], columns)
-  images = tf.gather(padded, rows, axis=1, batch_dims=1)
-  return tf.gather(images, columns, axis=2, batch_dims=1)
-
-
-def _mix(images, labels, seed, alpha):
-  """Each example with its mirror in the batch, whose order is random already."""
-  n = tf.shape(images)[0]
-  # Beta(a, a) as a ratio of gamma variates.
-  own, other = (tf.random.stateless_gamma([n], seed + i, alpha) for i in (2, 3))
-  # Both underflow to 0 where alpha is tiny: an example stays its own then.
-  share = tf.where(own + other > 0, tf.math.divide_no_nan(own, own + other), 1.0)
-
-  def mixed(x):
-    weight = tf.reshape(share, [n] + [1] * (x.shape.rank - 1))
-    return weight * x + (1 - weight) * x[::-1]
-
-  return mixed(images), mixed(labels)

@@ -241,7 +241,8 @@ class Sweep:
   def _train_batches(self, inputs, seed):
     training = self._training
     return data.batches(
-      inputs, self._train[1], training.batch_size, shuffle_seed=seed, augment=training.augment, flip=self._info.flip,
+      inputs, self._train[1], training.batch_size, shuffle_seed=seed,
+      augment=self._info.augment if training.augment else None,
       num_classes=self._num_classes, label_smoothing=training.label_smoothing, mixup=training.mixup,
     )  # fmt: skip
 

@@ -1,0 +1,119 @@
+"""Random changes of images that keep their class: whole batches at once, reproducible by a seed."""
+
+import numpy as np
+import tensorflow as tf
+
+_PADDING = 4
+_LUMA = (0.299, 0.587, 0.114)
+
+
+def padded_crop(images, seed, flip=True):
+  """Random crops of images padded by 4 pixels (with reflection), half of them mirrored: the recipe of CIFAR.
+
+  Args:
+    images: float [n, height, width, channels].
+    seed: int [2].
+    flip: mirror half of the images left to right.
+
+  Returns:
+    float [n, height, width, channels].
+  """
+  n, height, width = tf.shape(images)[0], images.shape[1], images.shape[2]
+  pad = [[0, 0], [_PADDING, _PADDING], [_PADDING, _PADDING], [0, 0]]
+  padded = tf.pad(images, pad, mode="REFLECT")
+  offsets = tf.random.stateless_uniform([n, 2], seed, 0, 2 * _PADDING + 1, tf.int32)
+  rows = offsets[:, :1] + tf.range(height)
+  columns = offsets[:, 1:] + tf.range(width)
+  if flip:
+    mirrored = tf.random.stateless_uniform([n, 1], seed + 1) < 0.5
+    columns = tf.where(mirrored, columns[:, ::-1], columns)
+  images = tf.gather(padded, rows, axis=1, batch_dims=1)
+  return tf.gather(images, columns, axis=2, batch_dims=1)
+
+
+def photograph(images, seed, side, scale=(0.35, 1.0), ratio=(0.75, 4 / 3), degrees=15.0, jitter=0.2):
+  """A random part of each photograph, turned, mirrored and tinted: ImageNet's recipe, and the Food-11 homework's.
+
+  One bilinear sampling does crop, rotation, mirror and resize. Brightness, contrast and saturation follow, as in
+  torchvision's ColorJitter; its random order of the three is fixed here.
+
+  Args:
+    images: float [n, height, width, 3] in [0, 1].
+    seed: int [2].
+    side: height and width of the result.
+    scale: range of the part's area, as a share of the image.
+    ratio: range of its width over its height, drawn on a logarithmic scale.
+    degrees: largest rotation either way.
+    jitter: largest deviation of the three colour factors from 1.
+
+  Returns:
+    float [n, side, side, 3] in [0, 1].
+  """
+  n = tf.shape(images)[0]
+  transforms = _random_boxes(n, seed, images.shape[1:3], side, scale, ratio, degrees)
+  images = tf.raw_ops.ImageProjectiveTransformV3(
+    images=images, transforms=transforms, output_shape=[side, side], fill_value=0.0, interpolation="BILINEAR",
+    fill_mode="REFLECT",
+  )  # fmt: skip
+  images = tf.ensure_shape(images, [None, side, side, 3])
+  factors = tf.random.stateless_uniform([3, n, 1, 1, 1], seed + 7, 1 - jitter, 1 + jitter)
+  images = tf.clip_by_value(images * factors[0], 0, 1)
+  mean = tf.reduce_mean(_grey(images), axis=[1, 2], keepdims=True)
+  images = tf.clip_by_value(mean + factors[1] * (images - mean), 0, 1)
+  grey = _grey(images)
+  return tf.clip_by_value(grey + factors[2] * (images - grey), 0, 1)
+
+
+def _random_boxes(n, seed, size, side, scale, ratio, degrees):
+  """[n, 8] of ImageProjectiveTransform, from positions of the result to positions of the image."""
+  height, width = (float(s) for s in size)
+
+  def uniform(i, low, high):
+    return tf.random.stateless_uniform([n], seed + i, low, high)
+
+  area = height * width * uniform(0, *scale)
+  aspect = tf.exp(uniform(1, np.log(ratio[0]), np.log(ratio[1])))
+  w = tf.minimum(tf.sqrt(area * aspect), width)
+  h = tf.minimum(tf.sqrt(area / aspect), height)
+  # Centres of pixels: the first is at 0, the last at size - 1.
+  x = (width - 1) / 2 + uniform(2, -0.5, 0.5) * (width - w)
+  y = (height - 1) / 2 + uniform(3, -0.5, 0.5) * (height - h)
+  angle = uniform(4, -degrees, degrees) * np.pi / 180
+  mirror = tf.where(uniform(5, 0.0, 1.0) < 0.5, -1.0, 1.0)
+  step_x, step_y = mirror * w / side, h / side
+  a, b = step_x * tf.cos(angle), -step_y * tf.sin(angle)
+  d, e = step_x * tf.sin(angle), step_y * tf.cos(angle)
+  middle = (side - 1) / 2
+  zero = tf.zeros_like(a)
+  return tf.stack([a, b, x - middle * (a + b), d, e, y - middle * (d + e), zero, zero], axis=1)
+
+
+def _grey(images):
+  return tf.reduce_sum(images * tf.constant(_LUMA), axis=3, keepdims=True)
+
+
+def mixup(images, labels, seed, alpha):
+  """Each example with its mirror in the batch, whose order is random already: l * own + (1 - l) * other's.
+
+  Source: Zhang et al. 2018, arXiv:1710.09412, with a share l ~ Beta(alpha, alpha) for each example.
+
+  Args:
+    images: float [n, height, width, channels].
+    labels: float [n, classes], distributions.
+    seed: int [2].
+    alpha: positive number; small ones leave most examples nearly as they are.
+
+  Returns:
+    Images and labels, mixed by the same shares.
+  """
+  n = tf.shape(images)[0]
+  # Beta(a, a) as a ratio of gamma variates.
+  own, other = (tf.random.stateless_gamma([n], seed + i, alpha) for i in (16, 17))  # No stream of the crops.
+  # Both underflow to 0 where alpha is tiny: an example stays its own then.
+  share = tf.where(own + other > 0, tf.math.divide_no_nan(own, own + other), 1.0)
+
+  def mixed(x):
+    weight = tf.reshape(share, [n] + [1] * (x.shape.rank - 1))
+    return weight * x + (1 - weight) * x[::-1]
+
+  return mixed(images), mixed(labels)
