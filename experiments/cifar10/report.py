@@ -88,7 +88,7 @@ def _paragraph(rows):
   sentences = []
   for method in ("response", "feature"):
     difference, deviation = difference_of_means(*([row["accuracy"] for row in rows[m]] for m in (method, "labels")))
-    sentence = f"The student of the {method} ends {abs(100 * difference):.2f} points "
+    sentence = f"The {method}-based student ends {abs(100 * difference):.2f} points "
     sentence += "above" if difference >= 0 else "below"
     sentence += " the student from scratch"
     if deviation is None:
