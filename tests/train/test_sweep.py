@@ -47,6 +47,7 @@ def test_rows_files_and_resume(tmp_path, data_dir, monkeypatch):
   assert (low["choices"], eight["choices"]) == ({}, {"soft_weight": 1.0})
   assert low["history"]["val_accuracy"] == [pytest.approx(low["accuracy"], abs=1e-6)]
   assert low["test_images"] == 40 and low["flags"]["epochs"] == 1
+  assert low["flags"]["data_dir"] == os.path.basename(data_dir)
 
   # The row states what the files hold.
   images, labels = runs._test

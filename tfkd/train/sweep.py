@@ -262,7 +262,10 @@ class Sweep:
     row["history"] = {name: [round(float(v), 6) for v in values] for name, values in history.items()}
     # Seconds include tracing and the evaluation after each epoch; the rate counts training images only.
     row |= quantization.sizes(model)
-    row |= {"dataset": self._training.dataset, "flags": self._training._asdict(), "versions": _versions()}
+    flags = self._training._asdict()
+    if flags["data_dir"]:
+      flags["data_dir"] = os.path.basename(os.path.normpath(flags["data_dir"]))  # Rows are published; paths are not.
+    row |= {"dataset": self._training.dataset, "flags": flags, "versions": _versions()}
     row |= {"seconds": round(seconds, 2), "images_per_second": round(epochs * len(self._train[1]) / seconds, 1)}
     row |= {"test_images": len(self._test[1]), "train_images": len(self._train[1])}
     self.results.add(row)
