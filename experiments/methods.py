@@ -10,7 +10,6 @@ labels, epochs and steps. Layers and weights suit this pair and were not searche
 
 import json
 import os
-import sys
 
 from absl import app, flags, logging
 
@@ -89,14 +88,10 @@ def main(argv):
   given = flags.FLAGS
   workdir = given.workdir or os.path.join("runs", "methods", given.dataset)
   methods = list(dict.fromkeys([BASELINE, *(given.method or METHODS)]))
-  try:
+  with run_flags.errors_without_traceback():
     sweep = Sweep(workdir, run_flags.training(), given.overwrite)
     sweep.run([_student(method, seed) for seed in run_flags.seeds() for method in methods])
-    seconds = _step_seconds(sweep, [method for method in METHODS if _rows(sweep, method)])
-  except (ValueError, OSError, FloatingPointError) as error:
-    # What was found, expected and to be done is in the message; a traceback would hide it.
-    logging.error("%s", error)
-    sys.exit(1)
+    seconds = _step_seconds(sweep, [method for method in METHODS if sweep.rows(_student(method, 0))])
   print(_write_report(workdir, sweep, seconds))  # noqa: T201  (the answer)
 
 
@@ -113,12 +108,6 @@ def _student(method, seed):
 
 def _with_teachers_classifier(teacher, student):
   return o.simkd_student(teacher, student, LAST, LAST)
-
-
-def _rows(sweep, method):
-  key = _student(method, 0).key
-  del key["seed"]
-  return sweep.results.find(**key)
 
 
 def _step_seconds(sweep, methods):
@@ -139,7 +128,7 @@ def _step_seconds(sweep, methods):
 def _write_report(workdir, sweep, seconds):
   """Writes `report.md` and the picture; returns the text with the paths of both."""
   (teacher,) = sweep.results.find(question="teacher")
-  found = {method: rows for method in METHODS if (rows := _rows(sweep, method))}
+  found = {method: rows for method in METHODS if (rows := sweep.rows(_student(method, 0)))}
   accuracies = {method: [row["accuracy"] for row in rows] for method, rows in found.items()}
   ordered = sorted(accuracies, key=lambda method: -sum(accuracies[method]) / len(accuracies[method]))
   baseline = {row["seed"]: row["accuracy"] for row in found[BASELINE]}

@@ -1,5 +1,8 @@
 """Flags that every experiment has. A script defines only its own beside them."""
 
+import contextlib
+import sys
+
 from absl import app, flags, logging
 
 from tfkd import data, models
@@ -67,7 +70,7 @@ def _parses(parse):
 
   def run(value):
     try:
-      if value not in (None, FLOAT):
+      if value is not None:
         parse(value)
     except ValueError as error:
       raise flags.ValidationError(str(error)) from error
@@ -76,8 +79,13 @@ def _parses(parse):
   return run
 
 
-flags.register_validator("seeds", every(int, lambda s: s >= 0), "expected whole numbers >= 0, separated by commas")
-flags.register_validator("scheme", _parses(parse_scheme))
+def register_seeds(flag):
+  """Validates a list flag as seeds, which `seeds` reads."""
+  flags.register_validator(flag, every(int, lambda s: s >= 0), "expected whole numbers >= 0, separated by commas")
+
+
+register_seeds("seeds")
+flags.register_validator("scheme", _parses(lambda name: name == FLOAT or parse_scheme(name)))
 flags.register_validator("teacher", _parses(models.parse))
 flags.register_validator("student", _parses(models.parse))
 
@@ -108,6 +116,16 @@ def training():
   return Training(**{name: flags.FLAGS[name].value for name in Training._fields})
 
 
-def seeds():
+def seeds(flag="seeds"):
   """List of int."""
-  return sorted({int(s) for s in flags.FLAGS.seeds})
+  return sorted({int(s) for s in flags.FLAGS[flag].value})
+
+
+@contextlib.contextmanager
+def errors_without_traceback():
+  """Ends the process with an error's message: what was found, expected and to be done is in it."""
+  try:
+    yield
+  except (ValueError, OSError, FloatingPointError) as error:
+    logging.error("%s", error)
+    sys.exit(1)

@@ -4,14 +4,13 @@ Trains the teacher, then for each seed a student from scratch, a response-based 
 of temperatures and alphas. Started again after an interruption, it goes on with what is missing.
 
   python -m experiments.cifar10.lab_a --preset=quick
-  python -m experiments.cifar10.lab_a --preset=full --mixed_precision=bfloat16
+  python -m experiments.cifar10.lab_a --preset=full --mixed_precision=float16
 """
 
 from absl import app, flags
 
 from experiments import run_flags
 from experiments.cifar10 import laboratory
-from tfkd.train import FLOAT
 
 for module in (run_flags, laboratory):
   flags.adopt_module_key_flags(module)  # So that --help lists them.
@@ -19,29 +18,18 @@ for module in (run_flags, laboratory):
 PUBLISHED = {"teacher": (0.44, 89.60), "labels": (0.53, 89.05), "response": (1.85, 88.91), "feature": (0.26, 87.16)}
 PUBLISHED_GRID = {(10.0, 0.8): 88.91, (5.0, 0.8): 89.21, (50.0, 0.8): 86.19, (15.0, 0.8): 87.20, (4.0, 0.5): 88.49}
 
-_COMMON = {
-  "dataset": "cifar10", "scheme": FLOAT, "augment": True, "optimizer": "sgd", "learning_rate": 0.1,
-  "teacher_learning_rate": 0.1, "weight_decay": 5e-3, "temperature": 5.0, "alpha": 0.8,
-  "grid": [f"{t:g}:{alpha:g}" for t, alpha in PUBLISHED_GRID], "stages": ["layer1", "layer2", "layer3"],
-  "feature_loss": "normalized", "alignment": "average_pool", "feature_weight": 100.0, "feature_hard_weight": 1.0,
-}  # fmt: skip
-PRESETS = {
-  # One seed of resnet8 on 5,000 photographs: a few minutes on two cores.
-  "quick": _COMMON | {
-    "teacher": "resnet14", "student": "resnet8", "limit_train": 5_000, "teacher_epochs": 5, "epochs": 4, "seeds": [0],
-    "grid": [], "grid_seeds": [0],
+PRESETS = laboratory.presets(
+  {
+    "temperature": 5.0, "alpha": 0.8, "grid": [f"{t:g}:{alpha:g}" for t, alpha in PUBLISHED_GRID],
+    "stages": ["layer1", "layer2", "layer3"], "feature_loss": "normalized", "feature_weight": 100.0,
+    "feature_hard_weight": 1.0,
   },
-  # Under an hour on two cores.
-  "cpu": _COMMON | {
-    "teacher": "resnet20", "student": "resnet8", "limit_train": 20_000, "teacher_epochs": 12, "epochs": 10,
-    "seeds": [0, 1, 2], "grid_seeds": [0],
+  {
+    "quick": {"teacher": "resnet14", "student": "resnet8", "teacher_epochs": 5},
+    "cpu": {"teacher": "resnet20", "student": "resnet8", "teacher_epochs": 12, "epochs": 10},
+    "full": {"teacher": "resnet56", "student": "resnet20"},
   },
-  # The laboratory's size, for a GPU.
-  "full": _COMMON | {
-    "teacher": "resnet56", "student": "resnet20", "teacher_epochs": 200, "epochs": 200, "seeds": [0, 1, 2],
-    "grid_seeds": [0, 1, 2], "mixed_precision": "bfloat16",
-  },
-}  # fmt: skip
+)  # fmt: skip
 
 
 def main(argv):

@@ -2,16 +2,15 @@
 
 import math
 import os
-import sys
 from typing import NamedTuple
 
-from absl import flags, logging
+from absl import flags
 
 from experiments import run_flags
 from experiments.cifar10.report import write_report
 from tfkd import objectives
 from tfkd.connectors import ALIGNMENTS
-from tfkd.train import Student, Sweep
+from tfkd.train import FLOAT, Student, Sweep
 
 FEATURE_LOSSES = {
   "normalized": objectives.NormalizedFeatureMatching,
@@ -19,7 +18,7 @@ FEATURE_LOSSES = {
   "l2": objectives.Euclidean,
 }
 
-flags.DEFINE_float("temperature", None, "Temperature of the response-based student. [preset]", lower_bound=0.0)
+flags.DEFINE_float("temperature", None, "Temperature of the response-based student. [preset]")
 flags.DEFINE_float("alpha", None, "Its weight of the soft loss; labels have 1 - alpha. [preset]", 0.0, 1.0)
 flags.DEFINE_list(
   "grid", None, "<temperature>:<alpha> of response-based students for the heat map; empty for none. [preset]"
@@ -36,6 +35,32 @@ flags.DEFINE_enum(
 )
 flags.DEFINE_float("feature_weight", None, "Weight of the feature loss. [preset]", lower_bound=0.0)
 flags.DEFINE_float("feature_hard_weight", None, "Weight of the labels beside it. [preset]", lower_bound=0.0)
+
+
+_RECIPE = {
+  "dataset": "cifar10", "scheme": FLOAT, "augment": True, "optimizer": "sgd", "learning_rate": 0.1,
+  "teacher_learning_rate": 0.1, "weight_decay": 5e-3, "alignment": "average_pool",
+}  # fmt: skip
+_SIZES = {
+  # One seed on 5,000 photographs: a few minutes on two cores.
+  "quick": {"limit_train": 5_000, "epochs": 4, "seeds": [0], "grid": [], "grid_seeds": [0]},
+  # Under an hour on two cores.
+  "cpu": {"limit_train": 20_000, "seeds": [0, 1, 2], "grid_seeds": [0]},
+  # The laboratory's size, for a GPU.
+  "full": {
+    "teacher_epochs": 200, "epochs": 200, "seeds": [0, 1, 2], "grid_seeds": [0, 1, 2], "mixed_precision": "bfloat16",
+  },
+}  # fmt: skip
+
+
+def presets(choices, sizes):
+  """What `run_flags.start` takes: the recipe of both laboratories, one's own choices, and the sizes of both.
+
+  Args:
+    choices: dict from flag to value, for all presets.
+    sizes: dict from preset to dict from flag to value.
+  """
+  return {name: _RECIPE | choices | shared | sizes[name] for name, shared in _SIZES.items()}
 
 
 class Laboratory(NamedTuple):
@@ -64,9 +89,7 @@ def _is_grid(values):
 
 flags.register_validator("temperature", lambda t: t is None or 0 < t < math.inf, "expected a positive finite number")
 flags.register_validator("grid", _is_grid, "expected <temperature>:<alpha>, separated by commas, as 4:0.3,8:0.7")
-flags.register_validator(
-  "grid_seeds", run_flags.every(int, lambda s: s >= 0), "expected whole numbers >= 0, separated by commas"
-)
+run_flags.register_seeds("grid_seeds")
 
 
 def run(argv, laboratory):
@@ -81,23 +104,19 @@ def run(argv, laboratory):
   workdir = given.workdir or os.path.join("runs", laboratory.name, given.dataset)
   seeds, chosen = run_flags.seeds(), (given.temperature, given.alpha)
   compared = {"labels": labels, "response": lambda seed: response(seed, *chosen), "feature": feature}
-  grid_seeds = sorted({int(seed) for seed in given.grid_seeds})
+  grid_seeds = run_flags.seeds("grid_seeds")
   grid = sorted({_setting(text) for text in given.grid} | {chosen}) if given.grid else []
   # Seed by seed, so that an interrupted sweep has whole seeds; the comparison before the grid, which shares a setting.
   students = [student(seed) for seed in seeds for student in compared.values()]
   students += [response(seed, *setting) for seed in grid_seeds for setting in grid]
-  try:
+  with run_flags.errors_without_traceback():
     sweep = Sweep(workdir, run_flags.training(), given.overwrite)
     sweep.run(list({student.name: student for student in students}.values()))
-  except (ValueError, OSError, FloatingPointError) as error:
-    # What was found, expected and to be done is in the message; a traceback would hide it.
-    logging.error("%s", error)
-    sys.exit(1)
   rows = {"teacher": sweep.results.find(question="teacher")}
-  rows |= {method: _rows(sweep, student(0)) for method, student in compared.items()}
+  rows |= {method: sweep.rows(student(0)) for method, student in compared.items()}
   # All settings from the same seeds.
   responses = {
-    setting: [row for row in _rows(sweep, response(0, *setting)) if row["seed"] in grid_seeds] for setting in grid
+    setting: [row for row in sweep.rows(response(0, *setting)) if row["seed"] in grid_seeds] for setting in grid
   }
   print(write_report(workdir, laboratory, rows, responses))  # noqa: T201  (the answer)
 
@@ -124,10 +143,3 @@ def feature(seed):
   choices = {name: given[name].value for name in ("feature_loss", "alignment", "feature_weight", "feature_hard_weight")}
   choices["stages"] = "+".join(given.stages)
   return Student("laboratory", "feature", given.scheme, seed, (match,), given.feature_hard_weight, choices=choices)
-
-
-def _rows(sweep, student):
-  """The rows of all seeds of a student."""
-  key = student.key
-  del key["seed"]
-  return sweep.results.find(**key)

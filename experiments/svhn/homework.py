@@ -2,9 +2,8 @@
 
 import math
 import os
-import sys
 
-from absl import flags, logging
+from absl import flags
 
 from experiments import run_flags
 from experiments.svhn.questions import students
@@ -44,7 +43,7 @@ def run(argv, questions, deployed=False):
   given = flags.FLAGS
   temperatures = sorted({float(t) for t in given.temperatures})
   workdir = given.workdir or os.path.join("runs", "svhn", given.dataset)
-  try:
+  with run_flags.errors_without_traceback():
     sweep = Sweep(workdir, run_flags.training(), given.overwrite)
     sweep.train_teacher()
     wanted = [
@@ -55,8 +54,4 @@ def run(argv, questions, deployed=False):
     if deployed and given.scheme != DEPLOYED_SCHEME:
       wanted += students("q1", DEPLOYED_SCHEME, [], run_flags.seeds(), given.soft_weight)
     sweep.run(wanted)
-  except (ValueError, OSError, FloatingPointError) as error:
-    # What was found, expected and to be done is in the message; a traceback would hide it.
-    logging.error("%s", error)
-    sys.exit(1)
   print(write_report(workdir, sweep.results.rows(), given.scheme))  # noqa: T201  (the answer)

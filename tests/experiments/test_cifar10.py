@@ -1,10 +1,6 @@
 """The laboratories: each flag's effect on the loss, and the scripts as a user runs them."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,13 +14,13 @@ import tfkd
 from experiments import run_flags
 from experiments.cifar10 import lab_a, lab_b, laboratory
 from experiments.cifar10.report import difference_of_means
+from tests.experiments.scripts import run
 from tests.losses import references
 from tfkd import models
 from tfkd.data.cifar10 import CLASSES
 from tfkd.taps import Reader
 from tfkd.train import Training
 
-ROOT = Path(__file__).parents[2]
 RNG = np.random.default_rng(0)
 X = RNG.uniform(size=(6, 32, 32, 3)).astype(np.float32)
 Y = np.arange(6) % 10
@@ -160,18 +156,7 @@ TINY = (
 
 
 def _run(folder, lab, *given):
-  return _script(folder, lab, *TINY, *given)
-
-
-def _script(folder, name, *given):
-  return subprocess.run(
-    [sys.executable, "-m", f"experiments.cifar10.{name}", *given],
-    cwd=folder,
-    env=os.environ | {"PYTHONPATH": str(ROOT)},
-    capture_output=True,
-    text=True,
-    timeout=600,
-  )
+  return run(f"cifar10.{lab}", folder, *TINY, *given)
 
 
 @pytest.mark.parametrize("lab, published", [("lab_a", "87.16"), ("lab_b", "2.03")])
@@ -218,7 +203,7 @@ def test_wrong_flags_are_named_without_a_traceback(folder, given, words):
 
 
 def test_the_cost_of_a_step_is_measured_for_each_batch(folder):
-  result = _script(folder, "step_cost", "--teacher=resnet14", "--student=resnet8", "--batch_sizes=4,64")
+  result = run("cifar10.step_cost", folder, "--teacher=resnet14", "--student=resnet8", "--batch_sizes=4,64")
   assert result.returncode == 0, result.stderr
   rows = [line.split("|")[1:-1] for line in result.stdout.splitlines() if line.startswith("|")][2:]
   assert [int(row[0]) for row in rows] == [4, 64]

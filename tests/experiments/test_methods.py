@@ -1,16 +1,12 @@
 """The comparison of methods as a user runs it: in its own process, in an empty folder."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
+from tests.experiments.scripts import run
 from tfkd.data import house_numbers
 
-ROOT = Path(__file__).parents[2]
 TINY = (
   "--data_dir=data", "--epochs=1", "--teacher_epochs=1", "--batch_size=32", "--student=svhn_cnnx0.25", "--workdir=out",
 )  # fmt: skip
@@ -23,14 +19,7 @@ def folder(tmp_path):
 
 
 def _run(folder, *flags):
-  return subprocess.run(
-    [sys.executable, "-m", "experiments.methods", *TINY, *flags],
-    cwd=folder,
-    env=os.environ | {"PYTHONPATH": str(ROOT)},
-    capture_output=True,
-    text=True,
-    timeout=600,
-  )
+  return run("methods", folder, *TINY, *flags)
 
 
 def test_methods_leave_rows_report_picture_and_costs_and_go_on(folder):

@@ -5,26 +5,16 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
 
+from tests.experiments.scripts import ENVIRONMENT, command, run
 from tfkd.data import house_numbers
-
-ROOT = Path(__file__).parents[2]
-
-
-def _command(script, *flags):
-  return [sys.executable, "-m", f"experiments.svhn.{script}", *flags]
 
 
 def _run(script, folder, *flags):
-  environment = os.environ | {"PYTHONPATH": str(ROOT)}
-  return subprocess.run(
-    _command(script, *flags), cwd=folder, env=environment, capture_output=True, text=True, timeout=600
-  )
+  return run(f"svhn.{script}", folder, *flags)
 
 
 @pytest.fixture
@@ -56,8 +46,7 @@ def test_all_leaves_rows_report_picture_logs_and_files(folder):
 
 def test_a_killed_run_goes_on_where_it_was(folder):
   flags = (*TINY, "--temperatures=5,15", "--workdir=out")
-  environment = os.environ | {"PYTHONPATH": str(ROOT)}
-  process = subprocess.Popen(_command("q2", *flags), cwd=folder, env=environment, stderr=subprocess.DEVNULL)
+  process = subprocess.Popen(command("svhn.q2", *flags), cwd=folder, env=ENVIRONMENT, stderr=subprocess.DEVNULL)
   results = folder / "out" / "results.jsonl"
   while process.poll() is None and not (results.exists() and '"q2"' in results.read_text()):
     time.sleep(0.1)

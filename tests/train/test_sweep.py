@@ -207,3 +207,14 @@ def test_the_loss_is_of_changed_images_and_labels_and_the_teacher_sees_them_too(
   assert history["hard_loss"] == [pytest.approx(hard, rel=1e-4)]
   soft = 25 * references.soft_target_kl(answers, logits, 5.0).mean()
   assert history["soft_targets"] == [pytest.approx(soft, rel=2e-3, abs=1e-6)]
+
+
+def test_the_teacher_is_read_once_and_on_every_replica(tmp_path, data_dir, monkeypatch):
+  runs = _sweep(tmp_path, data_dir, strategy="mirrored", augment=True)
+  runs.train_teacher()
+  original, read = quantization.load, []
+  monkeypatch.setattr(quantization, "load", lambda path: read.append(path) or original(path))
+  soft = Student("q3", "soft", "float", 0, (SoftTargets(5.0),))
+  runs.run([soft, soft._replace(seed=1)])
+  assert read == []  # train_teacher read it for its logits.
+  assert all(runs._strategy.extended.variable_created_in_scope(v) for v in runs._teacher.variables)

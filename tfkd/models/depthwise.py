@@ -3,10 +3,10 @@
 import tf_keras as keras
 
 from tfkd.models.classifier import classifier
+from tfkd.models.resnet import usual_stem
 
 layers = keras.layers
 _MOMENTUM = 0.9
-_LARGEST_SMALL_IMAGE = 64
 
 # Output channels of the blocks of each stage; every stage but the first halves height and width in its first block.
 _STAGES = ((32,), (64, 64), (128, 128), (160,))
@@ -33,7 +33,7 @@ def depthwise_cnn(num_classes=11, input_shape=(128, 128, 3), stages=_STAGES, nam
     ValueError: fewer than two classes.
   """
   inputs = keras.Input(input_shape, name="images")
-  large = max(input_shape[:2]) > _LARGEST_SMALL_IMAGE
+  large = usual_stem(input_shape) == "imagenet"
   x = _normalized(_convolution(16, 3, 2 if large else 1, "conv1")(inputs), "conv1")
   if large:
     x = layers.MaxPooling2D(3, 2, padding="same", name="pool1")(x)

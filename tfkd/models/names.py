@@ -4,7 +4,7 @@ import functools
 import re
 
 from tfkd.models.depthwise import depthwise_cnn, plain_cnn
-from tfkd.models.resnet import cifar_resnet, resnet18, resnet34, resnet50, wide_resnet
+from tfkd.models.resnet import cifar_resnet, resnet18, resnet34, resnet50, usual_stem, wide_resnet
 from tfkd.models.svhn_cnn import svhn_cnn
 
 # Functions of width, and the width at which they have their name.
@@ -12,7 +12,6 @@ _BY_WIDTH = {
   "svhn_cnn": (svhn_cnn, 16), "resnet18": (resnet18, 64), "resnet34": (resnet34, 64), "resnet50": (resnet50, 64),
 }  # fmt: skip
 _FIXED = {"depthwise_cnn": depthwise_cnn, "plain_cnn": plain_cnn}
-_LARGEST_CIFAR_IMAGE = 64
 
 
 def build(name, num_classes=10, input_shape=(32, 32, 3)):
@@ -66,7 +65,5 @@ def _number(text):
 
 
 def _of_width(function, width, name, num_classes, input_shape):
-  options = {}
-  if function is not svhn_cnn:
-    options["stem"] = "cifar" if max(input_shape[:2]) <= _LARGEST_CIFAR_IMAGE else "imagenet"
+  options = {} if function is svhn_cnn else {"stem": usual_stem(input_shape)}
   return function(num_classes, input_shape, width=width, name=name, **options)

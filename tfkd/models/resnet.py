@@ -11,6 +11,7 @@ from tfkd.models.classifier import classifier
 
 layers = keras.layers
 _STEMS = ("cifar", "imagenet")
+_LARGEST_CIFAR_IMAGE = 64
 # tf_keras' 0.99 would need about 500 steps before evaluation sees the statistics that training saw.
 _MOMENTUM = 0.9
 _EPSILON = 1e-5  # PyTorch's, so that its weights mean the same here.
@@ -29,6 +30,11 @@ def resnet34(num_classes=10, input_shape=(32, 32, 3), stem="cifar", width=64, na
 def resnet50(num_classes=10, input_shape=(32, 32, 3), stem="cifar", width=64, name="resnet50"):
   """ResNet-50; see `_resnet`. 23,520,842 trainable weights with the CIFAR stem and ten classes."""
   return _resnet((3, 4, 6, 3), _bottleneck, 4, num_classes, input_shape, stem, width, name)
+
+
+def usual_stem(input_shape):
+  """The stem for images of this (height, width, channels): "cifar" up to 64 pixels a side, else "imagenet"."""
+  return "cifar" if max(input_shape[:2]) <= _LARGEST_CIFAR_IMAGE else "imagenet"
 
 
 def cifar_resnet(depth, num_classes=10, input_shape=(32, 32, 3), factor=1, name=None):

@@ -13,6 +13,11 @@ _STORAGES = {
   "IntStorage": np.int32, "ShortStorage": np.int16, "CharStorage": np.int8, "ByteStorage": np.uint8,
   "BoolStorage": np.bool_,
 }  # fmt: skip
+# Keras' variables by PyTorch's names.
+_VARIABLES = {
+  "kernel": "weight", "bias": "bias", "gamma": "weight", "beta": "bias", "moving_mean": "running_mean",
+  "moving_variance": "running_var",
+}  # fmt: skip
 
 
 def read_state_dict(path):
@@ -88,12 +93,10 @@ def _torch_key(layer, variable):
   layer = re.sub(r"^layer(\d+)_block(\d+)_", r"layer\1.\2.", layer)
   layer = layer.replace("shortcut_bn", "downsample.1").replace("shortcut", "downsample.0").replace("logits", "fc")
   layer = re.sub(r"conv(\d+)_bn$", r"bn\1", layer)
-  names = {"kernel": "weight", "bias": "bias", "gamma": "weight", "beta": "bias"}
-  name = names.get(kind) or {"moving_mean": "running_mean", "moving_variance": "running_var"}[kind]
   axes = None
   if kind == "kernel":
     axes = (1, 0) if layer == "fc" else (2, 3, 1, 0)
-  return f"{layer}.{name}", axes
+  return f"{layer}.{_VARIABLES[kind]}", axes
 
 
 def _read_pth(path):

@@ -91,6 +91,12 @@ class Sweep:
         bar.set_postfix_str(student.name)
         self._train_student(student)
 
+  def rows(self, student):
+    """The results of a student's seeds: rows that differ from its key in the seed alone."""
+    key = student.key
+    del key["seed"]
+    return self.results.find(**key)
+
   def _train_teacher(self):
     training = self._training
     logging.info("training the teacher: %s, %d epochs", training.dataset, training.teacher_epochs)
@@ -124,9 +130,8 @@ class Sweep:
           return {split: kept[split] for split in splits}
       except Exception as error:
         logging.warning("%s is damaged (%s) and is computed again", file, error)
-    teacher = quantization.load(self._teacher_path)
     logits = {
-      split: teacher.predict(data.batches(*arrays, min(_EVALUATION_BATCH, len(arrays[1]))), verbose=0)
+      split: self._teacher.predict(data.batches(*arrays, min(_EVALUATION_BATCH, len(arrays[1]))), verbose=0)
       for split, arrays in splits.items()
     }
     with atomic_path(file) as temporary:
@@ -148,7 +153,7 @@ class Sweep:
     batches = self._train_batches(self._train[0], 0).repeat().prefetch(2)
     turns = {}
     for key, student in tqdm(students.items(), desc="tracing", unit="student", dynamic_ncols=True):
-      distiller = self._distiller(student, quantization.load(self._teacher_path))
+      distiller = self._distiller(student, self._teacher)
       turns[key] = functools.partial(distiller.make_train_function(), iter(batches))
     return interleaved(turns, rounds, steps)
 
@@ -160,14 +165,14 @@ class Sweep:
     with self._strategy.scope(), _arithmetic(arithmetic):
       model = self._build_student(num_classes=len(self._info.classes), input_shape=self._info.image_shape)
       if student.adapt:
-        model = student.adapt(quantization.load(self._teacher_path), model)
+        model = student.adapt(self._teacher, model)
       if student.start == "teacher":
         if training.student != training.teacher:
           raise ValueError(
             f"{student.scheme} students begin with the teacher's weights: student={training.student} must be "
             f"teacher={training.teacher}."
           )
-        model.set_weights(quantization.load(self._teacher_path).get_weights())
+        model.set_weights(self._teacher.get_weights())
       if student.scheme != FLOAT:
         calibration_data = self._train[0][:_CALIBRATION_IMAGES].astype(np.float32) / 255
         model = quantization.quantize(model, student.scheme, calibration_data=calibration_data)
@@ -182,13 +187,13 @@ class Sweep:
     images, test_images = self._train[0], self._test[0]
     # The teacher runs where its answer was not computed before: features, and images that no one saw before.
     if any(objective.teacher_layers for objective in student.objectives):
-      teacher = quantization.load(self._teacher_path)
+      teacher = self._teacher
     elif not self._changes_images:
       teacher = Precomputed()
       images, test_images = (images, self._logits["train"]), (test_images, self._logits["test"])
     else:
       reads_teacher = any(objective.source == "teacher" for objective in student.objectives)
-      teacher = quantization.load(self._teacher_path) if reads_teacher else None
+      teacher = self._teacher if reads_teacher else None
     distiller = self._distiller(student, teacher)
     model = distiller.student
     start = time.perf_counter()
@@ -203,8 +208,11 @@ class Sweep:
     quantization.save(model, f"{path}.keras")
     logging.info("wrote %s.keras", path)
     row = student.key | {"accuracy": history["val_accuracy"][-1], "loss": history["val_hard_loss"][-1]}
-    choices = model.predict(self._test_batches(self._test[0]), verbose=0).argmax(axis=1)
-    row["agreement"] = float(np.mean(choices == self._logits["test"].argmax(axis=1)))
+    if teacher is None:
+      choices = model.predict(self._test_batches(self._test[0]), verbose=0).argmax(axis=1)
+      row["agreement"] = float(np.mean(choices == self._logits["test"].argmax(axis=1)))
+    else:
+      row["agreement"] = history["val_agreement"][-1]
     if student.scheme != FLOAT and not quantization.parse_scheme(student.scheme).is_low:
       deploy.to_tflite(model, f"{path}.tflite")
       measured = deploy.evaluate(f"{path}.tflite", data.batches(*self._test, self._evaluation_batch))
@@ -248,6 +256,12 @@ class Sweep:
 
   def _test_batches(self, inputs):
     return data.batches(inputs, self._test[1], self._evaluation_batch, num_classes=self._num_classes)
+
+  @functools.cached_property
+  def _teacher(self):
+    """The trained teacher, read once for all students; within the scope, so that every replica has its weights."""
+    with self._strategy.scope():
+      return quantization.load(self._teacher_path)
 
   @property
   def _teacher_path(self):
