@@ -104,6 +104,17 @@ def test_rotated_embeddings_have_the_same_relations(name, seed):
   np.testing.assert_allclose(filled_in(name)(embedding, (embedding @ rotation).astype(np.float32)), 0, atol=1e-6)
 
 
+@pytest.mark.parametrize("fill", ["zero", "twin"])
+@pytest.mark.parametrize("name", FEATURE_CASES)
+def test_an_example_that_is_zero_or_there_twice_gets_no_huge_gradient(name, fill):
+  teacher, student = _features(name, 0)
+  student[0] = student[1] if fill == "twin" else 0
+  student = tf.Variable(student)
+  with tf.GradientTape() as tape:
+    loss = filled_in(name)(teacher, student)
+  assert np.abs(tape.gradient(loss, student)).max() < 100
+
+
 @pytest.mark.parametrize("name", FEATURE_CASES)
 @FEW
 @given(seed=SEEDS)

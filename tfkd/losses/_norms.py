@@ -17,8 +17,9 @@ def square_root(x):
 
 
 def unit(x, axis, epsilon=_TINY):
-  """Divides by the length: x / max(||x||_2, epsilon) along an axis or axes."""
-  return x * tf.math.rsqrt(tf.maximum(tf.reduce_sum(x * x, axis, keepdims=True), epsilon**2))
+  """x / max(||x||_2, epsilon) along an axis or axes, with gradient 0 instead of 1 / epsilon at 0."""
+  squares = tf.reduce_sum(x * x, axis, keepdims=True)
+  return x * tf.where(squares > 0.0, tf.math.rsqrt(tf.maximum(squares, epsilon**2)), 0.0)
 
 
 def rescaled(x, axis=None):

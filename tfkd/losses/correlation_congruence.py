@@ -43,5 +43,6 @@ def correlation_congruence(teacher_embedding, student_embedding, *, gamma=0.4, o
 def _kernel(embedding, gamma, order):
   rows = unit(rescaled(embedding, 1), 1)
   cosines = tf.matmul(rows, rows, transpose_b=True)
-  powers = [(2 * gamma) ** p / math.factorial(p) * cosines**p for p in range(order + 1)]
-  return math.exp(-2 * gamma) * tf.add_n(powers)
+  # The power 0 apart: its gradient at a cosine of 0 would be NaN.
+  powers = [(2 * gamma) ** p / math.factorial(p) * cosines**p for p in range(1, order + 1)]
+  return math.exp(-2 * gamma) * (1.0 + tf.add_n(powers))
