@@ -6,6 +6,7 @@ import sys
 from absl import app, flags, logging
 
 from tfkd import data, models
+from tfkd.data.food11 import ON_BAD_IMAGE
 from tfkd.quantization import parse_scheme
 from tfkd.train import FLOAT, STRATEGIES, Training
 from tfkd.train.recipe import OPTIMIZERS, SCHEDULES
@@ -18,9 +19,17 @@ flags.DEFINE_string(
   "data_dir", None, "Folder (cifar10: or archive) with the data; by default it is downloaded or drawn."
 )
 flags.DEFINE_integer("limit_train", None, "Use only so many training images. [preset]", lower_bound=1)
+flags.DEFINE_integer(
+  "image_size", None, "food11: height and width that the networks see; by default 224.", lower_bound=8
+)
+flags.DEFINE_enum("on_bad_image", "error", ON_BAD_IMAGE, "food11: what to do with files that cannot be read.")
 flags.DEFINE_string("workdir", None, "Folder for results; by default runs/<script>/<dataset>.")
 flags.DEFINE_boolean("overwrite", False, "Remove the workdir's earlier results first.")
 flags.DEFINE_string("teacher", None, "Network, as resnet20, resnet50x0.125, wrn-16-2 or svhn_cnn. [preset]")
+flags.DEFINE_string(
+  "teacher_checkpoint", None, "Weights of a resnet18, 34 or 50 in place of training: torchvision's names, .pth (a "
+  "state dict) or .safetensors."
+)  # fmt: skip
 flags.DEFINE_string("student", None, "Network, likewise. [preset]")
 flags.DEFINE_string("scheme", None, "The students: w<bits of a weight>a<bits of a feature>, or float. [script]")
 flags.DEFINE_list("seeds", None, "Seeds, separated by commas; one student for each. [preset]")
@@ -38,8 +47,8 @@ flags.DEFINE_float(
   "weight_decay", 0.0, "Decoupled, of kernels only. PyTorch's 5e-4 with momentum 0.9 is about 5e-3 here.", 0.0
 )
 flags.DEFINE_boolean(
-  "augment", False, "Random crops after padding by 4 pixels, mirrored images where that keeps the class. The teacher "
-  "then runs in every step, and sees the student's images."
+  "augment", False, "Random crops after padding by 4 pixels, mirrored images where that keeps the class; food11: "
+  "random parts, turned, mirrored and tinted. The teacher then runs in every step, and sees the student's images."
 )  # fmt: skip
 flags.DEFINE_float(
   "label_smoothing", 0.0, "Share of a label that is spread over all classes, for teacher and students. A teacher "
@@ -65,7 +74,7 @@ def every(convert, check):
   return run
 
 
-def _parses(parse):
+def parses(parse):
   """A validator: the value is what `parse` takes."""
 
   def run(value):
@@ -85,9 +94,9 @@ def register_seeds(flag):
 
 
 register_seeds("seeds")
-flags.register_validator("scheme", _parses(lambda name: name == FLOAT or parse_scheme(name)))
-flags.register_validator("teacher", _parses(models.parse))
-flags.register_validator("student", _parses(models.parse))
+flags.register_validator("scheme", parses(lambda name: name == FLOAT or parse_scheme(name)))
+flags.register_validator("teacher", parses(models.parse))
+flags.register_validator("student", parses(models.parse))
 
 
 def start(argv, presets):

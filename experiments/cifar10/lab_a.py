@@ -9,11 +9,9 @@ of temperatures and alphas. Started again after an interruption, it goes on with
 
 from absl import app, flags
 
-from experiments import run_flags
 from experiments.cifar10 import laboratory
 
-for module in (run_flags, laboratory):
-  flags.adopt_module_key_flags(module)  # So that --help lists them.
+flags.adopt_module_key_flags(laboratory)  # So that --help lists them.
 
 PUBLISHED = {"teacher": (0.44, 89.60), "labels": (0.53, 89.05), "response": (1.85, 88.91), "feature": (0.26, 87.16)}
 PUBLISHED_GRID = {(10.0, 0.8): 88.91, (5.0, 0.8): 89.21, (50.0, 0.8): 86.19, (15.0, 0.8): 87.20, (4.0, 0.5): 88.49}

@@ -9,11 +9,9 @@ of temperatures and alphas. Started again after an interruption, it goes on with
 
 from absl import app, flags
 
-from experiments import run_flags
 from experiments.cifar10 import laboratory
 
-for module in (run_flags, laboratory):
-  flags.adopt_module_key_flags(module)  # So that --help lists them.
+flags.adopt_module_key_flags(laboratory)  # So that --help lists them.
 
 PUBLISHED = {
   "teacher": (0.4908, 86.14), "labels": (0.4700, 86.47), "response": (0.6681, 87.55), "feature": (2.0341, 86.96),

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from absl import flags
 
+from experiments import response as response_based
 from experiments import run_flags
 from experiments.cifar10.report import write_report
 from tfkd import objectives
@@ -18,8 +19,8 @@ FEATURE_LOSSES = {
   "l2": objectives.Euclidean,
 }
 
-flags.DEFINE_float("temperature", None, "Temperature of the response-based student. [preset]")
-flags.DEFINE_float("alpha", None, "Its weight of the soft loss; labels have 1 - alpha. [preset]", 0.0, 1.0)
+flags.adopt_module_key_flags(run_flags)  # So that --help lists them.
+flags.adopt_module_key_flags(response_based)
 flags.DEFINE_list(
   "grid", None, "<temperature>:<alpha> of response-based students for the heat map; empty for none. [preset]"
 )
@@ -87,7 +88,6 @@ def _is_grid(values):
   return values == [] or run_flags.every(_setting, _is_setting)(values)
 
 
-flags.register_validator("temperature", lambda t: t is None or 0 < t < math.inf, "expected a positive finite number")
 flags.register_validator("grid", _is_grid, "expected <temperature>:<alpha>, separated by commas, as 4:0.3,8:0.7")
 run_flags.register_seeds("grid_seeds")
 
@@ -126,11 +126,7 @@ def labels(seed):
 
 
 def response(seed, temperature, alpha):
-  """Learns from alpha * T^2 * KL(teacher || student) + (1 - alpha) * cross-entropy, means over the batch."""
-  soft = objectives.SoftTargets(temperature, weight=alpha, form="kl")
-  return Student(
-    "laboratory", "response", flags.FLAGS.scheme, seed, (soft,), 1 - alpha, temperature, {"alpha": alpha}
-  )  # fmt: skip
+  return response_based.response("laboratory", "response", seed, temperature, alpha)
 
 
 def feature(seed):

@@ -1,11 +1,8 @@
 """`report.md` and the pictures of a CIFAR-10 laboratory."""
 
-import math
 import os
 
-import numpy as np
-
-from tfkd.train.report import heat_map, markdown_table, mean_and_deviation, training_curves, write_text
+from tfkd.train.report import finding, heat_map, markdown_table, mean_and_deviation, training_curves, write_text
 
 CURVES, GRID = "training_curves.png", "grid.png"
 METHODS = {
@@ -84,38 +81,12 @@ def _settings(rows):
 
 
 def _paragraph(rows):
-  """What the numbers support: differences of means, against the deviation of such a difference."""
-  sentences = []
-  for method in ("response", "feature"):
-    difference, deviation = difference_of_means(*([row["accuracy"] for row in rows[m]] for m in (method, "labels")))
-    sentence = f"The {method}-based student ends {abs(100 * difference):.2f} points "
-    sentence += "above" if difference >= 0 else "below"
-    sentence += " the student from scratch"
-    if deviation is None:
-      sentence += "; one seed alone does not say how much of that is chance."
-    elif abs(difference) < deviation:
-      sentence += f", less than the standard deviation of such a difference ({100 * deviation:.2f}): no finding."
-    else:
-      times = f"{abs(difference) / deviation:.1f} times " if deviation else "beyond "
-      sentence += f", {times}the standard deviation of such a difference ({100 * deviation:.2f})."
-    sentences.append(sentence)
-  return " ".join(sentences)
-
-
-def difference_of_means(one, other):
-  """Difference of two means, and its standard deviation from seed to seed.
-
-  Args:
-    one, other: lists of float, one for each seed.
-
-  Returns:
-    mean(one) - mean(other), and sqrt(var(one) + var(other)), the deviation of a difference of two single runs; None in
-    its place where a list has one value.
-  """
-  difference = float(np.mean(one) - np.mean(other))
-  if min(len(one), len(other)) < 2:
-    return difference, None
-  return difference, math.hypot(np.std(one, ddof=1), np.std(other, ddof=1))
+  """What the numbers support."""
+  accuracies = {method: [row["accuracy"] for row in rows[method]] for method in METHODS}
+  return " ".join(
+    finding(f"the {method}-based student", accuracies[method], "the student from scratch", accuracies["labels"])
+    for method in ("response", "feature")
+  )
 
 
 def _grid(responses, published):

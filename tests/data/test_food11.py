@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tfkd import data
 from tfkd.data import food11
 
 RNG = np.random.default_rng(0)
@@ -37,6 +38,24 @@ def test_any_size_and_mode_becomes_a_square_of_its_colour(folder):
     np.testing.assert_array_equal(labels, -1 if split == "evaluation" else np.arange(7))
     expected = np.broadcast_to((20 * np.arange(7) + 10)[:, None, None, None], images.shape)
     np.testing.assert_allclose(images, expected, atol=10)  # The palette is dithered.
+
+
+def test_batches_are_normalised_parts_of_the_size_asked_for(folder):
+  ((images, labels),) = data.load("food11", "train", data_dir=str(folder), batch_size=7, image_size=28)
+  assert images.shape == (7, 28, 28, 3)
+  np.testing.assert_array_equal(labels, np.arange(7))
+  grey = (20 * np.arange(7) + 10)[:, None] / 255
+  expected = (grey - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
+  np.testing.assert_allclose(images.numpy().mean(axis=(1, 2)), expected, atol=0.1)
+  ((images, _),) = data.load("food11", "train", data_dir=str(folder), batch_size=7, image_size=28, augment=True)
+  assert images.shape == (7, 28, 28, 3) and np.isfinite(images).all()
+  assert data.info("food11").image_shape == (224, 224, 3)
+
+
+def test_sizes_are_refused_where_there_is_one():
+  for options in ({"image_size": 48}, {"on_bad_image": "skip"}):
+    with pytest.raises(ValueError, match="cifar10 has images of one size, and skips none"):
+      data.info("cifar10", **options)
 
 
 def test_the_middle_is_kept_and_turned_upright(folder):

@@ -61,6 +61,15 @@ def test_nan_stops_at_its_step_and_keeps_the_last_good_model(vectors, tmp_path):
     np.testing.assert_array_equal(a, b)
 
 
+def test_nan_after_the_last_step_is_no_result(vectors, tmp_path):
+  distiller, student, dataset = _setup(vectors)
+  bad = dataset.map(lambda x, y: (x * np.nan, y))
+  path = tmp_path / "c.keras"
+  with pytest.raises(FloatingPointError, match="loss is nan on the validation data after the last step.*c.keras"):
+    fit(distiller, student, dataset, bad, epochs=1, logdir=str(tmp_path / "logs"), checkpoint=str(path))
+  assert path.exists()
+
+
 def test_averaged_weights_stay_and_are_what_was_validated(vectors, tmp_path):
   options = {"epochs": 3, "logdir": str(tmp_path / "logs"), "checkpoint": str(tmp_path / "c.keras")}
   weights = {}

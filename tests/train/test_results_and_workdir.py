@@ -8,7 +8,7 @@ import pytest
 
 from tfkd.files import atomic_path
 from tfkd.train import Results
-from tfkd.train.report import mean_and_deviation
+from tfkd.train.report import difference_of_means, finding, mean_and_deviation
 from tfkd.train.workdir import open_workdir
 
 
@@ -80,6 +80,27 @@ def test_a_damaged_configuration_is_named(tmp_path):
   (tmp_path / "config.json").write_text("{")
   with pytest.raises(ValueError, match="config.json is damaged"):
     open_workdir(tmp_path, {})
+
+
+def test_difference_of_means():
+  difference, deviation = difference_of_means([0.7, 0.8], [0.6, 0.65])
+  assert difference == pytest.approx(0.125) and deviation == pytest.approx(np.hypot(0.1, 0.05) / np.sqrt(2))
+  assert difference_of_means([0.7], [0.6])[1] is None
+
+
+@pytest.mark.parametrize(
+  "one, other, words",
+  [
+    ([0.7, 0.72], [0.6, 0.62], "One ends 10.00 points above the other, 5.0 times"),
+    ([0.6, 0.62], [0.7, 0.72], "One ends 10.00 points below the other, 5.0 times"),
+    ([0.7, 0.8], [0.7, 0.79], "One ends 0.50 points above the other, no more than"),
+    ([0.7, 0.7], [0.7, 0.7], "no finding"),
+    ([0.8, 0.8], [0.7, 0.7], "One ends 10.00 points above the other, beyond"),
+    ([0.8], [0.7], "one seed alone"),
+  ],
+)
+def test_a_finding_says_no_more_than_the_numbers(one, other, words):
+  assert words in finding("one", one, "the other", other)
 
 
 def test_mean_and_deviation_are_the_samples():

@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tf_keras as keras
+from safetensors.numpy import save_file
 
 from tests.losses import references
-from tfkd import deploy, quantization
+from tfkd import deploy, models, quantization
 from tfkd.data import house_numbers
+from tfkd.models import torch_weights
 from tfkd.objectives import SoftTargets
-from tfkd.train import Student, Sweep, Training, sweep
+from tfkd.train import FLOAT, Student, Sweep, Training, sweep
 
 
 @pytest.fixture(scope="module")
@@ -218,3 +220,46 @@ def test_the_teacher_is_read_once_and_on_every_replica(tmp_path, data_dir, monke
   runs.run([soft, soft._replace(seed=1)])
   assert read == []  # train_teacher read it for its logits.
   assert all(runs._strategy.extended.variable_created_in_scope(v) for v in runs._teacher.variables)
+
+
+def test_students_may_have_a_network_and_epochs_of_their_own(tmp_path, data_dir):
+  runs = _sweep(tmp_path, data_dir)
+  shared, own = Student("q", "a", FLOAT, 0), Student("q", "a", FLOAT, 0, network="plain_cnn", epochs=2)
+  assert own.name == "q-a-float-networkplain_cnn-epochs2-seed0"
+  runs.run([shared, own])
+  first, second = runs.rows(shared) + runs.rows(own)
+  assert len(first["history"]["loss"]) == 1 and len(second["history"]["loss"]) == 2
+  assert second["choices"] == {"network": "plain_cnn", "epochs": 2}
+  assert second["parameters"] == models.plain_cnn(10, (32, 32, 3)).count_params() != first["parameters"]
+  logits = runs.predict(own, "test")
+  images, labels = runs._test
+  assert np.mean(logits.argmax(axis=1) == labels) == pytest.approx(second["accuracy"])
+  model = quantization.load(str(tmp_path / "students" / f"{own.name}.keras"))
+  np.testing.assert_allclose(logits, model.predict(images / np.float32(255), verbose=0), atol=1e-4)
+
+
+def test_a_teacher_from_a_checkpoint_is_not_trained(tmp_path, data_dir):
+  source = models.build("resnet18x0.0625", 10, (32, 32, 3))
+  state = {}
+  for layer in source.layers:
+    for variable in layer.weights:
+      key, axes = torch_weights._torch_key(layer.name, variable.name)
+      state[key] = variable.numpy() if axes is None else variable.numpy().transpose(np.argsort(axes))
+  path = str(tmp_path / "resnet18.safetensors")
+  save_file({key: np.ascontiguousarray(array) for key, array in state.items()}, path)
+  options = {"teacher": "resnet18x0.0625", "teacher_checkpoint": path}
+  runs = _sweep(tmp_path / "out", data_dir, **options)
+  student = Student("q", "soft", FLOAT, 0, (SoftTargets(2.0),), 0.0)
+  runs.run([student])
+  images, labels = runs._test
+  teacher = runs.results.find(question="teacher")[0]
+  expected = source.predict(images / np.float32(255), verbose=0)
+  np.testing.assert_allclose(runs._logits["test"], expected, atol=1e-4)
+  assert teacher["accuracy"] == pytest.approx(np.mean(expected.argmax(axis=1) == labels))
+  assert teacher["flags"]["teacher_checkpoint"] == "resnet18.safetensors" and "loss" not in teacher["history"]
+  # Another file in its place is another teacher.
+  save_file({key: np.ascontiguousarray(2 * array) for key, array in state.items()}, path)
+  with pytest.raises(ValueError, match="another configuration .*teacher_sha256"):
+    _sweep(tmp_path / "out", data_dir, **options)
+  with pytest.raises(ValueError, match="does not fit resnet18"):
+    _sweep(tmp_path / "other", data_dir, **options | {"teacher": "resnet18x0.125"}).train_teacher()

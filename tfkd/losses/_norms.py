@@ -17,7 +17,7 @@ def square_root(x):
 
 
 def unit(x, axis, epsilon=_TINY):
-  """x / max(||x||_2, epsilon) along an axis or axes, with gradient 0 instead of 1 / epsilon at 0."""
+  """Divides by the length: x / max(||x||_2, epsilon) along axes; its gradient at 0 is 0 instead of 1 / epsilon."""
   squares = tf.reduce_sum(x * x, axis, keepdims=True)
   return x * tf.where(squares > 0.0, tf.math.rsqrt(tf.maximum(squares, epsilon**2)), 0.0)
 

@@ -17,12 +17,14 @@ def sizes(model):
 
   Returns:
     dict of int: "parameters": weights of the network, batch normalisation included, quantizers' ranges not;
-    "float32_bytes": four bytes each; "packed_bytes": quantized kernels at their own bits, with one float32 scale for
+    "trainable_parameters": those without batch normalisation's moving averages, as papers count; "float32_bytes": four
+    bytes for each of all; "packed_bytes": quantized kernels at their own bits, with one float32 scale for
     each, or one for each output channel where the grid is per channel, and everything else as float32. Equal to
     float32_bytes for a float model.
   """
   quantized = list(_quantized_kernels(model))
-  parameters = sum(math.prod(v.shape) for v in _network_weights(model))
+  weights = _network_weights(model)
+  parameters = sum(math.prod(v.shape) for v in weights)
   in_kernels = sum(math.prod(kernel.shape) for kernel, _ in quantized)
   packed = sum(
     math.ceil(math.prod(kernel.shape) * weight_bits(quantizer) / 8) + _FLOAT_BYTES * _num_scales(kernel, quantizer)
@@ -30,6 +32,7 @@ def sizes(model):
   )
   return {
     "parameters": parameters,
+    "trainable_parameters": sum(math.prod(v.shape) for v in weights if v.trainable),
     "float32_bytes": _FLOAT_BYTES * parameters,
     "packed_bytes": packed + _FLOAT_BYTES * (parameters - in_kernels),
   }

@@ -14,8 +14,13 @@ class Training(NamedTuple):
   dataset: str
   data_dir: str | None = None
   limit_train: int | None = None
+  image_size: int | None = None
+  """See `tfkd.data.info`, as for on_bad_image."""
+  on_bad_image: str = "error"
   teacher: str = "svhn_cnn"
   """A network's name, see `tfkd.models.build`."""
+  teacher_checkpoint: str | None = None
+  """Weights of the teacher instead of training, see `tfkd.models.load_resnet`."""
   student: str = "svhn_cnn"
   epochs: int = 4
   teacher_epochs: int = 5
@@ -32,7 +37,7 @@ class Training(NamedTuple):
   weight_decay: float = 0.0
   """Decoupled: each step takes learning rate * weight_decay of a kernel from it."""
   augment: bool = False
-  """Random crops after padding by 4 pixels, and mirrored images where that keeps their class."""
+  """The random changes of the data set's recipe, see `tfkd.data.load`."""
   label_smoothing: float = 0.0
   mixup: float = 0.0
   """Alpha of mixup; 0 for none."""
@@ -61,12 +66,18 @@ class Student(NamedTuple):
   """"scratch", or "teacher": begin with the teacher's weights."""
   adapt: Callable | None = None
   """Makes the model to train of (teacher, student), where an objective asks for a student of its own."""
+  network: str | None = None
+  """In place of the training's student."""
+  epochs: int | None = None
+  """In place of the training's."""
 
   @property
   def key(self):
     """The fields that name the row."""
     names = ("question", "method", "scheme", "temperature", "seed")
-    return {name: getattr(self, name) for name in names} | {"choices": dict(self.choices)}
+    own = {"network": self.network, "epochs": self.epochs}
+    choices = dict(self.choices) | {name: value for name, value in own.items() if value is not None}
+    return {name: getattr(self, name) for name in names} | {"choices": choices}
 
   @property
   def name(self):
@@ -74,5 +85,5 @@ class Student(NamedTuple):
     choices = {"T": self.temperature} if self.temperature is not None else {}
     words = [self.question, self.method, self.scheme]
     words += [f"{name}{value:g}" if isinstance(value, float) else f"{name}{value}" for name, value in
-              (choices | dict(self.choices)).items()]  # fmt: skip
+              (choices | self.key["choices"]).items()]  # fmt: skip
     return "-".join(re.sub(r"[^\w.]+", "_", word) for word in [*words, f"seed{self.seed}"])

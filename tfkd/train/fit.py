@@ -56,7 +56,7 @@ def fit(model, kept, train, validation, *, epochs, logdir, checkpoint):
     averages, and the last validation is theirs.
 
   Raises:
-    FloatingPointError: the loss became NaN or infinite.
+    FloatingPointError: the loss became NaN or infinite, in training or in the last validation.
   """
   if tf.io.gfile.exists(logdir):
     tf.io.gfile.rmtree(logdir)
@@ -71,9 +71,14 @@ def fit(model, kept, train, validation, *, epochs, logdir, checkpoint):
     callbacks=callbacks,
     verbose=1 if sys.stdout.isatty() else 2,
   )
-  os.remove(checkpoint)
   logging.info("wrote TensorBoard logs to %s", logdir)
   if model.optimizer.use_ema:
     for name, value in model.evaluate(validation, verbose=0, return_dict=True).items():
       history.history[f"val_{name}"][-1] = value
+  last = history.history["val_loss"][-1]
+  if not math.isfinite(last):
+    raise FloatingPointError(
+      f"loss is {last} on the validation data after the last step: lower --learning_rate. The model is in {checkpoint}."
+    )
+  os.remove(checkpoint)
   return history.history

@@ -1,5 +1,6 @@
 """Tables and pictures from rows of results."""
 
+import math
 import os
 
 import numpy as np
@@ -27,6 +28,41 @@ def markdown_table(header, rows):
   """A Markdown table; cells are strings, numbers to the right."""
   lines = [header, ["---"] + ["---:"] * (len(header) - 1), *rows]
   return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+
+def difference_of_means(one, other):
+  """Difference of two means, and its standard deviation from seed to seed.
+
+  Args:
+    one, other: lists of float, one for each seed.
+
+  Returns:
+    mean(one) - mean(other), and sqrt(var(one) + var(other)), the deviation of a difference of two single runs; None in
+    its place where a list has one value.
+  """
+  difference = float(np.mean(one) - np.mean(other))
+  if min(len(one), len(other)) < 2:
+    return difference, None
+  return difference, math.hypot(np.std(one, ddof=1), np.std(other, ddof=1))
+
+
+def finding(name, one, other_name, other):
+  """A sentence of what two lists of accuracies support: their difference against its deviation.
+
+  Args:
+    name, other_name: the two, as in "the response-based student".
+    one, other: lists of accuracies in [0, 1], one for each seed.
+  """
+  difference, deviation = difference_of_means(one, other)
+  direction = "above" if difference >= 0 else "below"
+  sentence = f"{name[0].upper()}{name[1:]} ends {abs(100 * difference):.2f} points {direction} {other_name}"
+  if deviation is None:
+    return f"{sentence}; one seed alone does not say how much of that is chance."
+  of_such = f"the standard deviation of such a difference ({100 * deviation:.2f})"
+  if abs(difference) <= deviation:
+    return f"{sentence}, no more than {of_such}: no finding."
+  times = f"{abs(difference) / deviation:.1f} times" if deviation else "beyond"
+  return f"{sentence}, {times} {of_such}."
 
 
 def write_text(path, text):

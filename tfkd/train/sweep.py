@@ -25,9 +25,10 @@ from tfkd.train.strategy import make_strategy
 from tfkd.train.timing import interleaved
 from tfkd.train.workdir import open_workdir
 
-_EVALUATION_BATCH = 500
-_CALIBRATION_IMAGES = 2560
+_EVALUATION_PIXELS = 500 * 32 * 32  # Of a batch; a training batch may hold more, and fits too.
 _METRICS = ("accuracy", "loss", "agreement")
+# Fields of a training that do not decide results: what they lead to does.
+_PLACES = ("data_dir", "on_bad_image", "teacher_checkpoint", "strategy")
 
 
 class Sweep:
@@ -46,12 +47,13 @@ class Sweep:
   def __init__(self, workdir: str, training: Training, overwrite: bool = False):
     self._workdir = workdir
     self._training = training
-    self._build_teacher, self._build_student = models.parse(training.teacher), models.parse(training.student)
-    self._info = data.info(training.dataset)
+    self._build_teacher = models.parse(training.teacher)
+    models.parse(training.student)
+    options = {"image_size": training.image_size, "on_bad_image": training.on_bad_image}
+    self._info = data.info(training.dataset, **options)
     self._strategy = make_strategy(training.strategy)
-    read = {"data_dir": training.data_dir}
-    self._train = data.load_arrays(training.dataset, "train", limit=training.limit_train, **read)
-    self._test = data.load_arrays(training.dataset, "test", **read)
+    self._load = functools.partial(data.load_arrays, training.dataset, data_dir=training.data_dir, **options)
+    self._train, self._test = self._load("train", limit=training.limit_train), self._load("test")
     if training.batch_size > len(self._train[1]):
       raise ValueError(
         f"--batch_size is {training.batch_size}, but there are only {len(self._train[1])} training images."
@@ -59,8 +61,10 @@ class Sweep:
     for epochs in (training.epochs, training.teacher_epochs):
       optimizer(training, 0.0, self._steps(epochs))
     # Where the files lie and which devices train does not decide the results; the pixels do.
-    configuration = {k: v for k, v in training._asdict().items() if k not in ("data_dir", "strategy")}
+    configuration = {k: v for k, v in training._asdict().items() if k not in _PLACES}
     configuration["data_sha256"] = _digest(*self._train, *self._test)
+    if training.teacher_checkpoint:
+      configuration["teacher_sha256"] = _digest(np.fromfile(training.teacher_checkpoint, np.uint8))
     open_workdir(workdir, configuration, overwrite)
     self.results = Results(os.path.join(workdir, "results.jsonl"))
     logging.info("results go to %s", self.path("results.jsonl"))
@@ -97,19 +101,37 @@ class Sweep:
     del key["seed"]
     return self.results.find(**key)
 
+  def predict(self, student, split):
+    """Answers of a trained student.
+
+    Args:
+      student: `Student` that the results have.
+      split: of the data set, whole.
+
+    Returns:
+      Logits float32 [n, classes], in the order of the images.
+    """
+    model = quantization.load(self._student_path(student))
+    return model.predict(self._evaluation_batches(*self._load(split)), verbose=0)
+
   def _train_teacher(self):
     training = self._training
-    logging.info("training the teacher: %s, %d epochs", training.dataset, training.teacher_epochs)
     keras.utils.set_random_seed(0)
     with self._strategy.scope(), _arithmetic(training.mixed_precision):
       teacher = self._build_teacher(num_classes=len(self._info.classes), input_shape=self._info.image_shape)
       self._compile(teacher, training.teacher_epochs, training.teacher_learning_rate)
-    train, test = self._train_batches(self._train[0], 0), self._test_batches(self._test[0])
+    test = self._test_batches(self._test[0])
     start = time.perf_counter()
-    history = fit(
-      teacher, teacher, train, test, epochs=training.teacher_epochs, logdir=self.path("logs", "teacher"),
-      checkpoint=self.path("checkpoints", "teacher.keras"),
-    )  # fmt: skip
+    if training.teacher_checkpoint:
+      models.load_resnet(teacher, training.teacher_checkpoint)
+      logging.info("the teacher has the weights of %s", training.teacher_checkpoint)
+      history = {f"val_{k}": [v] for k, v in teacher.evaluate(test, verbose=0, return_dict=True).items()}
+    else:
+      logging.info("training the teacher: %s, %d epochs", training.dataset, training.teacher_epochs)
+      history = fit(
+        teacher, teacher, self._train_batches(self._train[0], 0), test, epochs=training.teacher_epochs,
+        logdir=self.path("logs", "teacher"), checkpoint=self.path("checkpoints", "teacher.keras"),
+      )  # fmt: skip
     seconds = time.perf_counter() - start
     quantization.save(teacher, self._teacher_path)
     logging.info("wrote %s", self._teacher_path)
@@ -131,8 +153,7 @@ class Sweep:
       except Exception as error:
         logging.warning("%s is damaged (%s) and is computed again", file, error)
     logits = {
-      split: self._teacher.predict(data.batches(*arrays, min(_EVALUATION_BATCH, len(arrays[1]))), verbose=0)
-      for split, arrays in splits.items()
+      split: self._teacher.predict(self._evaluation_batches(*arrays), verbose=0) for split, arrays in splits.items()
     }
     with atomic_path(file) as temporary:
       np.savez(temporary, **logits)
@@ -163,27 +184,27 @@ class Sweep:
     keras.utils.set_random_seed(student.seed)
     arithmetic = training.mixed_precision if student.scheme == FLOAT else "none"
     with self._strategy.scope(), _arithmetic(arithmetic):
-      model = self._build_student(num_classes=len(self._info.classes), input_shape=self._info.image_shape)
+      network = student.network or training.student
+      model = models.build(network, len(self._info.classes), self._info.image_shape)
       if student.adapt:
         model = student.adapt(self._teacher, model)
       if student.start == "teacher":
-        if training.student != training.teacher:
+        if network != training.teacher:
           raise ValueError(
-            f"{student.scheme} students begin with the teacher's weights: student={training.student} must be "
+            f"{student.scheme} students begin with the teacher's weights: student={network} must be "
             f"teacher={training.teacher}."
           )
         model.set_weights(self._teacher.get_weights())
       if student.scheme != FLOAT:
-        calibration_data = self._train[0][:_CALIBRATION_IMAGES].astype(np.float32) / 255
+        calibration_data = self._batches(*self._train, training.batch_size)
         model = quantization.quantize(model, student.scheme, calibration_data=calibration_data)
       # Copies: a layer belongs to one distiller, and a sweep may list one objective for several seeds.
       objectives = [type(o).from_config(o.get_config()) for o in student.objectives]
       distiller = Distiller(teacher, model, objectives, hard_loss_weight=student.hard_loss_weight)
-      self._compile(distiller, training.epochs, training.learning_rate)
+      self._compile(distiller, self._epochs(student), training.learning_rate)
     return distiller
 
   def _train_student(self, student):
-    training = self._training
     images, test_images = self._train[0], self._test[0]
     # The teacher runs where its answer was not computed before: features, and images that no one saw before.
     if any(objective.teacher_layers for objective in student.objectives):
@@ -199,23 +220,24 @@ class Sweep:
     start = time.perf_counter()
     history = fit(
       distiller, model, self._train_batches(images, student.seed), self._test_batches(test_images),
-      epochs=training.epochs, logdir=self.path("logs", student.name),
+      epochs=self._epochs(student), logdir=self.path("logs", student.name),
       checkpoint=self.path("checkpoints", f"{student.name}.keras"),
     )  # fmt: skip
     seconds = time.perf_counter() - start
-    path = self.path("students", student.name)
+    path = self._student_path(student)
     model.compile()  # The distiller's optimizer slots are no part of the student.
-    quantization.save(model, f"{path}.keras")
-    logging.info("wrote %s.keras", path)
+    quantization.save(model, path)
+    logging.info("wrote %s", path)
     row = student.key | {"accuracy": history["val_accuracy"][-1], "loss": history["val_hard_loss"][-1]}
     if teacher is None:
-      choices = model.predict(self._test_batches(self._test[0]), verbose=0).argmax(axis=1)
+      choices = model.predict(self._evaluation_batches(*self._test), verbose=0).argmax(axis=1)
       row["agreement"] = float(np.mean(choices == self._logits["test"].argmax(axis=1)))
     else:
       row["agreement"] = history["val_agreement"][-1]
     if student.scheme != FLOAT and not quantization.parse_scheme(student.scheme).is_low:
-      deploy.to_tflite(model, f"{path}.tflite")
-      measured = deploy.evaluate(f"{path}.tflite", data.batches(*self._test, self._evaluation_batch))
+      file = path.removesuffix(".keras") + ".tflite"
+      deploy.to_tflite(model, file)
+      measured = deploy.evaluate(file, self._evaluation_batches(*self._test))
       row |= {
         "tflite_accuracy": measured["accuracy"],
         "tflite_loss": measured["loss"],
@@ -234,6 +256,9 @@ class Sweep:
       metrics=["accuracy"],
     )
 
+  def _epochs(self, student):
+    return student.epochs or self._training.epochs
+
   def _steps(self, epochs):
     return epochs * -(-len(self._train[1]) // self._training.batch_size)
 
@@ -246,16 +271,27 @@ class Sweep:
     """Where labels must be distributions, over so many classes."""
     return len(self._info.classes) if self._training.label_smoothing or self._training.mixup else None
 
+  def _batches(self, inputs, labels, batch_size, **options):
+    """Images as the networks read them."""
+    return data.batches(
+      inputs, labels, batch_size, side=self._info.image_shape[0], normalize=self._info.normalize, **options
+    )
+
+  def _evaluation_batches(self, inputs, labels, **options):
+    height, width, _ = self._info.image_shape
+    size = max(self._training.batch_size, _EVALUATION_PIXELS // (height * width))
+    return self._batches(inputs, labels, min(size, len(labels)), **options)
+
   def _train_batches(self, inputs, seed):
     training = self._training
-    return data.batches(
+    return self._batches(
       inputs, self._train[1], training.batch_size, shuffle_seed=seed,
       augment=self._info.augment if training.augment else None,
       num_classes=self._num_classes, label_smoothing=training.label_smoothing, mixup=training.mixup,
     )  # fmt: skip
 
   def _test_batches(self, inputs):
-    return data.batches(inputs, self._test[1], self._evaluation_batch, num_classes=self._num_classes)
+    return self._evaluation_batches(inputs, self._test[1], num_classes=self._num_classes)
 
   @functools.cached_property
   def _teacher(self):
@@ -263,22 +299,22 @@ class Sweep:
     with self._strategy.scope():
       return quantization.load(self._teacher_path)
 
+  def _student_path(self, student):
+    return self.path("students", f"{student.name}.keras")
+
   @property
   def _teacher_path(self):
     return self.path("teacher", "model.keras")
 
-  @property
-  def _evaluation_batch(self):
-    return min(_EVALUATION_BATCH, len(self._test[1]))
-
   def _add_row(self, row, model, seconds, history):
-    epochs = len(history["loss"])
+    epochs = len(history.get("loss", ()))
     row["history"] = {name: [round(float(v), 6) for v in values] for name, values in history.items()}
     # Seconds include tracing and the evaluation after each epoch; the rate counts training images only.
     row |= quantization.sizes(model)
     flags = self._training._asdict()
-    if flags["data_dir"]:
-      flags["data_dir"] = os.path.basename(os.path.normpath(flags["data_dir"]))  # Rows are published; paths are not.
+    for name in ("data_dir", "teacher_checkpoint"):
+      if flags[name]:
+        flags[name] = os.path.basename(os.path.normpath(flags[name]))  # Rows are published; paths are not.
     row |= {"dataset": self._training.dataset, "flags": flags, "versions": _versions()}
     row |= {"seconds": round(seconds, 2), "images_per_second": round(epochs * len(self._train[1]) / seconds, 1)}
     row |= {"test_images": len(self._test[1]), "train_images": len(self._train[1])}
@@ -291,10 +327,11 @@ class Sweep:
     logdir = self.path("logs", "hparams")
     if os.path.isdir(logdir):
       shutil.rmtree(logdir)
-    choices = {name for student in students for name in student.choices}
+    choices = {name for student in students for name in student.key["choices"]}
     names = ["question", "method", "scheme", "temperature", "seed", "epochs"]
     # Scripts that share a workdir have different choices.
-    names += sorted({name for row in self.results.rows() for name in row.get("choices", ())} | choices)
+    choices |= {name for row in self.results.rows() for name in row.get("choices", ())}
+    names += sorted(choices.difference(names))
     with tf.summary.create_file_writer(logdir).as_default():
       hparams.hparams_config(
         hparams=[hparams.HParam(name) for name in names],
@@ -305,11 +342,11 @@ class Sweep:
     from tensorboard.plugins.hparams import api as hparams
 
     values = {"question": student.question, "method": student.method, "scheme": student.scheme, "seed": student.seed}
-    values |= {"temperature": student.temperature or 0.0, "epochs": self._training.epochs, **student.choices}
+    values |= {"temperature": student.temperature or 0.0, "epochs": self._training.epochs, **student.key["choices"]}
     with tf.summary.create_file_writer(self.path("logs", student.name)).as_default():
       hparams.hparams(values, trial_id=student.name)
       for name in _METRICS:
-        tf.summary.scalar(f"test/{name}", row[name], step=self._training.epochs)
+        tf.summary.scalar(f"test/{name}", row[name], step=self._epochs(student))
 
 
 @contextlib.contextmanager

@@ -1,0 +1,1 @@
+"""The Food-11 homework: a student of at most 60,000 parameters."""

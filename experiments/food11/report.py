@@ -1,0 +1,79 @@
+"""`report.md` and the pictures of the Food-11 homework."""
+
+import itertools
+import os
+
+from tfkd.train.report import (
+  accuracy_by_method,
+  finding,
+  markdown_table,
+  mean_and_deviation,
+  training_curves,
+  write_text,
+)  # fmt: skip
+
+ACCURACIES, CURVES = "accuracy_by_method.png", "training_curves.png"
+# Accuracies that the homework asked for on its evaluation images.
+THRESHOLDS = {"simple": 0.46528, "medium": 0.69161, "strong": 0.78629, "boss": 0.82146}
+
+
+def write_report(workdir, teacher, rows):
+  """Writes `report.md` and the pictures into the workdir.
+
+  Args:
+    workdir: where to.
+    teacher: its row of the results.
+    rows: dict from method to rows of the results, in the order of the baselines.
+
+  Returns:
+    The report's text, with the paths of the files at its end.
+  """
+  seeds = sorted({row["seed"] for found in rows.values() for row in found})
+  title = f"Food-11 compression homework on {teacher['dataset']}"
+  text = (
+    f"# {title}\n\n"
+    f"Accuracy on all {teacher['test_images']:,} test images; {teacher['train_images']:,} training images. Mean ± "
+    f"standard deviation over seeds ({', '.join(map(str, seeds))}); one teacher.\n\n"
+  )
+  is_food = teacher["dataset"] == "food11"
+  text += _table(teacher, rows, is_food)
+  if is_food:
+    text += (
+      "\nThe thresholds are of the evaluation images, whose labels only the homework's judge has; ours are of the "
+      "validation images.\n"
+    )
+  accuracies = {method: [row["accuracy"] for row in found] for method, found in rows.items()}
+  findings = [finding(b, accuracies[b], a, accuracies[a]) for a, b in itertools.pairwise(rows)]
+  if findings:
+    text += f"\n{' '.join(findings)}\n"
+  text += f"\n![Accuracy by method]({ACCURACIES})\n\n![Training curves]({CURVES})\n"
+  accuracy_by_method(os.path.join(workdir, ACCURACIES), accuracies, next(iter(rows)), title)
+  training_curves(
+    os.path.join(workdir, CURVES), {m: [row["history"] for row in found] for m, found in rows.items()}, title
+  )
+  write_text(os.path.join(workdir, "report.md"), text)
+  return text + "".join(f"\nWrote {os.path.join(workdir, place)}" for place in ("report.md", ACCURACIES, CURVES))
+
+
+def _table(teacher, rows, with_thresholds):
+  flags = teacher["flags"]
+  networks = {"teacher": flags["teacher"]}
+  networks |= {method: found[0]["choices"].get("network", flags["student"]) for method, found in rows.items()}
+  header = ["method", "network", "parameters", "epochs", "test loss", "test accuracy, %", "agreement with teacher"]
+  table = []
+  for method, found in ({"teacher": [teacher]} | rows).items():
+    line = [
+      method,
+      networks[method],
+      f"{found[0]['trainable_parameters']:,}",
+      str(len(found[0]["history"].get("loss", ()))),
+      mean_and_deviation([row["loss"] for row in found], digits=3),
+      mean_and_deviation([row["accuracy"] for row in found], 100),
+      mean_and_deviation([row["agreement"] for row in found], 100),
+    ]
+    if with_thresholds:
+      threshold = THRESHOLDS.get(method)
+      above = sum(row["accuracy"] >= threshold for row in found) if threshold else 0
+      line += [f"{100 * threshold:.2f}", f"{above} of {len(found)}"] if threshold else ["–", "–"]
+    table.append(line)
+  return markdown_table(header + ["threshold, %", "seeds above it"] * with_thresholds, table)
