@@ -37,7 +37,7 @@ def _state_dict(depth_blocks, expansion, classes, seed=0):
       if block == 0 and (stage > 0 or expansion > 1):
         convolution(f"{name}.downsample.0", f"{name}.downsample.1", channels * expansion, into, 1)
       into = channels * expansion
-  state["fc.weight"], state["fc.bias"] = rng.normal(0, 0.05, (classes, into)), rng.normal(0, 0.1, classes)
+  state["fc.weight"], state["fc.bias"] = rng.normal(0, 0.005, (classes, into)), rng.normal(0, 0.1, classes)
   return {name: np.ascontiguousarray(a, np.int64 if a.dtype.kind == "i" else np.float32) for name, a in state.items()}
 
 
@@ -71,11 +71,25 @@ def test_every_key_finds_its_place(name, tmp_path):
   assert model.count_params() == loaded
 
 
+# PyTorch 2.13's logits of `_state_dict((2, 2, 2, 2), 1, 11)` on `IMAGES`.
+IMAGES = np.random.default_rng(1).normal(size=(3, 97, 65, 3)).astype(np.float32)
+GOLDEN = [
+  [-1.13664, 5.67796, -5.22303, 2.73629, -3.44656, 4.95350, 5.06453, 5.71355, 3.02766, 0.24241, -9.26653],
+  [-1.54094, 5.07363, -5.38816, 2.19967, -2.78968, 4.31172, 4.80625, 5.27313, 2.39449, 0.99199, -8.48451],
+  [-0.47273, 4.97443, -5.84971, 2.50917, -3.55347, 4.61144, 4.01609, 5.98255, 2.34423, 0.34017, -8.37316],
+]  # fmt: skip
+
+
+def test_logits_are_those_that_pytorch_gave(tmp_path):
+  model = models.resnet18(11, (97, 65, 3), "imagenet")
+  load_resnet(model, _write(tmp_path / "w.safetensors", _state_dict((2, 2, 2, 2), 1, 11)))
+  np.testing.assert_allclose(model.predict(IMAGES, verbose=0), GOLDEN, atol=1e-4)
+
+
 def test_logits_are_pytorchs(tmp_path):
   torch = pytest.importorskip("torch")
   functional = torch.nn.functional
-  state = _state_dict((2, 2, 2, 2), 1, 11)
-  tensors = {name: torch.from_numpy(array) for name, array in state.items()}
+  tensors = {name: torch.from_numpy(array) for name, array in _state_dict((2, 2, 2, 2), 1, 11).items()}
 
   def convolved(x, name, bn, stride=1):
     weight = tensors[f"{name}.weight"]
@@ -83,8 +97,7 @@ def test_logits_are_pytorchs(tmp_path):
     terms = [tensors[f"{bn}.{key}"] for key in ("running_mean", "running_var", "weight", "bias")]
     return functional.batch_norm(x, *terms, eps=1e-5)
 
-  x = np.random.default_rng(1).normal(size=(3, 97, 65, 3)).astype(np.float32)
-  y = functional.relu(convolved(torch.from_numpy(x.transpose(0, 3, 1, 2)), "conv1", "bn1", 2))
+  y = functional.relu(convolved(torch.from_numpy(IMAGES.transpose(0, 3, 1, 2)), "conv1", "bn1", 2))
   y = functional.max_pool2d(y, 3, 2, 1)
   for stage in range(1, 5):
     for block in range(2):
@@ -99,7 +112,8 @@ def test_logits_are_pytorchs(tmp_path):
   torch.save(tensors, path)
   model = models.resnet18(11, (97, 65, 3), "imagenet")
   load_resnet(model, path)
-  np.testing.assert_allclose(model.predict(x, verbose=0), expected, atol=1e-4)
+  np.testing.assert_allclose(model.predict(IMAGES, verbose=0), expected, atol=1e-4)
+  np.testing.assert_allclose(expected, GOLDEN, atol=1e-4)
 
 
 def test_what_does_not_fit_is_named_and_changes_nothing(tmp_path):
