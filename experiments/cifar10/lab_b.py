@@ -29,7 +29,7 @@ PRESETS = laboratory.presets(
   },
   {
     "quick": {**_NARROW, "teacher_epochs": 4},
-    "cpu": {**_NARROW, "teacher_epochs": 15, "epochs": 10},
+    "cpu": {**_NARROW, "teacher_epochs": 30, "epochs": 10},
     "full": {"teacher": "resnet50", "student": "resnet18"},
   },
 )  # fmt: skip
