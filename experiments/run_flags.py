@@ -27,8 +27,8 @@ flags.DEFINE_string("workdir", None, "Folder for results; by default runs/<scrip
 flags.DEFINE_boolean("overwrite", False, "Remove the workdir's earlier results first.")
 flags.DEFINE_string("teacher", None, "Network, as resnet20, resnet50x0.125, wrn-16-2 or svhn_cnn. [preset]")
 flags.DEFINE_string(
-  "teacher_checkpoint", None, "Weights of a resnet18, 34 or 50 in place of training: torchvision's names, .pth (a "
-  "state dict) or .safetensors."
+  "teacher_checkpoint", None, "Weights of a resnet18, 34 or 50 or a vit in place of training: the names of "
+  "torchvision, timm or Hugging Face, in a .pth (a state dict) or .safetensors."
 )  # fmt: skip
 flags.DEFINE_string("student", None, "Network, likewise. [preset]")
 flags.DEFINE_string("scheme", None, "The students: w<bits of a weight>a<bits of a feature>, or float. [script]")

@@ -10,7 +10,8 @@ import pytest
 from safetensors.numpy import save_file
 
 from tfkd import models
-from tfkd.models.torch_weights import load_resnet, read_state_dict
+from tfkd.models.torch_files import read_state_dict
+from tfkd.models.torch_weights import load_torch_weights
 
 
 def _state_dict(depth_blocks, expansion, classes, seed=0):
@@ -58,7 +59,7 @@ def test_every_key_finds_its_place(name, tmp_path):
   build, blocks, expansion = RESNETS[name]
   state = _state_dict(blocks, expansion, 11)
   model = build(11, (64, 64, 3), "imagenet")
-  load_resnet(model, _write(tmp_path / "w.safetensors", state))
+  load_torch_weights(model, _write(tmp_path / "w.safetensors", state))
   block = model.get_layer("layer3_block1_conv2")
   np.testing.assert_array_equal(block.kernel, state["layer3.1.conv2.weight"].transpose(2, 3, 1, 0))
   bn = model.get_layer("layer2_block0_shortcut_bn")
@@ -82,7 +83,7 @@ GOLDEN = [
 
 def test_logits_are_those_that_pytorch_gave(tmp_path):
   model = models.resnet18(11, (97, 65, 3), "imagenet")
-  load_resnet(model, _write(tmp_path / "w.safetensors", _state_dict((2, 2, 2, 2), 1, 11)))
+  load_torch_weights(model, _write(tmp_path / "w.safetensors", _state_dict((2, 2, 2, 2), 1, 11)))
   np.testing.assert_allclose(model.predict(IMAGES, verbose=0), GOLDEN, atol=1e-4)
 
 
@@ -111,7 +112,7 @@ def test_logits_are_pytorchs(tmp_path):
   path = str(tmp_path / "resnet18.pth")
   torch.save(tensors, path)
   model = models.resnet18(11, (97, 65, 3), "imagenet")
-  load_resnet(model, path)
+  load_torch_weights(model, path)
   np.testing.assert_allclose(model.predict(IMAGES, verbose=0), expected, atol=1e-4)
   np.testing.assert_allclose(expected, GOLDEN, atol=1e-4)
 
@@ -124,7 +125,7 @@ def test_what_does_not_fit_is_named_and_changes_nothing(tmp_path):
   model = models.resnet18(10, (64, 64, 3), "imagenet")
   before = model.get_weights()
   with pytest.raises(ValueError, match="does not fit resnet18") as error:
-    load_resnet(model, path)
+    load_torch_weights(model, path)
   for words in ("layer2.0.bn1.bias is missing", "fc.weight gives (512, 11) for logits", "extra belongs to no layer"):
     assert words in str(error.value)
   for a, b in zip(before, model.get_weights(), strict=True):

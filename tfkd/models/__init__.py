@@ -10,4 +10,5 @@ from tfkd.models.resnet import resnet34 as resnet34
 from tfkd.models.resnet import resnet50 as resnet50
 from tfkd.models.resnet import wide_resnet as wide_resnet
 from tfkd.models.svhn_cnn import svhn_cnn as svhn_cnn
-from tfkd.models.torch_weights import load_resnet as load_resnet
+from tfkd.models.torch_weights import load_torch_weights as load_torch_weights
+from tfkd.models.vit import vit as vit

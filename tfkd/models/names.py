@@ -6,6 +6,7 @@ import re
 from tfkd.models.depthwise import depthwise_cnn, plain_cnn
 from tfkd.models.resnet import cifar_resnet, resnet18, resnet34, resnet50, usual_stem, wide_resnet
 from tfkd.models.svhn_cnn import svhn_cnn
+from tfkd.models.vit import WIDTHS, vit
 
 # Functions of width, and the width at which they have their name.
 _BY_WIDTH = {
@@ -19,9 +20,10 @@ def build(name, num_classes=10, input_shape=(32, 32, 3)):
 
   Args:
     name: resnet18, resnet34 or resnet50 (with the CIFAR stem for images of up to 64 pixels, else the ImageNet stem);
-      resnet8, 14, 20, 32, 44, 56 or 110; wrn-16-1, 16-2, 40-1 or 40-2 and their like; svhn_cnn, depthwise_cnn or
-      plain_cnn. "x" and a number multiplies the channels, as in resnet8x4 or resnet50x0.125; a wrn has its factor as
-      its last number, and the last two have one size.
+      resnet8, 14, 20, 32, 44, 56 or 110; wrn-16-1, 16-2, 40-1 or 40-2 and their like; vit_tiny16, vit_small16 or
+      vit_base16, or with another side of a patch in pixels, as vit_tiny4; svhn_cnn, depthwise_cnn or plain_cnn. "x" and
+      a number multiplies the channels, as in resnet8x4 or resnet50x0.125; a wrn has its factor as its last number, and
+      transformers and the last two have one size.
     num_classes: size of the output, >= 2.
     input_shape: (height, width, channels).
 
@@ -45,6 +47,9 @@ def parse(name):
   wide = re.fullmatch(r"wrn-(\d+)-(\d+)", name)
   if wide and int(wide[1]) >= 10 and int(wide[1]) % 6 == 4 and int(wide[2]) >= 1:
     return functools.partial(wide_resnet, int(wide[1]), int(wide[2]))
+  transformer = re.fullmatch(rf"vit_({'|'.join(WIDTHS)})(\d+)", name)
+  if transformer and int(transformer[2]) >= 1:
+    return functools.partial(vit, patch_size=int(transformer[2]), width=WIDTHS[transformer[1]], name=name)
   family, _, factor = name.partition("x")
   factor = _number(factor) if factor else 1 if family == name else None
   if family in _BY_WIDTH and factor:
@@ -56,7 +61,8 @@ def parse(name):
     return functools.partial(cifar_resnet, int(depth[1]), factor=int(factor))
   raise ValueError(
     f"unknown network {name!r}: expected {', '.join(_FIXED)}; {', '.join(_BY_WIDTH)}, with a factor of width as in "
-    "resnet18x0.25; resnet<6n+2> as in resnet8, resnet20 or resnet8x4; or wrn-<6n+4>-<factor> as in wrn-16-2."
+    "resnet18x0.25; resnet<6n+2> as in resnet8, resnet20 or resnet8x4; wrn-<6n+4>-<factor> as in wrn-16-2; or "
+    "vit_<tiny, small or base><side of a patch> as in vit_tiny16."
   )
 
 

@@ -1,147 +1,138 @@
-"""Weights from PyTorch's files, read without PyTorch: `.safetensors`, and `.pth` that hold tensors alone."""
+"""Networks with the weights of their likes in PyTorch."""
 
 import math
-import pickle
 import re
-import zipfile
-from collections import OrderedDict
 
 import numpy as np
+import tensorflow as tf
 
-_STORAGES = {
-  "DoubleStorage": np.float64, "FloatStorage": np.float32, "HalfStorage": np.float16, "LongStorage": np.int64,
-  "IntStorage": np.int32, "ShortStorage": np.int16, "CharStorage": np.int8, "ByteStorage": np.uint8,
-  "BoolStorage": np.bool_,
-}  # fmt: skip
+from tfkd.models.torch_files import read_state_dict
+from tfkd.models.vit import Tokens
+
 # Keras' variables by PyTorch's names.
 _VARIABLES = {
   "kernel": "weight", "bias": "bias", "gamma": "weight", "beta": "bias", "moving_mean": "running_mean",
   "moving_variance": "running_var",
 }  # fmt: skip
+# Hugging Face's names of a vision transformer, in files and in memory, to timm's.
+_HUGGING_FACE = (
+  (r"^vit\.embeddings\.cls_token$", "cls_token"),
+  (r"^vit\.embeddings\.position_embeddings$", "pos_embed"),
+  (r"^vit\.embeddings\.patch_embeddings\.projection\.", "patch_embed.proj."),
+  (r"^vit\.(?:encoder\.layer|layers)\.(\d+)\.", r"blocks.\1."),
+  (r"\.attention\.attention\.(query|key|value)\.", r".attn.\1."),
+  (r"\.attention\.q_proj\.", ".attn.query."),
+  (r"\.attention\.k_proj\.", ".attn.key."),
+  (r"\.attention\.v_proj\.", ".attn.value."),
+  (r"\.attention\.(?:output\.dense|o_proj)\.", ".attn.proj."),
+  (r"\.intermediate\.dense\.", ".mlp.fc1."),
+  (r"\.output\.dense\.", ".mlp.fc2."),
+  (r"\.layernorm_before\.", ".norm1."),
+  (r"\.layernorm_after\.", ".norm2."),
+  (r"^vit\.layernorm\.", "norm."),
+  (r"^classifier\.", "head."),
+)
 
 
-def read_state_dict(path):
-  """Reads the tensors of a checkpoint.
+def load_torch_weights(model, path, head=True):
+  """Gives a network of `tfkd.models` the weights of its like in PyTorch.
 
-  Args:
-    path: `.safetensors`, or a file of `torch.save(model.state_dict(), path)` (PyTorch 1.6 or newer). Nothing in it is
-      executed: whatever is no tensor, number, string or container is refused.
-
-  Returns:
-    dict from name to array, as the model has them: of a dict under "state_dict" or "model" that one, and without
-    DataParallel's "module." before every name.
-
-  Raises:
-    FileNotFoundError: there is no such file.
-    ValueError: the file is damaged, holds more than tensors, or is of another format.
-  """
-  if path.endswith(".safetensors"):
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
-    try:
-      return load_file(path)
-    except (SafetensorError, KeyError) as error:
-      raise ValueError(f"{path} is damaged or not a safetensors file: {error}") from error
-  content = _read_pth(path)
-  for key in ("state_dict", "model"):
-    if isinstance(content, dict) and isinstance(content.get(key), dict):
-      content = content[key]
-  if not isinstance(content, dict) or not all(isinstance(value, np.ndarray) for value in content.values()):
-    raise ValueError(f"{path} holds no dict of tensors: expected torch.save(model.state_dict(), path).")
-  if content and all(name.startswith("module.") for name in content):
-    content = {name.removeprefix("module."): tensor for name, tensor in content.items()}
-  return dict(content)
-
-
-def load_resnet(model, path):
-  """Gives a `resnet18`, `resnet34` or `resnet50` the weights of torchvision's or timm's of the same depth.
+  For `resnet18`, `resnet34` and `resnet50`, torchvision's or timm's names; for `vit`, timm's or Hugging Face's.
+  Position embeddings of another image size are interpolated (bicubic).
 
   Args:
-    model: of `tfkd.models`, with the stem and number of classes that the file has.
+    model: with the depth, width, stem and patch size that the file has, and its number of classes unless head is False.
     path: see `read_state_dict`.
+    head: load the last dense layer too; False leaves it as it is, to be trained on other classes.
 
   Raises:
     ValueError: keys are missing, unknown or of another shape; all are named, and the model is left as it was.
   """
+  is_vit = any(isinstance(layer, Tokens) for layer in model.layers)
+  names = _vit_key if is_vit else _resnet_key
   state = {name: tensor for name, tensor in read_state_dict(path).items() if not name.endswith("num_batches_tracked")}
-  problems, weights = [], {}
+  if is_vit:
+    state = _as_timm(state)
+  weights, problems = {}, []
   for layer in model.layers:
-    arrays = []
-    for variable in layer.weights:
-      key, axes = _torch_key(layer.name, variable.name)
-      tensor = state.pop(key, None)
-      if tensor is None:
-        problems.append(f"{key} is missing")
-        continue
-      tensor = tensor if axes is None or tensor.ndim != len(axes) else tensor.transpose(axes)
-      if tensor.shape != tuple(variable.shape):
-        problems.append(f"{key} gives {tensor.shape} for {layer.name}, which has {tuple(variable.shape)}")
-      arrays.append(tensor)
-    weights[layer.name] = arrays
+    keys = {names(layer.name, variable): variable for variable in layer.weights}
+    if layer.name == "logits" and not head:
+      for key in keys:
+        state.pop(key, None)
+      continue
+    tensors = {key: _as_keras(state.pop(key), variable) for key, variable in keys.items() if key in state}
+    if "pos_embed" in tensors:
+      tensors["pos_embed"] = _interpolated(tensors["pos_embed"], model.get_layer("patches").output_shape[1:3])
+    problems += [f"{key} is missing" for key in keys if key not in tensors]
+    problems += [
+      f"{key} gives {tensor.shape} for {layer.name}, which has {tuple(keys[key].shape)}"
+      for key, tensor in tensors.items()
+      if tensor.shape != tuple(keys[key].shape)
+    ]
+    weights[layer.name] = list(tensors.values())
   problems += [f"{key} belongs to no layer" for key in state]
   if problems:
     shown = "; ".join(problems[:8]) + (f"; and {len(problems) - 8} more" if len(problems) > 8 else "")
-    raise ValueError(f"{path} does not fit {model.name}: {shown}. Depth, stem, width and classes must be the file's.")
+    raise ValueError(
+      f"{path} does not fit {model.name}: {shown}. Depth, width, stem or patches, and classes must be the file's; "
+      "head=False leaves out the classes."
+    )
   for name, arrays in weights.items():
     model.get_layer(name).set_weights(arrays)
 
 
-def _torch_key(layer, variable):
-  """The name of a variable in torchvision's residual networks, and the order of axes that makes it Keras'."""
-  kind = re.search(r"(\w+?)(_\d+)?(:\d+)?$", variable.split("/")[-1])[1]
+def _resnet_key(layer, variable):
+  """The name of a variable in torchvision's residual networks."""
   layer = re.sub(r"^layer(\d+)_block(\d+)_", r"layer\1.\2.", layer)
   layer = layer.replace("shortcut_bn", "downsample.1").replace("shortcut", "downsample.0").replace("logits", "fc")
   layer = re.sub(r"conv(\d+)_bn$", r"bn\1", layer)
-  axes = None
-  if kind == "kernel":
-    axes = (1, 0) if layer == "fc" else (2, 3, 1, 0)
-  return f"{layer}.{_VARIABLES[kind]}", axes
+  return f"{layer}.{_VARIABLES[_kind(variable)]}"
 
 
-def _read_pth(path):
-  try:
-    with zipfile.ZipFile(path) as archive:
-      (pickled,) = (name for name in archive.namelist() if name.endswith("/data.pkl") or name == "data.pkl")
-      return _TensorsOnly(archive, pickled).load()
-  except zipfile.BadZipFile as error:
-    raise ValueError(
-      f"{path} is damaged, or was written by PyTorch before 1.6: load it there, and save it again or as safetensors."
-    ) from error
-  except (pickle.UnpicklingError, EOFError, KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
-    raise ValueError(f"{path} is not a file of tensors alone: {error}") from error
+def _vit_key(layer, variable):
+  """The name of a variable in timm's vision transformers, with query, key and value apart."""
+  if layer == "tokens":
+    return {"class_token": "cls_token", "positions": "pos_embed"}[_kind(variable)]
+  layer = {"patches": "patch_embed.proj", "logits": "head"}.get(layer, layer)
+  layer = re.sub(r"^block(\d+)_", r"blocks.\1.", layer)
+  if layer.endswith(".attention"):
+    part = variable.name.split("/")[-2]
+    layer = layer.removesuffix("attention") + ("attn.proj" if part == "attention_output" else f"attn.{part}")
+  layer = re.sub(r"dense(\d+)$", r"mlp.fc\1", layer)
+  return f"{layer}.{_VARIABLES[_kind(variable)]}"
 
 
-class _TensorsOnly(pickle.Unpickler):
-  """Reads PyTorch's pickle; knows a handful of names and refuses all others, so that no file can run code."""
-
-  def __init__(self, archive, pickled):
-    super().__init__(archive.open(pickled))
-    self._archive = archive
-    self._folder = pickled.removesuffix("data.pkl")
-
-  def find_class(self, module, name):
-    if (module, name) == ("collections", "OrderedDict"):
-      return OrderedDict
-    if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
-      return _tensor
-    if (module, name) == ("torch._utils", "_rebuild_parameter"):
-      return lambda tensor, *_: tensor
-    if module == "torch" and name in _STORAGES:
-      return _STORAGES[name]
-    raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is no tensor")
-
-  def persistent_load(self, identifier):
-    kind, dtype, key, _, _ = identifier
-    if kind != "storage":
-      raise pickle.UnpicklingError(f"unknown entry {kind!r}")
-    return np.frombuffer(self._archive.read(f"{self._folder}data/{key}"), dtype)
+def _kind(variable):
+  return re.search(r"(\w+?)(_\d+)?(:\d+)?$", variable.name.split("/")[-1])[1]
 
 
-def _tensor(storage, offset, size, stride, *_):
-  """The view of a storage that a tensor is."""
-  last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
-  if min([offset, *size, *stride]) < 0 or (math.prod(size) and last >= len(storage)):
-    raise pickle.UnpicklingError(f"a tensor of size {tuple(size)} reaches outside its {len(storage)} numbers")
-  strides = [step * storage.itemsize for step in stride]
-  return np.lib.stride_tricks.as_strided(storage[offset:], size, strides, writeable=False).copy()
+def _as_keras(tensor, variable):
+  """With the axes in Keras' order: (out, in, ...) becomes (..., in, out), and heads are apart."""
+  if _kind(variable) == "kernel" and tensor.ndim > 1:
+    tensor = tensor.transpose(*range(2, tensor.ndim), 1, 0)
+  is_of_heads = "_attention/" in variable.name and math.prod(tensor.shape) == math.prod(variable.shape)
+  return tensor.reshape(variable.shape) if is_of_heads else tensor
+
+
+def _as_timm(state):
+  """Hugging Face's names as timm's, and timm's joint matrices of query, key and value as three."""
+  found = {}
+  for name, tensor in state.items():
+    for pattern, replacement in _HUGGING_FACE:
+      name = re.sub(pattern, replacement, name)
+    if ".qkv." in name and len(tensor) % 3 == 0:
+      parts = zip(("query", "key", "value"), np.split(tensor, 3), strict=True)
+      found |= {name.replace("qkv", part): array for part, array in parts}
+    else:
+      found[name] = tensor
+  return found
+
+
+def _interpolated(positions, grid):
+  """Position embeddings [1, 1 + patches, width] for another grid of patches; the class token's stays."""
+  side = math.isqrt(positions.shape[1] - 1) if positions.ndim == 3 else 0
+  if not side or positions.shape[1] - 1 != side**2 or grid == (side, side):
+    return positions
+  token, patches = positions[:, :1], positions[:, 1:]
+  resized = tf.image.resize(patches.reshape(1, side, side, -1), grid, "bicubic").numpy()
+  return np.concatenate([token, resized.reshape(1, math.prod(grid), -1)], axis=1)

@@ -20,7 +20,7 @@ class Training(NamedTuple):
   teacher: str = "svhn_cnn"
   """A network's name, see `tfkd.models.build`."""
   teacher_checkpoint: str | None = None
-  """Weights of the teacher instead of training, see `tfkd.models.load_resnet`."""
+  """Weights of the teacher instead of training, see `tfkd.models.load_torch_weights`."""
   student: str = "svhn_cnn"
   epochs: int = 4
   teacher_epochs: int = 5

@@ -123,7 +123,7 @@ class Sweep:
     test = self._test_batches(self._test[0])
     start = time.perf_counter()
     if training.teacher_checkpoint:
-      models.load_resnet(teacher, training.teacher_checkpoint)
+      models.load_torch_weights(teacher, training.teacher_checkpoint)
       logging.info("the teacher has the weights of %s", training.teacher_checkpoint)
       history = {f"val_{k}": [v] for k, v in teacher.evaluate(test, verbose=0, return_dict=True).items()}
     else:

@@ -1,0 +1,92 @@
+"""Vision transformers (Dosovitskiy et al. 2021, arXiv:2010.11929)."""
+
+import tensorflow as tf
+import tf_keras as keras
+
+layers = keras.layers
+_EPSILON = 1e-6
+_HEAD_WIDTH = 64
+# Width of the tokens by name, from the paper and from Touvron et al. 2021, arXiv:2012.12877.
+WIDTHS = {"tiny": 192, "small": 384, "base": 768}
+
+
+def vit(num_classes=10, input_shape=(224, 224, 3), patch_size=16, width=768, depth=12, name="vit"):
+  """A vision transformer with a class token and learned positions, as timm and Hugging Face have it.
+
+  Blocks are normalised before attention and before the two dense layers, whose middle is four times as wide, with GELU
+  between them; heads are 64 channels wide. Outputs of the blocks are called `block0`, `block1` and so on: tokens
+  [batch, 1 + patches, width], the class token first. `embedding` is the class token after the last normalisation.
+
+  Args:
+    num_classes: size of the output, >= 2.
+    input_shape: (height, width, channels), multiples of the patch size.
+    patch_size: side of a patch, in pixels.
+    width: channels of a token, a multiple of 64: 192 for Ti, 384 for S, 768 for B.
+    depth: number of blocks.
+    name: name of the model.
+
+  Returns:
+    A `tf_keras` functional model from images to logits [batch, num_classes].
+
+  Raises:
+    ValueError: images do not divide into patches, width not into heads, or there are fewer than two classes.
+  """
+  if input_shape[0] % patch_size or input_shape[1] % patch_size:
+    raise ValueError(f"patches of {patch_size} pixels do not divide images of input_shape={tuple(input_shape)}.")
+  if width % _HEAD_WIDTH:
+    raise ValueError(f"width must be a multiple of {_HEAD_WIDTH}, the width of a head; got {width}.")
+  if num_classes < 2:
+    raise ValueError(f"num_classes must be at least 2; got {num_classes}.")
+  inputs = keras.Input(input_shape, name="images")
+  x = layers.Conv2D(width, patch_size, patch_size, name="patches")(inputs)
+  x = layers.Reshape((x.shape[1] * x.shape[2], width), name="patch_tokens")(x)
+  x = Tokens(name="tokens")(x)
+  for number in range(depth):
+    x = _block(x, f"block{number}")
+  x = _normalized(x, "norm")
+  x = FirstToken(name="embedding")(x)
+  # float32 under mixed precision too: the losses start from these logits.
+  return keras.Model(inputs, layers.Dense(num_classes, dtype="float32", name="logits")(x), name=name)
+
+
+def _block(x, name):
+  width = x.shape[-1]
+  y = _normalized(x, f"{name}_norm1")
+  y = layers.MultiHeadAttention(width // _HEAD_WIDTH, _HEAD_WIDTH, name=f"{name}_attention")(y, y)
+  x = layers.Add(name=f"{name}_add")([x, y])
+  y = _normalized(x, f"{name}_norm2")
+  y = layers.Dense(4 * width, activation="gelu", name=f"{name}_dense1")(y)
+  y = layers.Dense(width, name=f"{name}_dense2")(y)
+  return layers.Add(name=name)([x, y])
+
+
+def _normalized(x, name):
+  return layers.LayerNormalization(epsilon=_EPSILON, name=name)(x)
+
+
+@keras.utils.register_keras_serializable(package="tfkd")
+class Tokens(layers.Layer):
+  """Puts a learned class token before the patches' tokens, and adds a learned embedding of the position to each.
+
+  Input: float [batch, patches, width]. Output: float [batch, 1 + patches, width].
+  """
+
+  def build(self, input_shape):
+    _, patches, width = input_shape
+    self.class_token, self.positions = (
+      self.add_weight(name, (1, tokens, width), initializer=keras.initializers.TruncatedNormal(stddev=0.02))
+      for name, tokens in (("class_token", 1), ("positions", 1 + patches))
+    )
+    super().build(input_shape)
+
+  def call(self, inputs):
+    token = tf.broadcast_to(tf.cast(self.class_token, inputs.dtype), [tf.shape(inputs)[0], 1, inputs.shape[-1]])
+    return tf.concat([token, inputs], axis=1) + tf.cast(self.positions, inputs.dtype)
+
+
+@keras.utils.register_keras_serializable(package="tfkd")
+class FirstToken(layers.Layer):
+  """Input: float [batch, tokens, width]. Output: the first token, float [batch, width]."""
+
+  def call(self, inputs):
+    return inputs[:, 0]
