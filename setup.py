@@ -1,4 +1,4 @@
-"""Installs tfkd: `pip install -e .[test]`, with `[gpu]` for NVIDIA GPUs."""
+"""Installs tfkd: `pip install -e .[test]`, with `[gpu]` for NVIDIA GPUs and `[vit]` for KerasHub's teachers."""
 
 import re
 from pathlib import Path
@@ -35,6 +35,7 @@ setup(
   ],
   extras_require={
     "test": ["pytest", "pytest-xdist", "hypothesis", "ruff"],
+    "vit": ["keras-hub"],
     "gpu": ["tensorflow[and-cuda]~=2.21.0"],
   },
 )

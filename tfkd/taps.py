@@ -12,11 +12,11 @@ def tappable(model):
   """Lists what can be tapped.
 
   Args:
-    model: built functional or `Sequential` `tf_keras` model, quantized or not.
+    model: built functional or `Sequential` model of `tf_keras`, quantized or not, or of Keras 3.
 
   Returns:
     dict from layer name to output shape, in the order of the forward pass. Layers of a nested model are called
-    `nested/layer`; quantized layers have the float layer's name.
+    `nested/layer`, and of a Keras 3 model not listed; quantized layers have the float layer's name.
 
   Raises:
     ValueError: the model has no graph of layers.
@@ -51,6 +51,40 @@ class Reader(keras.layers.Layer):
     found = {}
     outputs = _run(self._model, inputs, set(self._paths.values()), found)
     return outputs, {name: found[path] for name, path in self._paths.items()}
+
+
+class Keras3Reader:
+  """`Reader` of a functional or `Sequential` Keras 3 model, which is not trained through it: see there."""
+
+  def __init__(self, model, names):
+    import keras as keras3
+
+    tensors = dict(_keras3_outputs(model))
+    paths = {name: _resolve(name, tensors, model.name) for name in names}
+    self.shapes = {name: tf.TensorShape(tensors[path].shape) for name, path in paths.items()}
+    inputs = model.inputs[0] if len(model.inputs) == 1 else model.inputs
+    outputs = model.outputs[0] if len(model.outputs) == 1 else model.outputs
+    self._model = keras3.Model(inputs, (outputs, {name: tensors[path] for name, path in paths.items()}))
+
+  def __call__(self, inputs, training=None):
+    return self._model(inputs, training=training)
+
+
+def is_keras3(model):
+  """Tells a Keras 3 model from one of `tf_keras`, without an import of Keras 3."""
+  return any(base.__module__.startswith("keras.src") for base in type(model).__mro__)
+
+
+def _keras3_outputs(model):
+  """Yields (name, symbolic tensor) of every layer that gives one."""
+  if not getattr(model, "inputs", None):
+    raise ValueError(
+      f"{model.name} has no graph of layers to tap: build it as a functional or Sequential Keras 3 model."
+    )
+  for layer in model.layers:
+    output = getattr(layer, "output", None)  # A layer that is called several times has none.
+    if output is not None and not tf.nest.is_nested(output):
+      yield layer.name, output
 
 
 def _run(model, inputs, wanted, found, prefix=""):
@@ -88,6 +122,9 @@ def _nodes(model):
 
 def _outputs(model, prefix=""):
   """Yields (path, shape) of every layer that gives one tensor."""
+  if is_keras3(model):
+    yield from ((name, tf.TensorShape(tensor.shape)) for name, tensor in _keras3_outputs(model))
+    return
   if not getattr(model, "_is_graph_network", False):
     raise ValueError(
       f"{getattr(model, 'name', model)} has no graph of layers to tap: build it as a functional or Sequential tf_keras "

@@ -45,7 +45,7 @@ def _load_house_numbers(split, data_dir=None):
 
 
 def _food11(side=_FOOD11_SIDE, on_bad_image="error"):
-  # As in the homework, whose 256 pixels are cropped to 224: training sees other parts of the photograph each time.
+  """Food-11's row for images of a size, kept as 256 pixels are for 224: training sees other parts of them each time."""
   load_arrays = functools.partial(food11.load_arrays, side=round(side * 8 / 7), on_bad_image=on_bad_image)
   augment = functools.partial(photograph, side=side)
   normalize = (_IMAGENET_MEAN, _IMAGENET_DEVIATION)

@@ -1,4 +1,10 @@
 """Where knowledge comes from: a frozen model or callable, or outputs computed once and kept."""
 
+from tfkd.teachers.ensemble import Ensemble as Ensemble
 from tfkd.teachers.frozen import Frozen as Frozen
 from tfkd.teachers.precomputed import Precomputed as Precomputed
+from tfkd.teachers.preprocessing import HALVES as HALVES
+from tfkd.teachers.preprocessing import IMAGENET as IMAGENET
+from tfkd.teachers.preprocessing import Preprocessing as Preprocessing
+from tfkd.teachers.sources import keras_hub as keras_hub
+from tfkd.teachers.sources import saved_model as saved_model

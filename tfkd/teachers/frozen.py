@@ -4,7 +4,7 @@ import inspect
 
 import tensorflow as tf
 
-from tfkd.taps import Reader
+from tfkd.taps import Keras3Reader, Reader, is_keras3
 
 
 class Frozen:
@@ -16,20 +16,23 @@ class Frozen:
   Args:
     model: a `tf_keras` or Keras 3 (TensorFlow backend) model, or any function of a batch, made of TensorFlow
       operations, that returns a tensor or a list, tuple or dict of tensors.
+    preprocess: function from the student's batch to the teacher's, as a `Preprocessing`; None for the same.
 
   Raises:
     TypeError: model is not callable.
   """
 
-  def __init__(self, model):
+  def __init__(self, model, preprocess=None):
     if not callable(model):
       raise TypeError(f"teacher must be a model or a function of a batch; got {type(model).__name__}.")
     self.model = model
+    self._preprocess = preprocess or (lambda inputs: inputs)
     call = getattr(model, "call", model)
     self._takes_training = "training" in inspect.signature(call).parameters
 
   def __call__(self, inputs):
     """Returns the model's outputs in inference mode, floats as float32, without gradient."""
+    inputs = self._preprocess(inputs)
     outputs = self.model(inputs, training=False) if self._takes_training else self.model(inputs)
     return tf.nest.map_structure(_freeze, outputs)
 
@@ -39,12 +42,15 @@ class Frozen:
     Raises:
       ValueError: the model has no graph of layers, or no such layer.
     """
-    read = Reader(self.model, layers)
-    return lambda inputs: tf.nest.map_structure(_freeze, read(inputs, training=False))
+    read = self._reader(layers)
+    return lambda inputs: tf.nest.map_structure(_freeze, read(self._preprocess(inputs), training=False))
 
   def tap_shapes(self, layers):
     """Static output shapes, a dict by layer name."""
-    return Reader(self.model, layers).shapes
+    return self._reader(layers).shapes
+
+  def _reader(self, layers):
+    return (Keras3Reader if is_keras3(self.model) else Reader)(self.model, layers)
 
   def student_inputs(self, inputs):
     """What the student sees of the batch: all of it."""
