@@ -25,12 +25,16 @@ flags.DEFINE_integer(
 flags.DEFINE_enum("on_bad_image", "error", ON_BAD_IMAGE, "food11: what to do with files that cannot be read.")
 flags.DEFINE_string("workdir", None, "Folder for results; by default runs/<script>/<dataset>.")
 flags.DEFINE_boolean("overwrite", False, "Remove the workdir's earlier results first.")
-flags.DEFINE_string("teacher", None, "Network, as resnet20, resnet50x0.125, wrn-16-2 or svhn_cnn. [preset]")
+flags.DEFINE_string(
+  "teacher", None, "Network, as resnet20, resnet50x0.125, wrn-16-2, vit_base16@224 or svhn_cnn. [preset]"
+)
 flags.DEFINE_string(
   "teacher_checkpoint", None, "Weights of a resnet18, 34 or 50 or a vit in place of training: the names of "
   "torchvision, timm or Hugging Face, in a .pth (a state dict) or .safetensors."
 )  # fmt: skip
+flags.DEFINE_boolean("teacher_head_only", False, "Replace the checkpoint's last layer, and train it alone.")
 flags.DEFINE_string("student", None, "Network, likewise. [preset]")
+flags.DEFINE_string("student_checkpoint", None, "Weights of students that are pretrained; their last layer is new.")
 flags.DEFINE_string("scheme", None, "The students: w<bits of a weight>a<bits of a feature>, or float. [script]")
 flags.DEFINE_list("seeds", None, "Seeds, separated by commas; one student for each. [preset]")
 flags.DEFINE_integer("epochs", None, "Epochs of a student. [preset]", lower_bound=1)

@@ -8,6 +8,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FLOORS = {
   "tfkd.files": 0,
+  "tfkd.imagenet": 0,
   "tfkd.losses": 1,
   "tfkd.models": 1,
   "tfkd.data": 1,

@@ -106,7 +106,8 @@ def test_choices_that_change_the_student_name_it(given):
 
 TRAINING = {
   "dataset": "food11", "data_dir": "here", "limit_train": 7, "image_size": 48, "on_bad_image": "skip",
-  "teacher": "wrn-16-2", "teacher_checkpoint": "there.pth", "student": "resnet8x4",
+  "teacher": "wrn-16-2", "teacher_checkpoint": "there.pth", "teacher_head_only": True, "student": "resnet8x4",
+  "student_checkpoint": "here.pth",
   "epochs": 3, "teacher_epochs": 4, "batch_size": 9, "optimizer": "sgd", "learning_rate": 0.5,
   "teacher_learning_rate": 0.6, "schedule": "step", "warm_up": 0.2, "weight_decay": 0.3, "augment": False,
   "label_smoothing": 0.15, "mixup": 0.25, "ema": 0.35, "mixed_precision": "bfloat16", "strategy": "mirrored",

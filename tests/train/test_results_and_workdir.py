@@ -66,6 +66,15 @@ def test_a_workdir_is_kept_for_its_configuration(tmp_path):
   assert (tmp_path / "results.jsonl").exists()
 
 
+def test_a_workdir_older_than_a_field_has_its_default(tmp_path):
+  path = str(tmp_path / "w")
+  open_workdir(path, {"a": 1})
+  open_workdir(path, {"a": 1, "b": False}, defaults={"a": 0, "b": False})
+  open_workdir(path, {"a": 1, "b": False})
+  with pytest.raises(ValueError, match="b: False there, True now"):
+    open_workdir(path, {"a": 1, "b": True}, defaults={"b": False})
+
+
 def test_overwrite_removes_results_and_nothing_else(tmp_path):
   open_workdir(tmp_path, {"epochs": 3})
   (tmp_path / "students").mkdir()

@@ -261,7 +261,7 @@ def test_a_teacher_from_a_checkpoint_is_not_trained(tmp_path, data_dir):
   assert teacher["flags"]["teacher_checkpoint"] == "resnet18.safetensors" and "loss" not in teacher["history"]
   # Another file in its place is another teacher.
   save_file({key: np.ascontiguousarray(2 * array) for key, array in state.items()}, path)
-  with pytest.raises(ValueError, match="another configuration .*teacher_sha256"):
+  with pytest.raises(ValueError, match="another configuration .*teacher_checkpoint_sha256"):
     _sweep(tmp_path / "out", data_dir, **options)
   with pytest.raises(ValueError, match="does not fit resnet18"):
     _sweep(tmp_path / "other", data_dir, **options | {"teacher": "resnet18x0.125"}).train_teacher()

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from tfkd import imagenet
 from tfkd.data import cifar10, food11, house_numbers, svhn
 from tfkd.data.augment import padded_crop, photograph
 from tfkd.data.pipeline import batches as batches
@@ -28,8 +29,6 @@ class Dataset(NamedTuple):
   """Mean and standard deviation of each channel, for `batches`; None leaves [0, 1]."""
 
 
-# ImageNet's, for networks that were trained on it.
-_IMAGENET_MEAN, _IMAGENET_DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _FOOD11_SIDE = 224
 
 
@@ -48,7 +47,7 @@ def _food11(side=_FOOD11_SIDE, on_bad_image="error"):
   """Food-11's row for images of a size, kept as 256 pixels are for 224: training sees other parts of them each time."""
   load_arrays = functools.partial(food11.load_arrays, side=round(side * 8 / 7), on_bad_image=on_bad_image)
   augment = functools.partial(photograph, side=side)
-  normalize = (_IMAGENET_MEAN, _IMAGENET_DEVIATION)
+  normalize = (imagenet.MEAN, imagenet.DEVIATION)
   return Dataset(load_arrays, food11.CLASSES, tuple(food11.FOLDERS), (side, side, 3), augment, normalize)
 
 

@@ -4,6 +4,8 @@ from tfkd.models.depthwise import depthwise_cnn as depthwise_cnn
 from tfkd.models.depthwise import plain_cnn as plain_cnn
 from tfkd.models.names import build as build
 from tfkd.models.names import parse as parse
+from tfkd.models.resized import network_of as network_of
+from tfkd.models.resized import resized as resized
 from tfkd.models.resnet import cifar_resnet as cifar_resnet
 from tfkd.models.resnet import resnet18 as resnet18
 from tfkd.models.resnet import resnet34 as resnet34

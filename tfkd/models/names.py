@@ -3,7 +3,9 @@
 import functools
 import re
 
+from tfkd import imagenet
 from tfkd.models.depthwise import depthwise_cnn, plain_cnn
+from tfkd.models.resized import resized
 from tfkd.models.resnet import cifar_resnet, resnet18, resnet34, resnet50, usual_stem, wide_resnet
 from tfkd.models.svhn_cnn import svhn_cnn
 from tfkd.models.vit import WIDTHS, vit
@@ -23,7 +25,9 @@ def build(name, num_classes=10, input_shape=(32, 32, 3)):
       resnet8, 14, 20, 32, 44, 56 or 110; wrn-16-1, 16-2, 40-1 or 40-2 and their like; vit_tiny16, vit_small16 or
       vit_base16, or with another side of a patch in pixels, as vit_tiny4; svhn_cnn, depthwise_cnn or plain_cnn. "x" and
       a number multiplies the channels, as in resnet8x4 or resnet50x0.125; a wrn has its factor as its last number, and
-      transformers and the last two have one size.
+      transformers and the last two have one size. "@" and a number, as in vit_base16@224, is a network for images of so
+      many pixels a side, to which it resizes what it is given, in [0, 1], and which it normalises as its pretrained
+      likes do: to [-1, 1] for transformers, with ImageNet's mean and deviation for the others.
     num_classes: size of the output, >= 2.
     input_shape: (height, width, channels).
 
@@ -42,6 +46,10 @@ def parse(name):
   Raises:
     ValueError: there is no such network.
   """
+  network, at, side = name.partition("@")
+  if at and re.fullmatch(r"[1-9]\d*", side):
+    statistics = (0.5, 0.5) if network.startswith("vit") else (imagenet.MEAN, imagenet.DEVIATION)
+    return functools.partial(_resized, parse(network), int(side), statistics)
   if name in _FIXED:
     return _FIXED[name]
   wide = re.fullmatch(r"wrn-(\d+)-(\d+)", name)
@@ -64,6 +72,10 @@ def parse(name):
     "resnet18x0.25; resnet<6n+2> as in resnet8, resnet20 or resnet8x4; wrn-<6n+4>-<factor> as in wrn-16-2; or "
     "vit_<tiny, small or base><side of a patch> as in vit_tiny16."
   )
+
+
+def _resized(build_network, side, statistics, num_classes, input_shape):
+  return resized(build_network(num_classes=num_classes, input_shape=(side, side, 3)), input_shape, *statistics)
 
 
 def _number(text):

@@ -6,6 +6,7 @@ import re
 import numpy as np
 import tensorflow as tf
 
+from tfkd.models.resized import network_of
 from tfkd.models.torch_files import read_state_dict
 from tfkd.models.vit import Tokens
 
@@ -42,12 +43,14 @@ def load_torch_weights(model, path, head=True):
 
   Args:
     model: with the depth, width, stem and patch size that the file has, and its number of classes unless head is False.
+      Of a model with a size of its own (see `build`), the network inside.
     path: see `read_state_dict`.
     head: load the last dense layer too; False leaves it as it is, to be trained on other classes.
 
   Raises:
     ValueError: keys are missing, unknown or of another shape; all are named, and the model is left as it was.
   """
+  model = network_of(model)
   is_vit = any(isinstance(layer, Tokens) for layer in model.layers)
   names = _vit_key if is_vit else _resnet_key
   state = {name: tensor for name, tensor in read_state_dict(path).items() if not name.endswith("num_batches_tracked")}

@@ -4,6 +4,8 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from tfkd import imagenet
+
 
 class Preprocessing(NamedTuple):
   """Resizes and scales: (scale * resize(images) - mean) / deviation.
@@ -35,7 +37,7 @@ class Preprocessing(NamedTuple):
     return (self.scale * images - tf.constant(self.mean)) / tf.constant(self.deviation)
 
 
-IMAGENET = Preprocessing(224, 1.0, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+IMAGENET = Preprocessing(224, 1.0, imagenet.MEAN, imagenet.DEVIATION)
 """torchvision's residual networks, and most of timm's."""
 HALVES = Preprocessing(224, 1.0, 0.5, 0.5)
 """Images in [-1, 1]: Google's vision transformers, in timm (`augreg`) and at Hugging Face."""

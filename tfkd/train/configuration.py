@@ -21,7 +21,11 @@ class Training(NamedTuple):
   """A network's name, see `tfkd.models.build`."""
   teacher_checkpoint: str | None = None
   """Weights of the teacher instead of training, see `tfkd.models.load_torch_weights`."""
+  teacher_head_only: bool = False
+  """The checkpoint's last layer is replaced, and alone trained; see `tfkd.train.fit_head`."""
   student: str = "svhn_cnn"
+  student_checkpoint: str | None = None
+  """Weights of all but the last layer, for students that start from "checkpoint"."""
   epochs: int = 4
   teacher_epochs: int = 5
   batch_size: int = 128
@@ -63,7 +67,7 @@ class Student(NamedTuple):
   choices: Mapping = MappingProxyType({})
   """Further numbers or words that set this student apart from others of its method."""
   start: str = "scratch"
-  """"scratch", or "teacher": begin with the teacher's weights."""
+  """"scratch"; "teacher": begin with the teacher's weights; "checkpoint": with those of the training's file."""
   adapt: Callable | None = None
   """Makes the model to train of (teacher, student), where an objective asks for a student of its own."""
   network: str | None = None

@@ -19,6 +19,7 @@ from tfkd.files import atomic_path
 from tfkd.teachers import Precomputed
 from tfkd.train.configuration import FLOAT, Training
 from tfkd.train.fit import fit
+from tfkd.train.head import fit_head
 from tfkd.train.recipe import optimizer
 from tfkd.train.results import Results
 from tfkd.train.strategy import make_strategy
@@ -28,7 +29,7 @@ from tfkd.train.workdir import open_workdir
 _EVALUATION_PIXELS = 500 * 32 * 32  # Of a batch; a training batch may hold more, and fits too.
 _METRICS = ("accuracy", "loss", "agreement")
 # Fields of a training that do not decide results: what they lead to does.
-_PLACES = ("data_dir", "on_bad_image", "teacher_checkpoint", "strategy")
+_PLACES = ("data_dir", "on_bad_image", "teacher_checkpoint", "student_checkpoint", "strategy")
 
 
 class Sweep:
@@ -58,14 +59,19 @@ class Sweep:
       raise ValueError(
         f"--batch_size is {training.batch_size}, but there are only {len(self._train[1])} training images."
       )
+    if training.teacher_head_only and not training.teacher_checkpoint:
+      raise ValueError("--teacher_head_only trains the last layer of a --teacher_checkpoint; there is none.")
     for epochs in (training.epochs, training.teacher_epochs):
       optimizer(training, 0.0, self._steps(epochs))
     # Where the files lie and which devices train does not decide the results; the pixels do.
-    configuration = {k: v for k, v in training._asdict().items() if k not in _PLACES}
+    configuration, defaults = (
+      {k: v for k, v in fields.items() if k not in _PLACES} for fields in (training._asdict(), Training._field_defaults)
+    )
     configuration["data_sha256"] = _digest(*self._train, *self._test)
-    if training.teacher_checkpoint:
-      configuration["teacher_sha256"] = _digest(np.fromfile(training.teacher_checkpoint, np.uint8))
-    open_workdir(workdir, configuration, overwrite)
+    for name in ("teacher_checkpoint", "student_checkpoint"):
+      if getattr(training, name):
+        configuration[f"{name}_sha256"] = _digest(np.fromfile(getattr(training, name), np.uint8))
+    open_workdir(workdir, configuration, overwrite, defaults)
     self.results = Results(os.path.join(workdir, "results.jsonl"))
     logging.info("results go to %s", self.path("results.jsonl"))
     self._logits = None
@@ -123,15 +129,23 @@ class Sweep:
     test = self._test_batches(self._test[0])
     start = time.perf_counter()
     if training.teacher_checkpoint:
-      models.load_torch_weights(teacher, training.teacher_checkpoint)
+      models.load_torch_weights(teacher, training.teacher_checkpoint, head=not training.teacher_head_only)
       logging.info("the teacher has the weights of %s", training.teacher_checkpoint)
+    kept = {"logdir": self.path("logs", "teacher"), "checkpoint": self.path("checkpoints", "teacher.keras")}
+    if training.teacher_head_only:
+      logging.info("training the teacher's last layer: %s, %d epochs", training.dataset, training.teacher_epochs)
+      history = fit_head(
+        teacher, self._evaluation_batches(*self._train), self._evaluation_batches(*self._test),
+        optimizer=optimizer(training, training.teacher_learning_rate, self._steps(training.teacher_epochs)),
+        epochs=training.teacher_epochs, batch_size=training.batch_size, **kept,
+      )  # fmt: skip
+    elif training.teacher_checkpoint:
       history = {f"val_{k}": [v] for k, v in teacher.evaluate(test, verbose=0, return_dict=True).items()}
     else:
       logging.info("training the teacher: %s, %d epochs", training.dataset, training.teacher_epochs)
       history = fit(
-        teacher, teacher, self._train_batches(self._train[0], 0), test, epochs=training.teacher_epochs,
-        logdir=self.path("logs", "teacher"), checkpoint=self.path("checkpoints", "teacher.keras"),
-      )  # fmt: skip
+        teacher, teacher, self._train_batches(self._train[0], 0), test, epochs=training.teacher_epochs, **kept
+      )
     seconds = time.perf_counter() - start
     quantization.save(teacher, self._teacher_path)
     logging.info("wrote %s", self._teacher_path)
@@ -195,6 +209,8 @@ class Sweep:
             f"teacher={training.teacher}."
           )
         model.set_weights(self._teacher.get_weights())
+      elif student.start == "checkpoint":
+        models.load_torch_weights(model, training.student_checkpoint, head=False)
       if student.scheme != FLOAT:
         calibration_data = self._batches(*self._train, training.batch_size)
         model = quantization.quantize(model, student.scheme, calibration_data=calibration_data)
@@ -312,7 +328,7 @@ class Sweep:
     # Seconds include tracing and the evaluation after each epoch; the rate counts training images only.
     row |= quantization.sizes(model)
     flags = self._training._asdict()
-    for name in ("data_dir", "teacher_checkpoint"):
+    for name in ("data_dir", "teacher_checkpoint", "student_checkpoint"):
       if flags[name]:
         flags[name] = os.path.basename(os.path.normpath(flags[name]))  # Rows are published; paths are not.
     row |= {"dataset": self._training.dataset, "flags": flags, "versions": _versions()}

@@ -3,19 +3,21 @@
 import json
 import os
 import shutil
+from types import MappingProxyType
 
 from tfkd.files import atomic_path
 
 _OURS = ("config.json", "results.jsonl", "report.md", "teacher", "students", "logs", "checkpoints", "costs")
 
 
-def open_workdir(path, configuration, overwrite=False):
+def open_workdir(path, configuration, overwrite=False, defaults=MappingProxyType({})):
   """Claims a folder for a configuration, or returns to one that has it already.
 
   Args:
     path: the folder; made if missing.
     configuration: dict of JSON values that decide the results.
     overwrite: remove what an earlier run left there.
+    defaults: dict of values for fields that the folder's configuration lacks, since it is older than they are.
 
   Raises:
     ValueError: the folder holds results of another configuration; the differing fields are named. Or it is a file.
@@ -36,6 +38,7 @@ def open_workdir(path, configuration, overwrite=False):
         found = json.load(opened)
       except ValueError as error:
         raise ValueError(f"{file} is damaged ({error}): use another workdir, or --overwrite.") from error
+    found = {**defaults, **found}
     keys = sorted(found.keys() | configuration.keys())
     differences = [
       f"{k}: {found.get(k)} there, {configuration.get(k)} now" for k in keys if found.get(k) != configuration.get(k)

@@ -1,0 +1,67 @@
+"""A vision transformer teaches a ResNet, from files of weights to the table."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors.numpy import save_file
+
+from tests.experiments.scripts import run
+from tests.models.test_vit import _hugging_face
+from tfkd.data.cifar10 import CLASSES
+
+RNG = np.random.default_rng(0)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+  root = tmp_path_factory.mktemp("vit")
+  for split, count in (("train", 4), ("test", 2)):
+    for number, name in enumerate(CLASSES):
+      (root / "data" / split / name).mkdir(parents=True)
+      for i in range(count):
+        pixels = RNG.integers(0, 100, (32, 32, 3), np.uint8) + np.uint8(15 * number)
+        Image.fromarray(pixels).save(root / "data" / split / name / f"{i}.jpg")
+  # As pretrained on a thousand classes, here seven, at 64 pixels.
+  save_file(_hugging_face(patches=16, classes=7), str(root / "vit.safetensors"))
+  return root
+
+
+TINY = (
+  "--data_dir=data", "--teacher=vit_tiny16@32", "--student=resnet8", "--limit_train=40", "--epochs=1",
+  "--teacher_epochs=4", "--batch_size=20", "--seeds=0,1", "--mixed_precision=none", "--workdir=out",
+)  # fmt: skip
+
+
+def test_from_weights_to_the_table(folder):
+  given = (*TINY, "--teacher_checkpoint=vit.safetensors")
+  result = run("cifar10.vit_teacher", folder, *given)
+  assert result.returncode == 0, result.stderr
+  teacher, *rows = (json.loads(line) for line in (folder / "out" / "results.jsonl").read_text().splitlines())
+  assert teacher["flags"]["teacher_head_only"] and len(teacher["history"]["accuracy"]) == 4
+  assert teacher["history"]["accuracy"][-1] > teacher["history"]["accuracy"][0]
+  assert [(row["method"], row["seed"]) for row in rows] == [
+    (method, seed) for seed in (0, 1) for method in ("labels", "response")
+  ]
+  report = (folder / "out" / "report.md").read_text()
+  assert report in result.stdout and "its last layer alone" in report
+  assert "The student from scratch, distilled ends" in report and "| pretrained student |" not in report
+  again = run("cifar10.vit_teacher", folder, *given)
+  assert again.returncode == 0 and "4 of 4 students are trained already" in again.stderr
+
+
+@pytest.mark.parametrize(
+  "given, words",
+  [
+    ([], "trains the last layer of a --teacher_checkpoint; there is none"),
+    (["--teacher_checkpoint=nowhere.pth"], "nowhere.pth"),
+    (["--teacher_checkpoint=vit.safetensors", "--teacher=vit_small16@32"], "does not fit vit_small16"),
+    (["--teacher_checkpoint=vit.safetensors", "--teacher=vit_tiny16@30"], "do not divide"),
+    (["--teacher_checkpoint=vit.safetensors", "--noteacher_head_only"], "head.weight gives"),
+  ],
+)
+def test_wrong_flags_are_named_without_a_traceback(folder, given, words):
+  result = run("cifar10.vit_teacher", folder, *TINY, "--workdir=wrong", "--overwrite", *given)
+  assert result.returncode == 1
+  assert words in result.stderr + result.stdout and "Traceback" not in result.stderr

@@ -1,0 +1,47 @@
+"""Head-only fine-tuning: the last layer learns, and nothing else changes by a bit."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tf_keras as keras
+
+from tfkd import models
+from tfkd.train import fit_head
+
+RNG = np.random.default_rng(0)
+LABELS = np.arange(48) % 3
+# Classes of different colour.
+IMAGES = (RNG.uniform(size=(48, 16, 16, 3)) * 0.5 + 0.5 * np.eye(3)[LABELS][:, None, None]).astype(np.float32)
+
+
+@pytest.fixture(params=["vit", "resnet", "resized"])
+def model(request):
+  if request.param == "resnet":
+    return models.resnet18(3, (16, 16, 3), width=4)
+  if request.param == "vit":
+    return models.vit(3, (16, 16, 3), 8, 64, 2)
+  return models.resized(models.vit(3, (24, 24, 3), 8, 64, 2), (16, 16, 3), 0.5, 0.5)
+
+
+def test_the_head_learns_and_nothing_else_changes(model, tmp_path):
+  dataset = tf.data.Dataset.from_tensor_slices((IMAGES, LABELS)).batch(10)
+  calls = []
+  counted = dataset.map(lambda x, y: (tf.numpy_function(lambda a: calls.append(1) or a, [x], tf.float32), y))
+  counted = counted.map(lambda x, y: (tf.ensure_shape(x, [None, 16, 16, 3]), y))
+  head = models.network_of(model).get_layer("logits")
+  before = {v.name: v.numpy() for v in model.variables}
+  history = fit_head(
+    model, counted, dataset, optimizer=keras.optimizers.Adam(0.05), epochs=20, batch_size=12,
+    logdir=str(tmp_path / "logs"), checkpoint=str(tmp_path / "head.keras"),
+  )  # fmt: skip
+  of_head = {v.name for v in head.variables}
+  for variable in model.variables:
+    same = (variable.numpy() == before[variable.name]).all()
+    assert same != (variable.name in of_head), variable.name
+  assert history["accuracy"][-1] > history["accuracy"][0] + 0.2
+  logits = model.predict(IMAGES, verbose=0)
+  assert np.mean(logits.argmax(axis=1) == LABELS) == pytest.approx(history["val_accuracy"][-1])
+  loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)(LABELS, logits)
+  assert float(loss) == pytest.approx(history["val_loss"][-1], rel=1e-4)
+  # The features of an image were computed once: five batches, and five for the labels.
+  assert len(calls) == 10

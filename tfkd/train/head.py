@@ -1,0 +1,48 @@
+"""Fine-tuning of a last layer alone, on features that are computed once."""
+
+import numpy as np
+import tensorflow as tf
+import tf_keras as keras
+
+from tfkd import models
+from tfkd.train.fit import fit
+
+
+def fit_head(model, train, validation, *, optimizer, epochs, batch_size, logdir, checkpoint):
+  """Trains the last layer of a network of `tfkd.models`; every other weight stays as it is, bit by bit.
+
+  The network runs once over both data sets. An epoch then costs a matrix product, whatever the network.
+
+  Args:
+    model: with layers `embedding` and `logits`; it may be `models.resized`.
+    train, validation: `tf.data` data sets of (images, labels int [batch]), in a fixed order.
+    optimizer: for the layer.
+    epochs: number of epochs.
+    batch_size: of the layer's training.
+    logdir, checkpoint: see `fit`.
+
+  Returns:
+    The history of `fit`: "accuracy", "val_accuracy" and so on are of the whole model.
+  """
+  network = models.network_of(model)
+  logits = network.get_layer("logits")
+  body = keras.Model(network.input, network.get_layer("embedding").output)
+  if network is not model:
+    # The same resize and normalisation before the network's body.
+    inputs = keras.Input(model.input_shape[1:])
+    x = inputs
+    for layer in model.layers[1:-1]:
+      x = layer(x)
+    body = keras.Model(inputs, body(x))
+  data = []
+  for dataset in (train, validation):
+    features = body.predict(dataset.map(lambda x, y: x), verbose=0)
+    labels = np.concatenate([y for y in dataset.map(lambda x, y: y).as_numpy_iterator()])
+    data.append(tf.data.Dataset.from_tensor_slices((features, labels)))
+  head = keras.Sequential([keras.Input(logits.input_shape[1:]), keras.layers.Dense(logits.units, name="logits")])
+  head.layers[-1].set_weights(logits.get_weights())
+  head.compile(optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True), ["accuracy"])
+  shuffled = data[0].shuffle(len(data[0]), seed=0).batch(batch_size)
+  history = fit(head, head, shuffled, data[1].batch(batch_size), epochs=epochs, logdir=logdir, checkpoint=checkpoint)
+  logits.set_weights(head.layers[-1].get_weights())
+  return history
