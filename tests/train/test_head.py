@@ -45,3 +45,32 @@ def test_the_head_learns_and_nothing_else_changes(model, tmp_path):
   assert float(loss) == pytest.approx(history["val_loss"][-1], rel=1e-4)
   # The features of an image were computed once: five batches, and five for the labels.
   assert len(calls) == 10
+
+
+def test_on_two_replicas_with_16_bit_features(two_replicas, tmp_path):
+  policy = keras.mixed_precision.global_policy()
+  keras.mixed_precision.set_global_policy("mixed_bfloat16")
+  try:
+    with two_replicas.scope():
+      model = models.build("vit_tiny16@32", 3, (16, 16, 3))
+  finally:
+    keras.mixed_precision.set_global_policy(policy)
+  dataset = tf.data.Dataset.from_tensor_slices((IMAGES, LABELS)).batch(10)
+  with two_replicas.scope():
+    history = fit_head(
+      model, dataset, dataset, optimizer=keras.optimizers.Adam(0.01), epochs=2, batch_size=12,
+      logdir=str(tmp_path / "logs"), checkpoint=str(tmp_path / "head.keras"),
+    )  # fmt: skip
+  assert np.isfinite(history["val_loss"]).all() and history["loss"][1] < history["loss"][0]
+
+
+def test_vit_b16_takes_a_step_at_full_size(tmp_path):
+  model = models.build("vit_base16@224", 10, (32, 32, 3))
+  assert model.count_params() == 85_798_656 + 10 * 768 + 10
+  images = RNG.uniform(size=(4, 32, 32, 3)).astype(np.float32)
+  dataset = tf.data.Dataset.from_tensor_slices((images, np.arange(4))).batch(2)
+  history = fit_head(
+    model, dataset, dataset, optimizer=keras.optimizers.SGD(1e-3), epochs=2, batch_size=4,
+    logdir=str(tmp_path / "logs"), checkpoint=str(tmp_path / "head.keras"),
+  )  # fmt: skip
+  assert history["loss"][1] < history["loss"][0]

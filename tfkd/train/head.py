@@ -11,7 +11,8 @@ from tfkd.train.fit import fit
 def fit_head(model, train, validation, *, optimizer, epochs, batch_size, logdir, checkpoint):
   """Trains the last layer of a network of `tfkd.models`; every other weight stays as it is, bit by bit.
 
-  The network runs once over both data sets. An epoch then costs a matrix product, whatever the network.
+  The network runs once over both data sets. An epoch then costs a matrix product, whatever the network. Call it in the
+  model's `strategy.scope()`, if it has one.
 
   Args:
     model: with layers `embedding` and `logits`; it may be `models.resized`.
@@ -36,10 +37,10 @@ def fit_head(model, train, validation, *, optimizer, epochs, batch_size, logdir,
     body = keras.Model(inputs, body(x))
   data = []
   for dataset in (train, validation):
-    features = body.predict(dataset.map(lambda x, y: x), verbose=0)
+    features = body.predict(dataset.map(lambda x, y: x), verbose=0).astype(np.float32)
     labels = np.concatenate([y for y in dataset.map(lambda x, y: y).as_numpy_iterator()])
     data.append(tf.data.Dataset.from_tensor_slices((features, labels)))
-  head = keras.Sequential([keras.Input(logits.input_shape[1:]), keras.layers.Dense(logits.units, name="logits")])
+  head = keras.Sequential([keras.Input(logits.input_shape[1:]), keras.layers.Dense(logits.units, dtype="float32")])
   head.layers[-1].set_weights(logits.get_weights())
   head.compile(optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True), ["accuracy"])
   shuffled = data[0].shuffle(len(data[0]), seed=0).batch(batch_size)

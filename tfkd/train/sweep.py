@@ -134,11 +134,12 @@ class Sweep:
     kept = {"logdir": self.path("logs", "teacher"), "checkpoint": self.path("checkpoints", "teacher.keras")}
     if training.teacher_head_only:
       logging.info("training the teacher's last layer: %s, %d epochs", training.dataset, training.teacher_epochs)
-      history = fit_head(
-        teacher, self._evaluation_batches(*self._train), self._evaluation_batches(*self._test),
-        optimizer=optimizer(training, training.teacher_learning_rate, self._steps(training.teacher_epochs)),
-        epochs=training.teacher_epochs, batch_size=training.batch_size, **kept,
-      )  # fmt: skip
+      with self._strategy.scope():
+        history = fit_head(
+          teacher, self._evaluation_batches(*self._train), self._evaluation_batches(*self._test),
+          optimizer=optimizer(training, training.teacher_learning_rate, self._steps(training.teacher_epochs)),
+          epochs=training.teacher_epochs, batch_size=training.batch_size, **kept,
+        )  # fmt: skip
     elif training.teacher_checkpoint:
       history = {f"val_{k}": [v] for k, v in teacher.evaluate(test, verbose=0, return_dict=True).items()}
     else:
