@@ -3,6 +3,7 @@
 import io
 import os
 import pickle
+import re
 import zipfile
 
 import numpy as np
@@ -21,7 +22,7 @@ def _state_dict(depth_blocks, expansion, classes, seed=0):
 
   def convolution(name, bn, out, into, kernel):
     state[f"{name}.weight"] = rng.normal(0, np.sqrt(2 / (into * kernel**2)), (out, into, kernel, kernel))
-    state[f"{bn}.weight"], state[f"{bn}.bias"] = rng.uniform(0.5, 1.5, out), rng.normal(0, 0.1, out)
+    state[f"{bn}.weight"], state[f"{bn}.bias"] = rng.uniform(0.2, 0.8, out), rng.normal(0, 0.1, out)
     state[f"{bn}.running_mean"], state[f"{bn}.running_var"] = rng.normal(0, 0.1, out), rng.uniform(0.5, 1.5, out)
     state[f"{bn}.num_batches_tracked"] = np.array(7)
 
@@ -38,7 +39,7 @@ def _state_dict(depth_blocks, expansion, classes, seed=0):
       if block == 0 and (stage > 0 or expansion > 1):
         convolution(f"{name}.downsample.0", f"{name}.downsample.1", channels * expansion, into, 1)
       into = channels * expansion
-  state["fc.weight"], state["fc.bias"] = rng.normal(0, 0.005, (classes, into)), rng.normal(0, 0.1, classes)
+  state["fc.weight"], state["fc.bias"] = rng.normal(0, 0.05, (classes, into)), rng.normal(0, 0.1, classes)
   return {name: np.ascontiguousarray(a, np.int64 if a.dtype.kind == "i" else np.float32) for name, a in state.items()}
 
 
@@ -72,49 +73,59 @@ def test_every_key_finds_its_place(name, tmp_path):
   assert model.count_params() == loaded
 
 
-# PyTorch 2.13's logits of `_state_dict((2, 2, 2, 2), 1, 11)` on `IMAGES`.
 IMAGES = np.random.default_rng(1).normal(size=(3, 97, 65, 3)).astype(np.float32)
-GOLDEN = [
-  [-1.13664, 5.67796, -5.22303, 2.73629, -3.44656, 4.95350, 5.06453, 5.71355, 3.02766, 0.24241, -9.26653],
-  [-1.54094, 5.07363, -5.38816, 2.19967, -2.78968, 4.31172, 4.80625, 5.27313, 2.39449, 0.99199, -8.48451],
-  [-0.47273, 4.97443, -5.84971, 2.50917, -3.55347, 4.61144, 4.01609, 5.98255, 2.34423, 0.34017, -8.37316],
-]  # fmt: skip
+# transformers 5.23 and PyTorch 2.13's logits of `_state_dict(blocks, 1, 11)` on `IMAGES`.
+GOLDEN = {
+  "resnet18": [
+    [0.04017, -0.06339, -0.49064, -0.04960, -0.14946, -0.09166, 0.36572, 0.15727, -0.30930, 0.10107, -0.46393],
+    [-0.00130, -0.09993, -0.47462, -0.06795, -0.13652, -0.08813, 0.38369, 0.19087, -0.24111, 0.06451, -0.45733],
+    [0.03043, -0.12667, -0.50462, -0.01818, -0.17035, -0.09378, 0.42990, 0.17295, -0.28197, 0.10927, -0.44851],
+  ],
+  "resnet34": [
+    [0.40398, -0.94872, 1.05067, 0.87512, -0.85271, 0.16953, 0.04263, -0.02567, -0.49140, -0.00385, 0.72151],
+    [0.37600, -0.96101, 1.03402, 0.88583, -0.89071, 0.19645, 0.03815, -0.04124, -0.53503, -0.00049, 0.64174],
+    [0.43080, -0.94069, 1.08536, 0.84526, -0.82971, 0.20633, 0.01075, -0.01105, -0.46764, 0.04505, 0.78985],
+  ],
+}  # fmt: skip
 
 
-def test_logits_are_those_that_pytorch_gave(tmp_path):
-  model = models.resnet18(11, (97, 65, 3), "imagenet")
-  load_torch_weights(model, _write(tmp_path / "w.safetensors", _state_dict((2, 2, 2, 2), 1, 11)))
-  np.testing.assert_allclose(model.predict(IMAGES, verbose=0), GOLDEN, atol=1e-4)
+@pytest.mark.parametrize("name", GOLDEN)
+def test_logits_are_those_that_hugging_face_gave(name, tmp_path):
+  build, blocks, expansion = RESNETS[name]
+  model = build(11, (97, 65, 3), "imagenet")
+  load_torch_weights(model, _write(tmp_path / "w.safetensors", _state_dict(blocks, expansion, 11)))
+  np.testing.assert_allclose(model.predict(IMAGES, verbose=0), GOLDEN[name], atol=1e-4)
 
 
-def test_logits_are_pytorchs(tmp_path):
-  torch = pytest.importorskip("torch")
-  functional = torch.nn.functional
-  tensors = {name: torch.from_numpy(array) for name, array in _state_dict((2, 2, 2, 2), 1, 11).items()}
+def _hugging_faces(name):
+  """torchvision's name of a tensor as Hugging Face's."""
+  name = re.sub(r"^layer(\d)\.", lambda m: f"resnet.encoder.stages.{int(m[1]) - 1}.layers.", name)
+  name = re.sub(r"^conv1\.", "resnet.embedder.embedder.convolution.", name)
+  name = re.sub(r"^bn1\.", "resnet.embedder.embedder.normalization.", name)
+  name = re.sub(r"\.conv(\d)\.", lambda m: f".layer.{int(m[1]) - 1}.convolution.", name)
+  name = re.sub(r"\.bn(\d)\.", lambda m: f".layer.{int(m[1]) - 1}.normalization.", name)
+  name = name.replace("downsample.0", "shortcut.convolution").replace("downsample.1", "shortcut.normalization")
+  return name.replace("fc.", "classifier.1.")
 
-  def convolved(x, name, bn, stride=1):
-    weight = tensors[f"{name}.weight"]
-    x = functional.conv2d(x, weight, stride=stride, padding=weight.shape[-1] // 2)
-    terms = [tensors[f"{bn}.{key}"] for key in ("running_mean", "running_var", "weight", "bias")]
-    return functional.batch_norm(x, *terms, eps=1e-5)
 
-  y = functional.relu(convolved(torch.from_numpy(IMAGES.transpose(0, 3, 1, 2)), "conv1", "bn1", 2))
-  y = functional.max_pool2d(y, 3, 2, 1)
-  for stage in range(1, 5):
-    for block in range(2):
-      name, stride = f"layer{stage}.{block}", 2 if stage > 1 and block == 0 else 1
-      z = functional.relu(convolved(y, f"{name}.conv1", f"{name}.bn1", stride))
-      z = convolved(z, f"{name}.conv2", f"{name}.bn2")
-      shortcut = convolved(y, f"{name}.downsample.0", f"{name}.downsample.1", stride) if stride == 2 else y
-      y = functional.relu(z + shortcut)
-  expected = functional.linear(y.mean((2, 3)), tensors["fc.weight"], tensors["fc.bias"]).numpy()
-
-  path = str(tmp_path / "resnet18.pth")
+@pytest.mark.parametrize("name", GOLDEN)
+def test_logits_are_hugging_faces(name, tmp_path):
+  torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
+  build, blocks, expansion = RESNETS[name]
+  tensors = {key: torch.from_numpy(array) for key, array in _state_dict(blocks, expansion, 11).items()}
+  configuration = transformers.ResNetConfig(
+    embedding_size=64, hidden_sizes=[64, 128, 256, 512], depths=list(blocks), layer_type="basic", num_labels=11
+  )
+  reference = transformers.ResNetForImageClassification(configuration).eval()
+  reference.load_state_dict({_hugging_faces(key): tensor for key, tensor in tensors.items()})
+  with torch.no_grad():
+    expected = reference(torch.from_numpy(IMAGES.transpose(0, 3, 1, 2).copy())).logits.numpy()
+  path = str(tmp_path / "resnet.pth")
   torch.save(tensors, path)
-  model = models.resnet18(11, (97, 65, 3), "imagenet")
+  model = build(11, (97, 65, 3), "imagenet")
   load_torch_weights(model, path)
   np.testing.assert_allclose(model.predict(IMAGES, verbose=0), expected, atol=1e-4)
-  np.testing.assert_allclose(expected, GOLDEN, atol=1e-4)
+  np.testing.assert_allclose(expected, GOLDEN[name], atol=1e-4)
 
 
 def test_what_does_not_fit_is_named_and_changes_nothing(tmp_path):
