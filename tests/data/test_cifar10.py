@@ -76,9 +76,27 @@ def test_damaged_images_are_named(folder):
 
 def test_damaged_archives_are_named(folder, tmp_path):
   archive = _archive(folder, tmp_path / "cifar.tar.xz")
-  archive.write_bytes(archive.read_bytes()[:2000])
+  archive.write_bytes(archive.read_bytes()[: archive.stat().st_size // 2])
   with pytest.raises(ValueError, match="cifar.tar.xz is truncated or not a tar archive"):
     data.load_arrays("cifar10", "train", data_dir=str(archive))
+
+
+@pytest.mark.parametrize("compression", ["xz", "gz"])
+def test_an_archive_cut_anywhere_is_never_taken_for_a_smaller_one(tmp_path, compression):
+  path = tmp_path / "cifar.tar"
+  rng = np.random.default_rng(0)
+  with tarfile.open(path, f"w:{compression}") as archive:
+    for i in range(30):
+      member = tarfile.TarInfo(f"train/cat/{i}.jpg")
+      member.size = 700
+      archive.addfile(member, io.BytesIO(rng.bytes(700)))
+  whole = path.read_bytes()
+  for cut in range(0, len(whole), 37):
+    path.write_bytes(whole[:cut])
+    try:
+      assert len(list(cifar10._archive_files(str(path)))) == 30, cut
+    except ValueError as error:
+      assert "is truncated or not a tar archive" in str(error)
 
 
 def test_paths_in_an_archive_reach_no_file(tmp_path):

@@ -76,7 +76,8 @@ def _folder_files(folder):
 def _archive_files(path):
   """Reads members one by one without unpacking: paths inside an archive never reach the file system."""
   try:
-    with tarfile.open(path, "r|*") as archive:
+    # Not as a stream, "r|*", which takes the end of a truncated file for the end of the archive.
+    with tarfile.open(path) as archive:
       for member in archive:
         if member.isfile():
           yield member.name, archive.extractfile(member).read()
