@@ -2,7 +2,8 @@
 
 import os
 
-from tfkd.train.report import finding, heat_map, markdown_table, mean_and_deviation, training_curves, write_text
+from tfkd.train import report
+from tfkd.train.report import finding, heat_map, markdown_table, mean_and_deviation, training_curves
 
 CURVES, GRID = "training_curves.png", "grid.png"
 METHODS = {
@@ -40,7 +41,7 @@ def write_report(workdir, laboratory, rows, responses):
   training_curves(
     os.path.join(workdir, CURVES), {METHODS[m]: [row["history"] for row in rows[m]] for m in METHODS}, title
   )
-  places = ["report.md", CURVES]
+  pictures = [CURVES]
   if responses:
     seeds = sorted({row["seed"] for found in responses.values() for row in found})
     text += f"\n## Temperature and alpha of the response-based student\n\nSeeds: {', '.join(map(str, seeds))}.\n\n"
@@ -48,9 +49,8 @@ def write_report(workdir, laboratory, rows, responses):
     text += f"\n![Accuracy over temperature and alpha]({GRID})\n"
     accuracies = {setting: [row["accuracy"] for row in found] for setting, found in responses.items()}
     heat_map(os.path.join(workdir, GRID), accuracies, "temperature", "alpha", f"response-based: {title}")
-    places.append(GRID)
-  write_text(os.path.join(workdir, "report.md"), text)
-  return text + "".join(f"\nWrote {os.path.join(workdir, place)}" for place in places)
+    pictures.append(GRID)
+  return report.write_report(workdir, text, pictures)
 
 
 def _comparison(rows, published):

@@ -16,8 +16,8 @@ import os
 from absl import app, flags
 
 from experiments import response, run_flags
-from tfkd.train import FLOAT, Student, Sweep
-from tfkd.train.report import finding, markdown_table, mean_and_deviation, training_curves, write_text
+from tfkd.train import FLOAT, Student, Sweep, report
+from tfkd.train.report import finding, markdown_table, mean_and_deviation, training_curves
 
 for module in (run_flags, response):
   flags.adopt_module_key_flags(module)  # So that --help lists them.
@@ -100,8 +100,7 @@ def write_report(workdir, rows):
   text += f"\n{' '.join(findings)}\n\n![Training curves]({CURVES})\n"
   histories = {_WORDS[m]: [row["history"] for row in found] for m, found in rows.items() if m in _WORDS}
   training_curves(os.path.join(workdir, CURVES), histories, title)
-  write_text(os.path.join(workdir, "report.md"), text)
-  return text + "".join(f"\nWrote {os.path.join(workdir, place)}" for place in ("report.md", CURVES))
+  return report.write_report(workdir, text, [CURVES])
 
 
 if __name__ == "__main__":

@@ -3,14 +3,8 @@
 import itertools
 import os
 
-from tfkd.train.report import (
-  accuracy_by_method,
-  finding,
-  markdown_table,
-  mean_and_deviation,
-  training_curves,
-  write_text,
-)  # fmt: skip
+from tfkd.train import report
+from tfkd.train.report import accuracy_by_method, finding, markdown_table, mean_and_deviation, training_curves
 
 ACCURACIES, CURVES = "accuracy_by_method.png", "training_curves.png"
 # Accuracies that the homework asked for on its evaluation images.
@@ -51,8 +45,7 @@ def write_report(workdir, teacher, rows):
   training_curves(
     os.path.join(workdir, CURVES), {m: [row["history"] for row in found] for m, found in rows.items()}, title
   )
-  write_text(os.path.join(workdir, "report.md"), text)
-  return text + "".join(f"\nWrote {os.path.join(workdir, place)}" for place in ("report.md", ACCURACIES, CURVES))
+  return report.write_report(workdir, text, [ACCURACIES, CURVES])
 
 
 def _table(teacher, rows, with_thresholds):

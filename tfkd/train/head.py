@@ -37,7 +37,7 @@ def fit_head(model, train, validation, *, optimizer, epochs, batch_size, logdir,
     body = keras.Model(inputs, body(x))
   data = []
   for dataset in (train, validation):
-    features = body.predict(dataset.map(lambda x, y: x), verbose=0).astype(np.float32)
+    features = body.predict(dataset, verbose=0).astype(np.float32)
     labels = np.concatenate([y for y in dataset.map(lambda x, y: y).as_numpy_iterator()])
     data.append(tf.data.Dataset.from_tensor_slices((features, labels)))
   head = keras.Sequential([keras.Input(logits.input_shape[1:]), keras.layers.Dense(logits.units, dtype="float32")])

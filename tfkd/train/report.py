@@ -72,6 +72,16 @@ def write_text(path, text):
   logging.info("wrote %s", path)
 
 
+def write_report(workdir, text, pictures):
+  """Writes `report.md` into a workdir that has its pictures already.
+
+  Returns:
+    The text, with the paths of all files at its end.
+  """
+  write_text(os.path.join(workdir, "report.md"), text)
+  return text + "".join(f"\nWrote {os.path.join(workdir, place)}" for place in ["report.md", *pictures])
+
+
 def accuracy_against_temperature(path, lines, levels, title):
   """Draws accuracy over temperature with deviations over seeds.
 

@@ -49,7 +49,7 @@ class Sweep:
     self._workdir = workdir
     self._training = training
     self._build_teacher = models.parse(training.teacher)
-    models.parse(training.student)
+    models.parse(training.student)  # A wrong name is an error now, not after the teacher's training.
     options = {"image_size": training.image_size, "on_bad_image": training.on_bad_image}
     self._info = data.info(training.dataset, **options)
     self._strategy = make_strategy(training.strategy)
