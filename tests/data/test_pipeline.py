@@ -58,6 +58,35 @@ def test_augmentation_differs_between_epochs():
   assert (_all(dataset)[0] != _all(dataset)[0]).any()
 
 
+def test_a_view_of_an_example_is_the_same_whenever_it_is_shown():
+  in_order = _all(data.batches(IMAGES, LABELS, 16, augment=padded_crop, views=3))
+  np.testing.assert_array_equal(in_order[1], np.tile(LABELS, 3))
+  views = in_order[0].reshape(3, 50, 32, 32, 3)
+  assert all((views[a] != views[b]).any(axis=(1, 2, 3)).mean() > 0.9 for a, b in ((0, 1), (0, 2), (1, 2)))
+  of_two, _ = _all(data.batches(IMAGES, LABELS, 50, augment=padded_crop, views=2))
+  np.testing.assert_array_equal(of_two, in_order[0][:100])
+  dataset = data.batches(IMAGES, LABELS, 7, augment=padded_crop, views=3, shuffle_seed=5)
+  shown = np.zeros((50, 3), int)
+  for _ in range(8):
+    images, labels = _all(dataset)
+    assert sorted(labels) == list(LABELS)
+    is_view = (images == views[:, labels]).all(axis=(2, 3, 4))  # [views, n]
+    assert is_view.any(axis=0).all()
+    shown[labels] += is_view.T
+  assert (shown > 0).sum() > 130  # Of 150; an example's views are drawn independently.
+
+
+def test_outputs_of_each_view_stay_with_their_pixels():
+  rows = np.arange(150, dtype=np.float32)[:, None]
+  features = {"layer": np.arange(150)}
+  in_order, _ = _all(data.batches(IMAGES, LABELS, 16, augment=padded_crop, views=3))
+  dataset = data.batches((IMAGES, (rows, features)), LABELS, 16, augment=padded_crop, views=3, shuffle_seed=2)
+  for (images, (row, feature)), labels in dataset.as_numpy_iterator():
+    np.testing.assert_array_equal(row[:, 0], feature["layer"])
+    np.testing.assert_array_equal(row[:, 0] % 50, labels)
+    np.testing.assert_array_equal(images, in_order[feature["layer"]])
+
+
 def test_labels_become_distributions_smoothed_as_asked():
   _, labels = _all(data.batches(IMAGES, LABELS % 4, 16, num_classes=4))
   np.testing.assert_array_equal(labels, np.eye(4)[LABELS % 4])
@@ -109,11 +138,16 @@ def test_a_batch_larger_than_the_data_is_refused(batch_size):
 
 
 def test_mismatched_arguments_are_refused():
-  with pytest.raises(ValueError, match=r"must have one length; got \[49, 50\]"):
+  with pytest.raises(ValueError, match=r"must have one length; got 50 and 49"):
     data.batches(IMAGES, LABELS[:49], 8)
   for option in ({"augment": padded_crop}, {"mixup": 0.2, "num_classes": 50}):
     with pytest.raises(ValueError, match="do not belong to outputs computed before"):
       data.batches((IMAGES, LABELS), LABELS, 8, **option)
+  with pytest.raises(ValueError, match="must have 100 rows, 50 examples times 2 views; got 50"):
+    data.batches((IMAGES, LABELS), LABELS, 8, augment=padded_crop, views=2)
+  for option in ({"views": 2}, {"views": 0, "augment": padded_crop}):
+    with pytest.raises(ValueError, match="views must be a whole number > 0, of an augment"):
+      data.batches(IMAGES, LABELS, 8, **option)
   for option in ({"label_smoothing": 0.1}, {"mixup": 0.2}):
     with pytest.raises(ValueError, match="num_classes is needed"):
       data.batches(IMAGES, LABELS, 8, **option)

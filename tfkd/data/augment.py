@@ -1,4 +1,4 @@
-"""Random changes of images that keep their class: whole batches at once, reproducible by a seed."""
+"""Random changes of images that keep their class: whole batches at once, from uniform numbers that the caller draws."""
 
 import numpy as np
 import tensorflow as tf
@@ -7,31 +7,32 @@ _PADDING = 4
 _LUMA = (0.299, 0.587, 0.114)
 
 
-def padded_crop(images, seed, flip=True):
+def padded_crop(images, draw, flip=True):
   """Random crops of images padded by 4 pixels (with reflection), half of them mirrored: the recipe of CIFAR.
 
   Args:
     images: float [n, height, width, channels].
-    seed: int [2].
+    draw: function from a count to float32 [n, count], uniform in [0, 1); called once.
     flip: mirror half of the images left to right.
 
   Returns:
     float [n, height, width, channels].
   """
-  n, height, width = tf.shape(images)[0], images.shape[1], images.shape[2]
+  height, width = images.shape[1:3]
   pad = [[0, 0], [_PADDING, _PADDING], [_PADDING, _PADDING], [0, 0]]
   padded = tf.pad(images, pad, mode="REFLECT")
-  offsets = tf.random.stateless_uniform([n, 2], seed, 0, 2 * _PADDING + 1, tf.int32)
+  uniform = draw(3)
+  offsets = tf.cast(uniform[:, :2] * (2 * _PADDING + 1), tf.int32)
   rows = offsets[:, :1] + tf.range(height)
   columns = offsets[:, 1:] + tf.range(width)
   if flip:
-    mirrored = tf.random.stateless_uniform([n, 1], seed + 1) < 0.5
+    mirrored = uniform[:, 2:] < 0.5
     columns = tf.where(mirrored, columns[:, ::-1], columns)
   images = tf.gather(padded, rows, axis=1, batch_dims=1)
   return tf.gather(images, columns, axis=2, batch_dims=1)
 
 
-def photograph(images, seed, side, scale=(0.35, 1.0), ratio=(0.75, 4 / 3), degrees=15.0, jitter=0.2):
+def photograph(images, draw, side, scale=(0.35, 1.0), ratio=(0.75, 4 / 3), degrees=15.0, jitter=0.2):
   """A random part of each photograph, turned, mirrored and tinted: ImageNet's recipe, and the Food-11 homework's.
 
   One bilinear sampling does crop, rotation, mirror and resize. Brightness, contrast and saturation follow, as in
@@ -39,7 +40,7 @@ def photograph(images, seed, side, scale=(0.35, 1.0), ratio=(0.75, 4 / 3), degre
 
   Args:
     images: float [n, height, width, 3] in [0, 1].
-    seed: int [2].
+    draw: function from a count to float32 [n, count], uniform in [0, 1); called once.
     side: height and width of the result.
     scale: range of the part's area, as a share of the image.
     ratio: range of its width over its height, drawn on a logarithmic scale.
@@ -49,37 +50,37 @@ def photograph(images, seed, side, scale=(0.35, 1.0), ratio=(0.75, 4 / 3), degre
   Returns:
     float [n, side, side, 3] in [0, 1].
   """
-  n = tf.shape(images)[0]
-  transforms = _random_boxes(n, seed, images.shape[1:3], side, scale, ratio, degrees)
+  uniform = draw(9)
+  transforms = _random_boxes(uniform[:, :6], images.shape[1:3], side, scale, ratio, degrees)
   images = tf.raw_ops.ImageProjectiveTransformV3(
     images=images, transforms=transforms, output_shape=[side, side], fill_value=0.0, interpolation="BILINEAR",
     fill_mode="REFLECT",
   )  # fmt: skip
   images = tf.ensure_shape(images, [None, side, side, 3])
-  factors = tf.random.stateless_uniform([3, n, 1, 1, 1], seed + 7, 1 - jitter, 1 + jitter)
-  images = tf.clip_by_value(images * factors[0], 0, 1)
+  brightness, contrast, saturation = tf.unstack(1 + jitter * (2 * uniform[:, 6:, None, None, None] - 1), axis=1)
+  images = tf.clip_by_value(images * brightness, 0, 1)
   mean = tf.reduce_mean(_grey(images), axis=[1, 2], keepdims=True)
-  images = tf.clip_by_value(mean + factors[1] * (images - mean), 0, 1)
+  images = tf.clip_by_value(mean + contrast * (images - mean), 0, 1)
   grey = _grey(images)
-  return tf.clip_by_value(grey + factors[2] * (images - grey), 0, 1)
+  return tf.clip_by_value(grey + saturation * (images - grey), 0, 1)
 
 
-def _random_boxes(n, seed, size, side, scale, ratio, degrees):
+def _random_boxes(uniform, size, side, scale, ratio, degrees):
   """[n, 8] of ImageProjectiveTransform, from positions of the result to positions of the image."""
   height, width = (float(s) for s in size)
 
-  def uniform(i, low, high):
-    return tf.random.stateless_uniform([n], seed + i, low, high)
+  def between(i, low, high):
+    return low + (high - low) * uniform[:, i]
 
-  area = height * width * uniform(0, *scale)
-  aspect = tf.exp(uniform(1, np.log(ratio[0]), np.log(ratio[1])))
+  area = height * width * between(0, *scale)
+  aspect = tf.exp(between(1, np.log(ratio[0]), np.log(ratio[1])))
   w = tf.minimum(tf.sqrt(area * aspect), width)
   h = tf.minimum(tf.sqrt(area / aspect), height)
   # Centres of pixels: the first is at 0, the last at size - 1.
-  x = (width - 1) / 2 + uniform(2, -0.5, 0.5) * (width - w)
-  y = (height - 1) / 2 + uniform(3, -0.5, 0.5) * (height - h)
-  angle = uniform(4, -degrees, degrees) * np.pi / 180
-  mirror = tf.where(uniform(5, 0.0, 1.0) < 0.5, -1.0, 1.0)
+  x = (width - 1) / 2 + between(2, -0.5, 0.5) * (width - w)
+  y = (height - 1) / 2 + between(3, -0.5, 0.5) * (height - h)
+  angle = between(4, -degrees, degrees) * np.pi / 180
+  mirror = tf.where(uniform[:, 5] < 0.5, -1.0, 1.0)
   step_x, step_y = mirror * w / side, h / side
   a, b = step_x * tf.cos(angle), -step_y * tf.sin(angle)
   d, e = step_x * tf.sin(angle), step_y * tf.cos(angle)
@@ -108,7 +109,7 @@ def mixup(images, labels, seed, alpha):
   """
   n = tf.shape(images)[0]
   # Beta(a, a) as a ratio of gamma variates.
-  own, other = (tf.random.stateless_gamma([n], seed + i, alpha) for i in (16, 17))  # No stream of the crops.
+  own, other = (tf.random.stateless_gamma([n], seed + i, alpha) for i in (1, 2))  # 0 is the stream of other changes.
   # Both underflow to 0 where alpha is tiny: an example stays its own then.
   share = tf.where(own + other > 0, tf.math.divide_no_nan(own, own + other), 1.0)
 

@@ -7,18 +7,24 @@ from tfkd.data.augment import mixup as mix
 
 
 def batches(
-  inputs, labels, batch_size, *, shuffle_seed=None, augment=None, side=None, normalize=None, num_classes=None,
-  label_smoothing=0.0, mixup=0.0,
+  inputs, labels, batch_size, *, shuffle_seed=None, augment=None, views=None, side=None, normalize=None,
+  num_classes=None, label_smoothing=0.0, mixup=0.0,
 ):  # fmt: skip
   """Makes a data set of batches from arrays in memory.
 
   Args:
     inputs: images uint8 [n, height, width, channels], or a tuple of them and further arrays [n, ...], such as the
-      teacher's logits, which pass unchanged. A memory-mapped array is read batch by batch.
+      teacher's outputs, which pass unchanged; they may be nested in tuples and dicts. A memory-mapped array is read
+      batch by batch.
     labels: int [n].
     batch_size: examples of a batch, over all replicas; the last batch may be smaller.
     shuffle_seed: int for another order in every epoch, reproducible; None keeps the order.
-    augment: function from (images float in [0, 1], seed int [2]) to such images, see `tfkd.data.augment`.
+    augment: function from (images float in [0, 1], draw) to such images, see `tfkd.data.augment`.
+    views: of augment, how many changes each example has, which depend on example and view alone; None for new ones
+      each time. Shuffled, an epoch shows one view of each example, drawn at random. In order, the data set shows view 0
+      of all examples, then view 1, and so on, as `tfkd.teachers.cache` needs them to keep what the teacher answers;
+      further arrays are [views * n, ...], in that order. So teacher and student see the same pixels (Beyer et al. 2022,
+      arXiv:2106.05237; Shen, Xing 2022, arXiv:2112.01528).
     side: without augment, keep so many pixels of height and width, in the middle; None keeps all.
     normalize: (mean, standard deviation) of each channel, taken off and divided by; None leaves [0, 1].
     num_classes: give each label as a distribution over so many classes; None gives it as it is.
@@ -35,41 +41,64 @@ def batches(
     ValueError: there are fewer examples than a batch holds, lengths differ, or an option is out of range or lacks what
       it needs.
   """
-  arrays = (*inputs, labels) if isinstance(inputs, tuple) else (inputs, labels)
-  _check(arrays, batch_size, augment, num_classes, label_smoothing, mixup)
-  takes = [_taker(array) for array in arrays]
-  order = tf.data.Dataset.from_tensor_slices(np.arange(len(labels)))
-  if shuffle_seed is not None:
-    order = order.shuffle(len(labels), seed=shuffle_seed)
+  images, others = (inputs[0], inputs[1:]) if isinstance(inputs, tuple) else (inputs, ())
+  n = len(labels)
+  _check(len(images), n, tf.nest.flatten(others), batch_size, augment, views, num_classes, label_smoothing, mixup)
+  take_images, take_label = _taker(images), _taker(labels)
+  take_others = tf.nest.map_structure(_taker, others)
 
-  def gather(indices, seed=None):
-    images, *others, y = (take(indices) for take in takes)
-    images = tf.cast(images, tf.float32) / 255
+  # An example's row is its index, plus n times its view.
+  def gather(rows, seed):
+    if views and shuffle_seed is not None:
+      rows += n * tf.random.stateless_uniform(tf.shape(rows), seed, 0, views, tf.int64)
+    examples = rows % n
+    x, y = take_images(examples), take_label(examples)
+    x = tf.cast(x, tf.float32) / 255
     if augment:
-      images = augment(images, seed)
+      x = augment(x, _fixed_draw(rows, n, views) if views else _fresh_draw(tf.shape(rows)[0], seed))
     elif side:
-      images = _middle(images, side)
+      x = _middle(x, side)
     if normalize:
       mean, deviation = normalize
-      images = (images - mean) / deviation
+      x = (x - mean) / deviation
     if num_classes is not None:
       y = (1 - label_smoothing) * tf.one_hot(y, num_classes) + label_smoothing / num_classes
     if mixup:
-      images, y = mix(images, y, seed, mixup)
-    return ((images, *others) if others else images), y
+      x, y = mix(x, y, seed, mixup)
+    return ((x, *tf.nest.map_structure(lambda take: take(rows), take_others)) if others else x), y
 
-  dataset = order.batch(batch_size)
-  if augment or mixup:
-    rng_seeds = tf.data.Dataset.random(seed=shuffle_seed or 0, rerandomize_each_iteration=True).batch(2)
-    dataset = tf.data.Dataset.zip(dataset, rng_seeds)
+  order = tf.data.Dataset.range(n * (views or 1))
+  if shuffle_seed is not None:
+    order = tf.data.Dataset.range(n).shuffle(n, seed=shuffle_seed)
+  seeds = tf.data.Dataset.random(seed=shuffle_seed or 0, rerandomize_each_iteration=True).batch(2)
+  dataset = tf.data.Dataset.zip(order.batch(batch_size), seeds)
   return dataset.map(gather, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+
+
+def _fresh_draw(n, seed):
+  """New uniform numbers for each batch."""
+  return lambda count: tf.random.stateless_uniform([n, count], seed)
+
+
+def _fixed_draw(rows, n, views):
+  """Uniform numbers that depend on example and view alone: a view has them however many others there are."""
+
+  def draw(count):
+    table = [np.random.default_rng((count, view)).random((n, count), np.float32) for view in range(views)]
+    return tf.gather(_constant(np.concatenate(table)), rows)
+
+  return draw
+
+
+def _constant(array):
+  with tf.device("CPU"):
+    return tf.convert_to_tensor(array)
 
 
 def _taker(array):
   """A function from indices to rows of an array."""
   if not isinstance(array, np.memmap):
-    with tf.device("CPU"):
-      tensor = tf.convert_to_tensor(array)
+    tensor = _constant(array)
     return lambda indices: tf.gather(tensor, indices)
 
   def take(indices):
@@ -84,16 +113,21 @@ def _middle(images, side):
   return images[:, top : top + side, left : left + side]
 
 
-def _check(arrays, batch_size, augment, num_classes, label_smoothing, mixup):
-  lengths = sorted({len(a) for a in arrays})
-  if len(lengths) > 1:
-    raise ValueError(f"inputs and labels must have one length; got {lengths}.")
-  if not 1 <= batch_size <= lengths[0]:
-    raise ValueError(f"batch_size must be between 1 and the number of examples, {lengths[0]}; got {batch_size}.")
-  if len(arrays) > 2 and (augment or mixup):
+def _check(n, labels, others, batch_size, augment, views, num_classes, label_smoothing, mixup):
+  if n != labels:
+    raise ValueError(f"images and labels must have one length; got {n} and {labels}.")
+  if not 1 <= batch_size <= n:
+    raise ValueError(f"batch_size must be between 1 and the number of examples, {n}; got {batch_size}.")
+  if views is not None and not (isinstance(views, int) and views > 0 and augment):
+    raise ValueError(f"views must be a whole number > 0, of an augment; got {views}.")
+  if others and mixup or others and augment and not views:
     raise ValueError(
-      "changed images do not belong to outputs computed before: use neither augment nor mixup with them."
+      "changed images do not belong to outputs computed before: use no mixup with them, and no augment without views."
     )
+  for array in others:
+    if len(array) != n * (views or 1):
+      of_views = f", {n} examples times {views} views" if views else ""
+      raise ValueError(f"further inputs must have {n * (views or 1)} rows{of_views}; got {len(array)}.")
   if not (0 <= label_smoothing < 1 and 0 <= mixup < float("inf")):
     raise ValueError(f"label_smoothing must be in [0, 1) and mixup finite and >= 0; got {label_smoothing} and {mixup}.")
   if (label_smoothing or mixup) and num_classes is None:
