@@ -32,6 +32,7 @@ setup(
     "ai-edge-litert>=2.1",
     "tqdm",
     "safetensors",
+    "filelock",
   ],
   extras_require={
     "test": ["pytest", "pytest-xdist", "hypothesis", "ruff"],

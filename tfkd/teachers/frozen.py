@@ -26,13 +26,13 @@ class Frozen:
     if not callable(model):
       raise TypeError(f"teacher must be a model or a function of a batch; got {type(model).__name__}.")
     self.model = model
-    self._preprocess = preprocess or (lambda inputs: inputs)
+    self.preprocess = preprocess
     call = getattr(model, "call", model)
     self._takes_training = "training" in inspect.signature(call).parameters
 
   def __call__(self, inputs):
     """Returns the model's outputs in inference mode, floats as float32, without gradient."""
-    inputs = self._preprocess(inputs)
+    inputs = self._preprocessed(inputs)
     outputs = self.model(inputs, training=False) if self._takes_training else self.model(inputs)
     return tf.nest.map_structure(_freeze, outputs)
 
@@ -43,11 +43,14 @@ class Frozen:
       ValueError: the model has no graph of layers, or no such layer.
     """
     read = self._reader(layers)
-    return lambda inputs: tf.nest.map_structure(_freeze, read(self._preprocess(inputs), training=False))
+    return lambda inputs: tf.nest.map_structure(_freeze, read(self._preprocessed(inputs), training=False))
 
   def tap_shapes(self, layers):
     """Static output shapes, a dict by layer name."""
     return self._reader(layers).shapes
+
+  def _preprocessed(self, inputs):
+    return self.preprocess(inputs) if self.preprocess else inputs
 
   def _reader(self, layers):
     return (Keras3Reader if is_keras3(self.model) else Reader)(self.model, layers)

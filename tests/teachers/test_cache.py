@@ -1,0 +1,331 @@
+"""A teacher's outputs on disk: complete, the teacher's own, and refused where they are another's."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tf_keras as keras
+
+import tfkd
+from tests.distiller.small import compiled
+from tfkd import data
+from tfkd import objectives as o
+from tfkd.data.augment import padded_crop
+from tfkd.teachers import HALVES, CachedTeacher, Ensemble, Frozen, cache
+
+writing = sys.modules["tfkd.teachers.cache"]  # Whose name the function has.
+layers = keras.layers
+IMAGES = np.random.default_rng(0).integers(0, 256, (50, 16, 16, 3)).astype(np.uint8)
+LABELS = np.arange(50) % 4
+
+
+def _cnn(name="teacher", channels=8):
+  inputs = keras.Input((16, 16, 3))
+  x = layers.Conv2D(channels, 3, strides=2, activation="relu", name="relu0")(inputs)
+  x = layers.Conv2D(channels, 3, strides=2, activation="relu", name="relu1")(x)
+  return keras.Model(inputs, layers.Dense(4)(layers.GlobalAveragePooling2D()(x)), name=name)
+
+
+def _in_order(batch_size=16, **options):
+  return data.batches(IMAGES, LABELS, batch_size, **options)
+
+
+@pytest.fixture
+def teacher():
+  return _cnn()
+
+
+def test_keeps_logits_and_features_in_the_order_of_the_data(teacher, tmp_path):
+  cached = cache(teacher, _in_order(), tmp_path / "deep" / "train", layers=["relu1", "relu0"])
+  logits, features = Frozen(teacher).reader(["relu0", "relu1"])(IMAGES / np.float32(255))
+  assert len(cached) == 50 and cached.outputs[0].dtype == np.float32
+  np.testing.assert_allclose(cached.outputs[0], logits, rtol=1e-5, atol=1e-6)
+  for name, feature in features.items():
+    np.testing.assert_allclose(cached.outputs[1][name], feature, rtol=1e-5, atol=1e-6)
+  assert {k: tuple(s) for k, s in cached.tap_shapes(["relu0"]).items()} == {"relu0": (None, 7, 7, 8)}
+  assert sorted(os.listdir(tmp_path / "deep")) == [".train.lock", "train"]
+
+
+def test_half_precision_takes_half_the_space(teacher, tmp_path):
+  paths = {dtype: tmp_path / dtype for dtype in ("float16", "float32")}
+  for dtype, path in paths.items():
+    cache(teacher, _in_order(), path, dtype=dtype)
+  sizes = {dtype: os.path.getsize(path / "outputs.bin") for dtype, path in paths.items()}
+  assert sizes == {"float16": 50 * 4 * 2, "float32": 50 * 4 * 4}
+  half, full = (CachedTeacher(path).outputs for path in paths.values())
+  np.testing.assert_allclose(half, full, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-6), ("float16", 1e-3)])
+@pytest.mark.parametrize("views", [None, 3])
+def test_steps_are_those_of_the_teacher_online(teacher, tmp_path, dtype, tolerance, views):
+  options = {"augment": padded_crop, "views": views} if views else {}
+  cached = cache(teacher, _in_order(20, **options), tmp_path / "c", layers=["relu0", "relu1"], dtype=dtype)
+  histories = []
+  for knows in (teacher, cached):
+    keras.utils.set_random_seed(0)
+    objectives = [o.SoftTargets(3.0), o.Hint(["relu0", "relu1"], ["relu0", "relu1"], connector="conv1x1")]
+    distiller = compiled(knows, _cnn("student", 4), objectives)
+    inputs = IMAGES if knows is teacher else (IMAGES, cached.outputs)
+    losses = []
+    for batch in data.batches(inputs, LABELS, 16, shuffle_seed=1, **options).repeat(3):
+      losses.append(distiller.train_on_batch(*batch, return_dict=True, reset_metrics=True)["loss"])
+    histories.append(losses)
+  assert len(histories[0]) == 12
+  np.testing.assert_allclose(histories[1], histories[0], rtol=tolerance)
+
+
+def test_trains_on_replicas_with_several_steps_at_a_time_as_on_one(teacher, tmp_path, two_replicas):
+  cached = cache(teacher, _in_order(), tmp_path / "c", layers=["relu1"])
+  weights = []
+  for strategy, steps in ((tf.distribute.get_strategy(), 1), (two_replicas, 3)):
+    keras.utils.set_random_seed(0)
+    with strategy.scope():
+      options = {"compile_options": {"steps_per_execution": steps}}
+      objectives = [o.SoftTargets(2.0), o.Hint("relu1", "relu1", connector="conv1x1")]
+      distiller = compiled(cached, _cnn("student", 4), objectives, **options)
+    distiller.fit(data.batches((IMAGES, cached.outputs), LABELS, 10, shuffle_seed=4), epochs=2, verbose=0)
+    weights.append(distiller.get_weights())
+  for one, two in zip(*weights, strict=True):
+    np.testing.assert_allclose(two, one, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("with_labels", [True, False])
+def test_any_data_set_can_be_joined(teacher, tmp_path, with_labels):
+  dataset = tf.data.Dataset.from_tensor_slices((IMAGES / np.float32(255), LABELS))
+  dataset = dataset if with_labels else dataset.map(lambda x, y: x)
+  cached = cache(teacher, dataset.batch(16), tmp_path / "c")
+  joined = cached.zip(dataset.batch(7)).unbatch().shuffle(50, seed=0).batch(25)
+  for element in joined:
+    images, outputs = element[0] if with_labels else element
+    np.testing.assert_allclose(outputs, teacher(images), rtol=1e-4, atol=1e-5)
+  longer = dataset.concatenate(dataset.take(1)).batch(17)
+  with pytest.raises(tf.errors.InvalidArgumentError, match="50 examples, and the data set more"):
+    list(cached.zip(longer))
+
+
+def test_nested_inputs_and_functions_can_be_teachers(tmp_path):
+  dataset = tf.data.Dataset.from_tensor_slices({"a": np.arange(6.0), "b": np.ones(6)}).batch(4)
+  cached = cache(lambda x: tf.stack([x["a"], x["b"]], axis=1), dataset, tmp_path / "c")
+  np.testing.assert_array_equal(cached.outputs, np.stack([np.arange(6), np.ones(6)], axis=1))
+
+
+class TestAnEarlierCache:
+  """What is at the path already."""
+
+  @pytest.fixture
+  def path(self, teacher, tmp_path):
+    cache(teacher, _in_order(), tmp_path / "c")
+    return tmp_path / "c"
+
+  def test_is_used_in_batches_of_any_size(self, teacher, path):
+    calls = []
+
+    class Counted(Frozen):
+      def __call__(self, inputs):
+        calls.append(1)
+        return super().__call__(inputs)
+
+    written = os.stat(path / "outputs.bin").st_mtime_ns
+    assert len(cache(Counted(teacher), _in_order(7), path)) == 50
+    assert os.stat(path / "outputs.bin").st_mtime_ns == written and len(calls) == 1  # One trace: the first batch.
+
+  def test_of_other_weights_is_refused(self, teacher, path):
+    teacher.layers[-1].bias.assign_add([1e-3, 0, 0, 0])
+    with pytest.raises(ValueError, match=r"another teacher or data \(weights differ\): use another path, or remove it"):
+      cache(teacher, _in_order(), path)
+
+  def test_of_another_preprocessing_is_refused(self, teacher, path):
+    with pytest.raises(ValueError, match=r"preprocessing: \[None\] there, .*size=16.* now"):
+      cache(Frozen(teacher, HALVES._replace(size=16)), _in_order(), path)
+
+  def test_of_a_function_that_answers_otherwise_is_refused(self, teacher, path, tmp_path):
+    cache(lambda x: teacher(x), _in_order(), tmp_path / "f")
+    assert len(cache(lambda x: teacher(x), _in_order(), tmp_path / "f")) == 50
+    with pytest.raises(ValueError, match="outputs of the first batch differ"):
+      cache(lambda x: teacher(1 - x), _in_order(), tmp_path / "f")
+
+  def test_of_an_ensemble_knows_each_member(self, tmp_path):
+    members = [_cnn("a"), _cnn("b")]
+    cache(Ensemble(members), _in_order(), tmp_path / "e")
+    members[1].layers[-1].bias.assign_add([1e-3, 0, 0, 0])
+    with pytest.raises(ValueError, match="weights differ"):
+      cache(Ensemble(members), _in_order(), tmp_path / "e")
+
+  @pytest.mark.parametrize("change", ["one pixel of the last", "order", "fewer", "more"])
+  def test_of_other_data_is_refused(self, teacher, path, change):
+    images, labels = IMAGES.copy(), LABELS
+    if change == "one pixel of the last":
+      images[49, 15, 15, 2] ^= 1
+    elif change == "order":
+      images[[40, 41]] = images[[41, 40]]
+    else:
+      images = images[:49] if change == "fewer" else np.concatenate([images, images[:1]])
+      labels = np.zeros(len(images))
+    with pytest.raises(ValueError, match=r"\(data differ\)"):
+      cache(teacher, data.batches(images, labels, 16), path)
+
+  def test_of_other_layers_or_type_is_refused(self, teacher, path):
+    with pytest.raises(ValueError, match=r"layers: \[\] there, \['relu0'\] now"):
+      cache(teacher, _in_order(), path, layers=["relu0"])
+    with pytest.raises(ValueError, match="dtype: float32 there, float16 now"):
+      cache(teacher, _in_order(), path, dtype="float16")
+
+  def test_that_is_damaged_is_refused(self, teacher, path):
+    with open(path / "outputs.bin", "r+b") as file:
+      file.truncate(790)
+    with pytest.raises(ValueError, match=r"outputs.bin has 790 bytes instead of 800: remove .* and write it again"):
+      CachedTeacher(path)
+    (path / "manifest.json").write_text("{")
+    with pytest.raises(ValueError, match=r"manifest.json is damaged"):
+      CachedTeacher(path)
+    (path / "manifest.json").write_text('{"format": 99}')
+    with pytest.raises(ValueError, match="has format 99, and this version reads 1"):
+      CachedTeacher(path)
+    with pytest.raises(FileNotFoundError, match="holds no teacher's outputs"):
+      CachedTeacher(path.parent)
+
+  def test_that_lacks_a_layer_names_it(self, path):
+    with pytest.raises(ValueError, match=r"has no features of relu1, but of no layer: write another"):
+      tfkd.Distiller(CachedTeacher(path), _cnn("student"), [o.Hint("relu1", "relu1")])
+
+
+class TestInterrupted:
+  """A partial cache."""
+
+  def _interrupt(self, monkeypatch, teacher, dataset, path, after):
+    """Fails at the teacher's call number `after`; every batch is recorded at once."""
+    monkeypatch.setattr(writing, "_RECORD_SECONDS", -1.0)
+    calls = []
+
+    def failing(x):
+      def check():
+        calls.append(1)
+        if len(calls) == after:
+          raise KeyboardInterrupt("power cut")
+        return np.int32(0)
+
+      with tf.control_dependencies([tf.numpy_function(check, [], tf.int32)]):
+        return tf.identity(teacher(x))
+
+    with pytest.raises(Exception, match="power cut"):
+      cache(_same_identity(failing, teacher), dataset, path)
+    assert not path.exists()
+
+  def test_goes_on_where_it_was(self, teacher, tmp_path, monkeypatch):
+    path = tmp_path / "c"
+    self._interrupt(monkeypatch, teacher, _in_order(10), path, after=4)
+    asked = []
+
+    def counting(x):
+      with tf.control_dependencies([tf.numpy_function(lambda n: asked.append(n) or n, [tf.shape(x)[0]], tf.int32)]):
+        return tf.identity(teacher(x))
+
+    cached = cache(_same_identity(counting, teacher), _in_order(16), path)  # Other batches: 30 are done, 2 of 16 here.
+    assert [int(n) for n in asked] == [2, 16, 2]
+    np.testing.assert_allclose(
+      cached.outputs, teacher.predict(IMAGES / np.float32(255), verbose=0), rtol=1e-4, atol=1e-6
+    )
+    assert sorted(os.listdir(path)) == ["manifest.json", "outputs.bin"]
+    assert len(cache(teacher, _in_order(), path)) == 50  # The data's fingerprint is that of one go.
+
+  @pytest.mark.parametrize("change", ["teacher", "data", "truncated", "damaged"])
+  def test_begins_anew_where_it_cannot_go_on(self, teacher, tmp_path, monkeypatch, change):
+    path = tmp_path / "c"
+    self._interrupt(monkeypatch, teacher, _in_order(10), path, after=4)
+    partial = tmp_path / "c.partial"
+    images = IMAGES.copy()
+    if change == "teacher":
+      teacher.layers[-1].bias.assign_add([1, 0, 0, 0])
+    elif change == "data":
+      images[3] = 0
+    elif change == "truncated":
+      os.truncate(partial / "outputs.bin", 100)
+    else:
+      (partial / "progress.json").write_text('{"identity": ')
+    cached = cache(teacher, data.batches(images, LABELS, 10), path)
+    np.testing.assert_allclose(
+      cached.outputs, teacher.predict(images / np.float32(255), verbose=0), rtol=1e-4, atol=1e-6
+    )
+
+  def test_by_a_kill_loses_no_more_than_was_not_recorded(self, tmp_path):
+    script = textwrap.dedent("""
+      import sys, time, numpy as np, tensorflow as tf
+      from tfkd.teachers import cache
+      sys.modules["tfkd.teachers.cache"]._RECORD_SECONDS = 0.0
+      def teacher(x):
+        def wait(x):
+          time.sleep(float(sys.argv[2])); print(int(x[0]), flush=True); return x
+        return tf.ensure_shape(tf.numpy_function(wait, [x], tf.float32), [None])[:, None]
+      cache(teacher, tf.data.Dataset.range(4000).map(lambda i: tf.cast(i, tf.float32)).batch(20), sys.argv[1])
+    """)
+    command = [sys.executable, "-c", script, str(tmp_path / "c")]
+    process = subprocess.Popen([*command, "0.05"], stdout=subprocess.PIPE, text=True)
+    for line in process.stdout:
+      if int(line) >= 300:
+        break
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "c").exists()
+    recorded = json.loads((tmp_path / "c.partial" / "progress.json").read_text())["examples"]
+    again = subprocess.run([*command, "0"], stdout=subprocess.PIPE, text=True, check=True)
+    assert recorded >= 180 and int(again.stdout.split()[0]) == recorded
+    np.testing.assert_array_equal(CachedTeacher(tmp_path / "c").outputs[:, 0], np.arange(4000))
+
+
+def _same_identity(function, model):
+  """A teacher that answers by a function and has a model's weights."""
+  function.weights = model.weights
+  return function
+
+
+def test_two_that_ask_for_one_path_share_the_work(teacher, tmp_path):
+  asked = []
+
+  def counting(x):
+    def count(n):
+      asked.append(n)
+      time.sleep(0.05)
+      return n
+
+    with tf.control_dependencies([tf.numpy_function(count, [tf.shape(x)[0]], tf.int32)]):
+      return tf.identity(teacher(x))
+
+  threads = [threading.Thread(target=cache, args=(counting, _in_order(), tmp_path / "c")) for _ in range(2)]
+  for thread in threads:
+    thread.start()
+  for thread in threads:
+    thread.join()
+  assert sum(asked) == 50 + 16  # The second looks at one batch, whether the cache is this teacher's.
+
+
+def test_outputs_that_the_type_cannot_hold_are_an_error(tmp_path):
+  dataset = tf.data.Dataset.range(40).map(lambda i: tf.cast(i, tf.float32)).batch(10)
+  with pytest.raises(ValueError, match="outputs is too large for float16 in examples 30 to 39"):
+    cache(lambda x: 2e3 * x[:, None], dataset, tmp_path / "c", dtype="float16")
+  with pytest.raises(ValueError, match="outputs is not finite in examples 0 to 9"):
+    cache(lambda x: tf.math.log(x)[:, None], dataset, tmp_path / "c")
+  with pytest.raises(ValueError, match="dtype must be one of float16, float32; got 'int8'"):
+    cache(lambda x: x[:, None], dataset, tmp_path / "c", dtype="int8")
+  with pytest.raises(ValueError, match="keeps one output"):
+    cache(lambda x: {"a": x, "b": x}, dataset, tmp_path / "c")
+  with pytest.raises(ValueError, match="no examples"):
+    cache(lambda x: x[:, None], dataset.take(0), tmp_path / "c")
+  assert not (tmp_path / "c").exists()
+
+
+def test_a_full_disk_is_said_before_the_work(teacher, tmp_path, monkeypatch):
+  monkeypatch.setattr(writing.shutil, "disk_usage", lambda path: SimpleNamespace(free=20_000))
+  with pytest.raises(OSError, match=r"outputs take 0.10 MB, and .* has 0.02 MB of space: use fewer layers or"):
+    cache(teacher, _in_order(), tmp_path / "c", layers=["relu0"])
+  assert os.path.getsize(tmp_path / "c.partial" / "relu0.bin") == 0
+  assert len(cache(teacher, _in_order(), tmp_path / "c")) == 50

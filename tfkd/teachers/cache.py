@@ -1,0 +1,314 @@
+"""Writes a teacher's outputs to disk, once, for every epoch of every student."""
+
+import collections
+import concurrent.futures
+import contextlib
+import hashlib
+import json
+import math
+import os
+import shutil
+import time
+
+import filelock
+import numpy as np
+import tensorflow as tf
+from absl import logging
+from tqdm import tqdm
+
+from tfkd.files import atomic_path
+from tfkd.teachers.cached import FORMAT, MANIFEST, CachedTeacher, file_name
+from tfkd.teachers.ensemble import Ensemble
+from tfkd.teachers.frozen import Frozen
+
+_DTYPES = ("float16", "float32")
+_PROGRESS = "progress.json"
+_RECORD_SECONDS = 2.0  # What a killed process may lose.
+_WAITING = 4  # Batches that are computed and not yet written: memory does not grow with the data.
+_TOLERANCE = 0.02  # Of the largest output: another device or arithmetic differs by less, another teacher by more.
+
+
+def cache(teacher, dataset, path, layers=(), dtype="float32"):
+  """Computes what a teacher answers to every example, once, and keeps it on disk.
+
+  A process that was killed goes on where it was; `path` appears when it is complete. If it is there already, it is
+  compared with this teacher and these data, and used. Processes that ask for one path wait for the first of them.
+
+  Args:
+    teacher: model or function from a batch to logits (see `tfkd.teachers`).
+    dataset: finite `tf.data.Dataset` of batches, of inputs or of (inputs, labels, ...), in the same order each time:
+      not shuffled, and augmented by nothing but `tfkd.data.batches(..., views=...)`.
+    path: folder to write.
+    layers: names of the teacher's layers whose outputs are kept too, for objectives on features.
+    dtype: "float32", or "float16" for half the size and three significant digits.
+
+  Returns:
+    `CachedTeacher` of it.
+
+  Raises:
+    ValueError: the folder holds answers of another teacher, to other data, or of other layers or type; the teacher
+      answers by several tensors, or by numbers that are not finite or too large for the type; or there are no examples.
+    OSError: the disk has too little space left.
+  """
+  if dtype not in _DTYPES:
+    raise ValueError(f"dtype must be one of {', '.join(_DTYPES)}; got {dtype!r}.")
+  teacher = teacher if isinstance(teacher, Frozen) else Frozen(teacher)
+  identity = {"format": FORMAT, "dtype": dtype, "layers": sorted(set(layers)), **_identity(teacher)}
+  path = os.path.abspath(os.fspath(path))
+  if not os.path.exists(path):
+    partial = f"{path}.partial"
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with filelock.FileLock(os.path.join(os.path.dirname(path), f".{os.path.basename(path)}.lock")):
+      if not os.path.exists(path):
+        _write(teacher, dataset, partial, identity)
+        os.rename(partial, path)
+        logging.info("wrote %s", path)
+        return CachedTeacher(path)
+  cached = CachedTeacher(path)
+  _check(cached, teacher, dataset, identity)
+  return cached
+
+
+class _Writer:
+  """Appends to the files of a partial cache, and goes on with one that another process began."""
+
+  def __init__(self, partial, identity):
+    self._partial, self._identity = partial, identity
+    self.examples, self.digest, self.shapes = 0, "", None
+    self._files = {}
+    self._recorded = time.monotonic()
+    os.makedirs(partial, exist_ok=True)
+    try:
+      self._resume()
+    except FileNotFoundError:
+      self.clear()
+    except (OSError, ValueError, KeyError, TypeError) as error:
+      logging.warning("%s is begun anew: %s", partial, error)
+      self.clear()
+
+  def _resume(self):
+    with open(self._path(_PROGRESS), encoding="utf-8") as opened:
+      found = json.load(opened)
+    if found["identity"] != self._identity:
+      raise ValueError(f"it was of another teacher ({_differences(found['identity'], self._identity)})")
+    self.open(found["shapes"])
+    for name, file in self._files.items():
+      recorded = found["examples"] * self.bytes_of(name)
+      if os.path.getsize(file.name) < recorded:
+        raise ValueError(f"{file.name} is shorter than it was")
+      file.truncate(recorded)
+      file.seek(recorded)
+    self.examples, self.digest = found["examples"], found["digest"]
+
+  def clear(self):
+    """Forgets what is there."""
+    self.close()
+    for name in os.listdir(self._partial):
+      os.remove(self._path(name))
+    self.examples, self.digest, self.shapes, self._files = 0, "", None, {}
+
+  def open(self, shapes):
+    """Opens a file for each of dict from name to shape of an example."""
+    self.shapes = shapes
+    for name in shapes:
+      file = self._path(file_name(name))
+      self._files[name] = open(file, "r+b" if os.path.exists(file) else "wb")  # noqa: SIM115  (`close` does)
+
+  def bytes_of(self, name):
+    """Of an example."""
+    return math.prod(self.shapes[name]) * np.dtype(self._identity["dtype"]).itemsize
+
+  def add(self, inputs, outputs):
+    """Appends a batch: nested inputs, for the fingerprint alone, and dict from name to array."""
+    rows = len(outputs["outputs"])
+    for name, array in outputs.items():
+      with np.errstate(over="ignore"):  # Found below, and said.
+        kept = np.ascontiguousarray(array, self._identity["dtype"])
+      if not np.isfinite(kept).all():
+        why = f"too large for {self._identity['dtype']}" if np.isfinite(array).all() else "not finite"
+        last = self.examples + rows - 1
+        raise ValueError(f"the teacher's {name} is {why} in examples {self.examples} to {last}.")
+      self._files[name].write(kept.data)
+    self.examples, self.digest = self.examples + rows, _chained(self.digest, inputs)
+    if time.monotonic() - self._recorded > _RECORD_SECONDS:
+      self._record(_PROGRESS, {"identity": self._identity})
+      self._recorded = time.monotonic()
+
+  def finish(self):
+    """Leaves a complete cache."""
+    self._record(MANIFEST, {**self._identity, "tensorflow": tf.__version__})
+    self.close()
+    with contextlib.suppress(FileNotFoundError):
+      os.remove(self._path(_PROGRESS))
+
+  def close(self):
+    for file in self._files.values():
+      file.close()
+
+  def _record(self, name, content):
+    for file in self._files.values():
+      file.flush()
+      os.fsync(file.fileno())
+    content = {**content, "examples": self.examples, "digest": self.digest, "shapes": self.shapes}
+    with atomic_path(self._path(name)) as temporary, open(temporary, "w", encoding="utf-8") as opened:
+      json.dump(content, opened, indent=2)
+
+  def _path(self, name):
+    return os.path.join(self._partial, name)
+
+
+def _write(teacher, dataset, partial, identity):
+  answer = _answerer(teacher, identity["layers"], dataset)
+  waiting = collections.deque()
+  # Writing and hashing go on beside the teacher's work; one thread keeps the order.
+  with contextlib.closing(_Writer(partial, identity)) as writer, concurrent.futures.ThreadPoolExecutor(1) as pool:
+    if writer.examples and _digest(dataset, writer.examples) != writer.digest:
+      logging.warning("%s is begun anew: it was of other data", partial)
+      writer.clear()
+    done, seen = writer.examples, 0
+    with tqdm(desc="teacher", unit="example", dynamic_ncols=True) as bar:
+      for inputs in _inputs(dataset):
+        rows = _rows(inputs)
+        new = _cut(inputs, max(0, done - seen), rows)
+        seen += rows
+        bar.update(rows)
+        if seen <= done:
+          continue
+        outputs = answer(new)
+        if writer.shapes is None:
+          writer.open({name: list(array.shape[1:]) for name, array in outputs.items()})
+        if bar.total is None:
+          bar.total = _check_space(writer, dataset, rows, partial)
+        waiting.append(pool.submit(writer.add, new, outputs))
+        if len(waiting) > _WAITING:
+          waiting.popleft().result()
+      for future in waiting:
+        future.result()
+      bar.total = seen
+    if not seen:
+      raise ValueError("the data set has no examples.")
+    writer.finish()
+
+
+def _answerer(teacher, layers, dataset):
+  """A function from a batch to dict from "outputs" and layers to arrays."""
+  spec = dataset.element_spec[0] if isinstance(dataset.element_spec, tuple) else dataset.element_spec
+  spec = tf.nest.map_structure(lambda s: tf.TensorSpec([None, *s.shape[1:]], s.dtype), spec)  # One trace for all sizes.
+  read = tf.function(teacher.reader(layers) if layers else lambda x: (teacher(x), {}), input_signature=[spec])
+
+  def answer(inputs):
+    outputs, features = read(inputs)
+    if tf.nest.is_nested(outputs):
+      raise ValueError(
+        f"a cache keeps one output and the features of layers; this teacher gives a {type(outputs).__name__}."
+      )
+    return {name: tensor.numpy() for name, tensor in {"outputs": outputs, **features}.items()}
+
+  return answer
+
+
+def _check_space(writer, dataset, batch_size, partial):
+  """Says what the cache will take, if the number of examples is known, and returns that number.
+
+  Raises:
+    OSError: there is less space.
+  """
+  batches = int(dataset.cardinality())
+  if batches < 0:
+    return None
+  examples = batches * batch_size
+  size = sum(examples * writer.bytes_of(name) for name in writer.shapes)
+  free = shutil.disk_usage(partial).free + sum(writer.examples * writer.bytes_of(name) for name in writer.shapes)
+  logging.info("the teacher's outputs take at most %.1f MB in %s", size / 1e6, partial)
+  if size > free:
+    raise OSError(
+      f"the teacher's outputs take {size / 1e6:,.2f} MB, and {partial} has {free / 1e6:,.2f} MB of space: use fewer "
+      "layers or views, dtype float16, or another path."
+    )
+  return examples
+
+
+def _check(cached, teacher, dataset, identity):
+  """Compares a cache with the teacher and the data that it shall be of.
+
+  Raises:
+    ValueError: it is of others.
+  """
+  reason = _differences({name: cached.manifest.get(name) for name in identity}, identity)
+  if not reason:
+    first = next(_inputs(dataset), None)
+    if first is not None:
+      found = _answerer(teacher, identity["layers"], dataset)(first)["outputs"]
+      kept = cached.outputs[0] if identity["layers"] else cached.outputs
+      kept = np.float32(kept[: len(found)])
+      if kept.shape != found.shape or np.abs(kept - found).max() > _TOLERANCE * np.abs(found).max():
+        reason = "outputs of the first batch differ: its teacher was another, or read images otherwise, or other images"
+  if not reason and _digest(dataset) != cached.manifest["digest"]:
+    reason = "data differ"
+  if reason:
+    raise ValueError(
+      f"{cached.path} holds outputs of another teacher or data ({reason}): use another path, or remove it."
+    )
+
+
+def _identity(teacher):
+  """What is known of a teacher beside its answers."""
+  weights = hashlib.sha256()
+  preprocessing = []
+  for part in teacher.teachers if isinstance(teacher, Ensemble) else [teacher]:
+    variables = getattr(part.model, "weights", None) or getattr(part.model, "variables", None) or ()
+    for variable in variables:
+      array = np.ascontiguousarray(variable)
+      weights.update(f"{array.dtype}{array.shape}".encode())
+      weights.update(array.tobytes())
+    # A NamedTuple says all of itself; of a function only the name is known, and the first batch's outputs.
+    preprocess = part.preprocess
+    preprocessing.append(
+      repr(preprocess) if isinstance(preprocess, tuple) else getattr(preprocess, "__qualname__", None)
+    )
+  return {"weights": weights.hexdigest(), "preprocessing": preprocessing}
+
+
+def _differences(found, expected):
+  names = [name for name in expected if found.get(name) != expected[name]]
+  return "; ".join(
+    f"{name} differ" if name == "weights" else f"{name}: {found.get(name)} there, {expected[name]} now"
+    for name in names
+  )
+
+
+def _inputs(dataset):
+  """Yields the inputs of each batch as (nested) arrays."""
+  for element in dataset.as_numpy_iterator():
+    yield element[0] if isinstance(dataset.element_spec, tuple) else element
+
+
+def _rows(inputs):
+  return len(tf.nest.flatten(inputs)[0])
+
+
+def _cut(inputs, start, stop):
+  return tf.nest.map_structure(lambda array: array[start:stop], inputs)
+
+
+def _digest(dataset, examples=math.inf):
+  """Chain over the first examples, or over all."""
+  digest, seen = "", 0
+  for inputs in _inputs(dataset):
+    digest = _chained(digest, _cut(inputs, 0, int(min(_rows(inputs), examples - seen))))
+    seen += _rows(inputs)
+    if seen >= examples:
+      break
+  return digest
+
+
+def _chained(digest, inputs):
+  """SHA-256 of the one before and an example, for each example: it can be continued, and knows no batches."""
+  arrays = [np.ascontiguousarray(array) for array in tf.nest.flatten(inputs)]
+  for i in range(_rows(inputs)):
+    chained = hashlib.sha256(digest.encode())
+    for array in arrays:
+      chained.update(f"{array.dtype}{array.shape[1:]}".encode())
+      chained.update(array[i].tobytes())
+    digest = chained.hexdigest()
+  return digest
