@@ -54,6 +54,10 @@ flags.DEFINE_boolean(
   "augment", False, "Random crops after padding by 4 pixels, mirrored images where that keeps the class; food11: "
   "random parts, turned, mirrored and tinted. The teacher then runs in every step, and sees the student's images."
 )  # fmt: skip
+flags.DEFINE_integer(
+  "views", None, "augment: so many changes of each image; what the teacher answers to them is computed once and kept. "
+  "By default each epoch has new ones.", 1
+)  # fmt: skip
 flags.DEFINE_float(
   "label_smoothing", 0.0, "Share of a label that is spread over all classes, for teacher and students. A teacher "
   "trained so may teach worse (arXiv:1906.02629).", 0.0, 0.99

@@ -14,6 +14,7 @@ from tfkd import deploy, models, quantization
 from tfkd.data import house_numbers
 from tfkd.models import torch_weights
 from tfkd.objectives import SoftTargets
+from tfkd.teachers import CachedTeacher
 from tfkd.train import FLOAT, Student, Sweep, Training, sweep
 
 
@@ -66,7 +67,8 @@ def test_rows_files_and_resume(tmp_path, data_dir, monkeypatch):
     assert row["agreement"] == pytest.approx(agreement)
     loss = keras.losses.sparse_categorical_crossentropy(labels, logits[name], from_logits=True)
     assert row["loss"] == pytest.approx(np.mean(loss), rel=1e-4)
-  np.testing.assert_allclose(np.load(tmp_path / "teacher" / "logits.npz")["test"], logits["teacher/model"], atol=1e-4)
+  outputs = str(tmp_path / "teacher" / "outputs" / "test")
+  np.testing.assert_allclose(CachedTeacher(outputs).outputs, logits["teacher/model"], atol=1e-4)
   path = str(tmp_path / "students" / "q2-soft-w8a8-T5-soft_weight1-seed1.tflite")
   dataset = sweep.data.batches(images, labels, 20)
   assert deploy.evaluate(path, dataset)["accuracy"] == eight["tflite_accuracy"]
@@ -82,7 +84,7 @@ def test_rows_files_and_resume(tmp_path, data_dir, monkeypatch):
   assert fitted == [] and len(runs.results.rows()) == 3
   lines = (tmp_path / "results.jsonl").read_text().splitlines()
   (tmp_path / "results.jsonl").write_text("\n".join([lines[0], lines[2]]) + "\n")
-  (tmp_path / "teacher" / "logits.npz").write_bytes(b"damaged")
+  (tmp_path / "teacher" / "outputs" / "test" / "outputs.bin").write_bytes(b"damaged")
   _sweep(tmp_path, data_dir).run(STUDENTS)
   assert [os.path.basename(path) for path in fitted] == ["q1-labels-w2a1-seed0"]
   assert [json.loads(line)["question"] for line in (tmp_path / "results.jsonl").read_text().splitlines()] == [
@@ -137,7 +139,8 @@ def test_a_student_that_starts_from_another_network_is_refused(tmp_path, data_di
 
 
 def test_wrong_recipes_are_refused_before_the_workdir_is_claimed(tmp_path, data_dir):
-  for field, value, words in (("student", "resnet9", "resnet9"), ("ema", 0.9, "use at most 0.2154")):
+  wrong = (("student", "resnet9", "resnet9"), ("ema", 0.9, "use at most 0.2154"), ("views", 2, "--augment is needed"))
+  for field, value, words in wrong:
     with pytest.raises(ValueError, match=words):
       _sweep(tmp_path / "out", data_dir, **{field: value})
   assert not (tmp_path / "out").exists()
@@ -145,7 +148,13 @@ def test_wrong_recipes_are_refused_before_the_workdir_is_claimed(tmp_path, data_
 
 @pytest.mark.parametrize(
   "training",
-  [{"augment": True}, {"mixup": 0.4}, {"label_smoothing": 0.1}, {"augment": True, "mixup": 0.4, "ema": 0.2}],
+  [
+    {"augment": True},
+    {"augment": True, "views": 3},
+    {"mixup": 0.4},
+    {"label_smoothing": 0.1},
+    {"augment": True, "mixup": 0.4, "ema": 0.2},
+  ],
   ids=lambda training: "+".join(training),
 )
 def test_students_of_changed_images_and_labels(tmp_path, data_dir, training, monkeypatch):
@@ -161,9 +170,10 @@ def test_students_of_changed_images_and_labels(tmp_path, data_dir, training, mon
   runs = _sweep(tmp_path, data_dir, **training)
   runs.run(students)
   # Images that the teacher saw before have logits that were computed before; labels alone need no teacher at all.
-  precomputed = [isinstance(teacher, sweep.Precomputed) for teacher in seen]
-  assert precomputed == [not (training.keys() & {"augment", "mixup"})] * 2
-  assert (seen[0] is None) == bool(training.keys() & {"augment", "mixup"})
+  precomputed = [isinstance(teacher, CachedTeacher) for teacher in seen]
+  new_images = "mixup" in training or "augment" in training and "views" not in training
+  assert precomputed == [not new_images] * 2
+  assert (seen[0] is None) == new_images
   assert ("agreement" in runs.results.rows()[1]["history"]) == precomputed[0]
   for row, student in zip(runs.results.rows()[1:], students, strict=True):
     model = quantization.load(str(tmp_path / "students" / f"{student.name}.keras"))
@@ -172,7 +182,8 @@ def test_students_of_changed_images_and_labels(tmp_path, data_dir, training, mon
     # The test's labels are not smoothed.
     loss = keras.losses.sparse_categorical_crossentropy(runs._test[1], logits, from_logits=True)
     assert row["loss"] == pytest.approx(np.mean(loss), rel=1e-4)
-  assert set(np.load(tmp_path / "teacher" / "logits.npz")) == ({"train", "test"} if precomputed[0] else {"test"})
+  kept = {name for name in os.listdir(tmp_path / "teacher" / "outputs") if not name.startswith(".")}
+  assert kept == ({"test"} if new_images else {"test", "train-3views" if "views" in training else "train"})
 
 
 def test_float_students_take_mixed_precision(tmp_path, data_dir):
@@ -183,7 +194,15 @@ def test_float_students_take_mixed_precision(tmp_path, data_dir):
 
 
 @pytest.mark.parametrize(
-  "training", [{}, {"augment": True}, {"mixup": 0.4}, {"label_smoothing": 0.1}, {"augment": True, "mixup": 0.4}]
+  "training",
+  [
+    {},
+    {"augment": True},
+    {"augment": True, "views": 2},
+    {"mixup": 0.4},
+    {"label_smoothing": 0.1},
+    {"augment": True, "mixup": 0.4},
+  ],
 )
 def test_the_loss_is_of_changed_images_and_labels_and_the_teacher_sees_them_too(
   tmp_path, data_dir, training, monkeypatch
@@ -256,7 +275,7 @@ def test_a_teacher_from_a_checkpoint_is_not_trained(tmp_path, data_dir):
   images, labels = runs._test
   teacher = runs.results.find(question="teacher")[0]
   expected = source.predict(images / np.float32(255), verbose=0)
-  np.testing.assert_allclose(runs._logits["test"], expected, atol=1e-4)
+  np.testing.assert_allclose(runs._cached["test"].outputs, expected, atol=1e-4)
   assert teacher["accuracy"] == pytest.approx(np.mean(expected.argmax(axis=1) == labels))
   assert teacher["flags"]["teacher_checkpoint"] == "resnet18.safetensors" and "loss" not in teacher["history"]
   # Another file in its place is another teacher.

@@ -258,7 +258,7 @@ def _identity(teacher):
   for part in teacher.teachers if isinstance(teacher, Ensemble) else [teacher]:
     variables = getattr(part.model, "weights", None) or getattr(part.model, "variables", None) or ()
     for variable in variables:
-      array = np.ascontiguousarray(variable)
+      array = tf.convert_to_tensor(variable).numpy()  # Mirrored ones and those of Keras 3, too.
       weights.update(f"{array.dtype}{array.shape}".encode())
       weights.update(array.tobytes())
     # A NamedTuple says all of itself; of a function only the name is known, and the first batch's outputs.

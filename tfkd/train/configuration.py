@@ -42,6 +42,8 @@ class Training(NamedTuple):
   """Decoupled: each step takes learning rate * weight_decay of a kernel from it."""
   augment: bool = False
   """The random changes of the data set's recipe, see `tfkd.data.load`."""
+  views: int | None = None
+  """So many changes of each image, whose answers by the teacher are computed once; None for new ones in every epoch."""
   label_smoothing: float = 0.0
   mixup: float = 0.0
   """Alpha of mixup; 0 for none."""

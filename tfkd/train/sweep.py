@@ -15,8 +15,7 @@ from absl import logging
 from tqdm import tqdm
 
 from tfkd import Distiller, __version__, data, deploy, models, quantization
-from tfkd.files import atomic_path
-from tfkd.teachers import Precomputed
+from tfkd.teachers import CachedTeacher, cache
 from tfkd.train.configuration import FLOAT, Training
 from tfkd.train.fit import fit
 from tfkd.train.head import fit_head
@@ -61,6 +60,8 @@ class Sweep:
       )
     if training.teacher_head_only and not training.teacher_checkpoint:
       raise ValueError("--teacher_head_only trains the last layer of a --teacher_checkpoint; there is none.")
+    if training.views is not None and not training.augment:
+      raise ValueError(f"--views={training.views} is of random changes: --augment is needed.")
     for epochs in (training.epochs, training.teacher_epochs):
       optimizer(training, 0.0, self._steps(epochs))
     # Where the files lie and which devices train does not decide the results; the pixels do.
@@ -74,17 +75,17 @@ class Sweep:
     open_workdir(workdir, configuration, overwrite, defaults)
     self.results = Results(os.path.join(workdir, "results.jsonl"))
     logging.info("results go to %s", self.path("results.jsonl"))
-    self._logits = None
+    self._cached = {}
 
   def path(self, *parts):
     """A path inside the workdir."""
     return os.path.join(self._workdir, *parts)
 
   def train_teacher(self):
-    """Trains the teacher, unless the workdir has it, and computes its logits for both splits, unless it has them."""
+    """Trains the teacher, unless the workdir has it, and computes its outputs for both splits, unless it has them."""
     if not (os.path.exists(self._teacher_path) and self.results.find(question="teacher")):
       self._train_teacher()
-    self._logits = self._teacher_logits()
+    self._cached = self._teacher_outputs()
 
   def run(self, students):
     """Trains the students that the results lack, the teacher first.
@@ -148,32 +149,32 @@ class Sweep:
         teacher, teacher, self._train_batches(self._train[0], 0), test, epochs=training.teacher_epochs, **kept
       )
     seconds = time.perf_counter() - start
+    if os.path.exists(self.path("teacher")):
+      shutil.rmtree(self.path("teacher"))  # What another one answered.
     quantization.save(teacher, self._teacher_path)
     logging.info("wrote %s", self._teacher_path)
     row = {"question": "teacher", "method": "labels", "scheme": "float", "temperature": None, "seed": 0}
     row |= {"accuracy": history["val_accuracy"][-1], "loss": history["val_loss"][-1], "agreement": 1.0}
     self._add_row(row, teacher, seconds, history)
 
-  def _teacher_logits(self):
-    """float32 [n, classes] of each split in the order of its arrays, computed once and kept.
-
-    Only of test where the teacher answers to changed images of train.
-    """
-    splits = {"test": self._test} if self._changes_images else {"train": self._train, "test": self._test}
-    file = self.path("teacher", "logits.npz")
-    if os.path.exists(file):
+  def _teacher_outputs(self):
+    """A `CachedTeacher` for each split, written once: of test, and of train where the same images come again."""
+    views = self._training.views
+    wanted = {"test": (self._test, {})}
+    if not self._always_new_images:
+      wanted["train" if views is None else f"train-{views}views"] = (self._train, self._augmentation)
+    outputs = {}
+    for name, (arrays, options) in wanted.items():
+      path = self.path("teacher", "outputs", name)
       try:
-        with np.load(file, allow_pickle=False) as kept:
-          return {split: kept[split] for split in splits}
-      except Exception as error:
-        logging.warning("%s is damaged (%s) and is computed again", file, error)
-    logits = {
-      split: self._teacher.predict(self._evaluation_batches(*arrays), verbose=0) for split, arrays in splits.items()
-    }
-    with atomic_path(file) as temporary:
-      np.savez(temporary, **logits)
-    logging.info("wrote %s", file)
-    return logits
+        # What it is of need not be asked: the workdir belongs to these data, and a new teacher removes it.
+        outputs[name.partition("-")[0]] = CachedTeacher(path)
+      except (ValueError, FileNotFoundError) as error:
+        if isinstance(error, ValueError):
+          logging.warning("%s", error)
+          shutil.rmtree(path)
+        outputs[name.partition("-")[0]] = cache(self._teacher, self._evaluation_batches(*arrays, **options), path)
+    return outputs
 
   def step_seconds(self, students, rounds=25, steps=4):
     """Times training steps of several students in turn, each with the teacher run online.
@@ -226,9 +227,9 @@ class Sweep:
     # The teacher runs where its answer was not computed before: features, and images that no one saw before.
     if any(objective.teacher_layers for objective in student.objectives):
       teacher = self._teacher
-    elif not self._changes_images:
-      teacher = Precomputed()
-      images, test_images = (images, self._logits["train"]), (test_images, self._logits["test"])
+    elif not self._always_new_images:
+      teacher = self._cached["train"]
+      images, test_images = (images, teacher.outputs), (test_images, self._cached["test"].outputs)
     else:
       reads_teacher = any(objective.source == "teacher" for objective in student.objectives)
       teacher = self._teacher if reads_teacher else None
@@ -248,7 +249,7 @@ class Sweep:
     row = student.key | {"accuracy": history["val_accuracy"][-1], "loss": history["val_hard_loss"][-1]}
     if teacher is None:
       choices = model.predict(self._evaluation_batches(*self._test), verbose=0).argmax(axis=1)
-      row["agreement"] = float(np.mean(choices == self._logits["test"].argmax(axis=1)))
+      row["agreement"] = float(np.mean(choices == self._cached["test"].outputs.argmax(axis=1)))
     else:
       row["agreement"] = history["val_agreement"][-1]
     if student.scheme != FLOAT and not quantization.parse_scheme(student.scheme).is_low:
@@ -280,8 +281,13 @@ class Sweep:
     return epochs * -(-len(self._train[1]) // self._training.batch_size)
 
   @property
-  def _changes_images(self):
-    return self._training.augment or self._training.mixup > 0
+  def _always_new_images(self):
+    return bool(self._training.augment and self._training.views is None or self._training.mixup)
+
+  @property
+  def _augmentation(self):
+    """Options of `data.batches`."""
+    return {"augment": self._info.augment, "views": self._training.views} if self._training.augment else {}
 
   @property
   def _num_classes(self):
@@ -302,8 +308,7 @@ class Sweep:
   def _train_batches(self, inputs, seed):
     training = self._training
     return self._batches(
-      inputs, self._train[1], training.batch_size, shuffle_seed=seed,
-      augment=self._info.augment if training.augment else None,
+      inputs, self._train[1], training.batch_size, shuffle_seed=seed, **self._augmentation,
       num_classes=self._num_classes, label_smoothing=training.label_smoothing, mixup=training.mixup,
     )  # fmt: skip
 
