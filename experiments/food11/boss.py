@@ -1,7 +1,8 @@
 """Boss baseline: strong, with the teacher's features beside its response.
 
-FitNet's hints at two stages, the distances and angles between the examples of a batch (RKD), and their distances in the
-teacher's own units (DM): --hint_weight, --rkd_weight, --dm_weight.
+FitNet's hints at two stages, which lead the first steps and have no weight in the last; the distances and angles
+between the examples of a batch (RKD); and their distances in the teacher's own units (DM). Their weights:
+--hint_weight, --rkd_weight, --dm_weight.
 
   python -m experiments.food11.boss --data_dir=food11
 """

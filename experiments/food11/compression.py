@@ -2,6 +2,7 @@
 
 import os
 
+import tf_keras as keras
 from absl import flags
 
 from experiments import response, run_flags
@@ -40,8 +41,11 @@ flags.DEFINE_integer(
 )
 flags.DEFINE_string("strong_student", None, "Network of strong and boss. [preset]")
 flags.DEFINE_integer("strong_epochs", None, "Their epochs. [preset]", lower_bound=1)
-flags.DEFINE_float("hint_weight", 1.0, f"boss: weight of FitNet's hints at {' and '.join(_STAGES)}; 0 for none.", 0.0)
-flags.DEFINE_float("rkd_weight", 1.0, "boss: weight of RKD's distances; its angles have twice as much.", 0.0)
+flags.DEFINE_float(
+  "hint_weight", 1.0, f"boss: weight of FitNet's hints at {' and '.join(_STAGES)} in the first step; it falls to 0 in "
+  "the last.", 0.0
+)  # fmt: skip
+flags.DEFINE_float("rkd_weight", 5.0, "boss: weight of RKD's distances; its angles have twice as much.", 0.0)
 flags.DEFINE_float("dm_weight", 0.0, "boss: weight of differences of distances (DM).", 0.0)
 flags.register_validator("strong_student", run_flags.parses(models.parse))
 
@@ -56,11 +60,11 @@ def run(argv, methods):
   run_flags.start(argv, PRESETS)
   with run_flags.errors_without_traceback():
     for method in methods:
-      _check_parameters(student(method, 0).network or flags.FLAGS.student)
+      _check_parameters(flags.FLAGS.student if method in ("simple", "medium") else flags.FLAGS.strong_student)
     sweep = open_sweep()
-    sweep.run([student(method, seed) for seed in run_flags.seeds() for method in methods])
+    sweep.run([student(method, seed, sweep.steps) for seed in run_flags.seeds() for method in methods])
   (teacher,) = sweep.results.find(question="teacher")
-  rows = {method: found for method in METHODS if (found := sweep.rows(student(method, 0)))}
+  rows = {method: found for method in METHODS if (found := sweep.rows(student(method, 0, sweep.steps)))}
   print(write_report(workdir(), teacher, rows))  # noqa: T201  (the answer)
 
 
@@ -72,8 +76,14 @@ def open_sweep():
   return Sweep(workdir(), run_flags.training(), flags.FLAGS.overwrite)
 
 
-def student(method, seed):
-  """The homework's student of a baseline, see the scripts of their names."""
+def student(method, seed, steps):
+  """The homework's student of a baseline, see the scripts of their names.
+
+  Args:
+    method: of `METHODS`.
+    seed: int.
+    steps: function from epochs to optimizer steps, as `Sweep.steps`.
+  """
   given = flags.FLAGS
   if method == "simple":
     return Student(_QUESTION, method, given.scheme, seed)
@@ -84,13 +94,15 @@ def student(method, seed):
   if method == "strong":
     return response.response(*of_response, **strong)
   weights = {name: given[name].value for name in ("hint_weight", "rkd_weight", "dm_weight")}
-  return response.response(*of_response, _features(**weights), weights, **strong)
+  return response.response(*of_response, _features(steps(given.strong_epochs), **weights), weights, **strong)
 
 
-def _features(hint_weight, rkd_weight, dm_weight):
+def _features(steps, hint_weight, rkd_weight, dm_weight):
   features = []
   if hint_weight:
-    features.append(objectives.Hint(_STAGES, _STAGES, weight=hint_weight / len(_STAGES), connector="conv1x1"))
+    # Hints lead the first steps, as in FitNets' first stage, and would hold back the last ones.
+    falling = keras.optimizers.schedules.PolynomialDecay(hint_weight / len(_STAGES), steps, end_learning_rate=0.0)
+    features.append(objectives.Hint(_STAGES, _STAGES, weight=falling, connector="conv1x1"))
   if rkd_weight:
     features.append(objectives.RKDDistance(_EMBEDDING, _EMBEDDING, weight=rkd_weight))
     features.append(objectives.RKDAngle(_EMBEDDING, _EMBEDDING, weight=2 * rkd_weight))

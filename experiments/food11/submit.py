@@ -28,7 +28,8 @@ def main(argv):
   with run_flags.errors_without_traceback():
     sweep = compression.open_sweep()
     trained = {}
-    for student in (compression.student(method, seed) for method in methods for seed in run_flags.seeds()):
+    keys = [(method, seed) for method in methods for seed in run_flags.seeds()]
+    for student in (compression.student(*key, sweep.steps) for key in keys):
       for row in sweep.results.find(**student.key):
         trained[student.name] = (row["accuracy"], student)
     if not trained:

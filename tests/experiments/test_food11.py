@@ -24,6 +24,10 @@ X = RNG.uniform(size=(6, 32, 32, 3)).astype(np.float32)
 Y = np.arange(6)
 
 
+def _steps(epochs):
+  return 10 * epochs
+
+
 @pytest.fixture
 def given():
   if not flags.FLAGS.is_parsed():
@@ -33,11 +37,12 @@ def given():
     yield flags.FLAGS
 
 
-def _terms(student):
+def _terms(student, step=0):
   """What a distiller made of a sweep's student says, its models' logits, and those with features."""
   teacher, model = models.build("resnet18x0.125"), models.build(student.network or "plain_cnn")
   distiller = tfkd.Distiller(teacher, model, student.objectives, student.hard_loss_weight)
   distiller.compile(loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+  distiller.optimizer.iterations.assign(step)
   return distiller.evaluate(X, Y, verbose=0, return_dict=True), teacher, model, distiller
 
 
@@ -52,21 +57,22 @@ def _responses(teacher, student, temperature, alpha):
 @pytest.mark.parametrize("temperature, alpha", [(5.0, 0.5), (2.0, 0.9)])
 def test_medium_and_strong_learn_from_the_divergence_and_the_labels(given, method, network, temperature, alpha):
   with flagsaver.flagsaver(temperature=temperature, alpha=alpha):
-    student = compression.student(method, 0)
+    student = compression.student(method, 0, _steps)
   assert student.network == network
   found, teacher, model, _ = _terms(student)
   assert found["loss"] == pytest.approx(_responses(teacher, model, temperature, alpha), rel=1e-4)
 
 
 def test_simple_learns_from_labels_alone(given):
-  student = compression.student("simple", 3)
+  student = compression.student("simple", 3, _steps)
   assert (student.objectives, student.hard_loss_weight, student.seed) == ((), 1.0, 3)
 
 
-def test_boss_adds_hints_and_relations_with_their_weights(given):
-  with flagsaver.flagsaver(hint_weight=3.0, rkd_weight=0.25, dm_weight=0.5):
-    student = compression.student("boss", 0)
-  found, teacher, model, distiller = _terms(student)
+@pytest.mark.parametrize("progress", [0.0, 0.5, 1.0])
+def test_boss_adds_relations_and_hints_that_fade(given, progress):
+  with flagsaver.flagsaver(hint_weight=3.0, rkd_weight=0.25, dm_weight=0.5, strong_epochs=4):
+    student = compression.student("boss", 0, _steps)
+  found, teacher, model, distiller = _terms(student, step=int(40 * progress))
   tapped = ["layer2", "layer3", "embedding"]
   theirs, ours = ({name: t.numpy() for name, t in Reader(m, tapped)(X)[1].items()} for m in (teacher, model))
   connected = {o.name: o.connectors for o in distiller.objectives if getattr(o, "connectors", None)}
@@ -76,7 +82,7 @@ def test_boss_adds_hints_and_relations_with_their_weights(given):
   ]
   (linear,) = connected["distance_metric"]
   embedding = ours["embedding"] @ linear.kernel.numpy() + linear.bias.numpy()
-  expected = _responses(teacher, model, 5.0, 0.5) + 3.0 * np.mean(hints)
+  expected = _responses(teacher, model, 5.0, 0.5) + 3.0 * (1 - progress) * np.mean(hints)
   expected += 0.25 * references.rkd_distance(theirs["embedding"], ours["embedding"])
   expected += 0.5 * references.rkd_angle(theirs["embedding"], ours["embedding"])
   expected += 0.5 * references.distance_metric(theirs["embedding"], embedding)
@@ -85,7 +91,7 @@ def test_boss_adds_hints_and_relations_with_their_weights(given):
 
 def test_boss_without_its_weights_is_strong(given):
   with flagsaver.flagsaver(hint_weight=0.0, rkd_weight=0.0, dm_weight=0.0):
-    assert len(compression.student("boss", 0).objectives) == 1
+    assert len(compression.student("boss", 0, _steps).objectives) == 1
 
 
 @pytest.mark.parametrize("preset", compression.PRESETS)

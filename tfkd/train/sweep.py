@@ -63,7 +63,7 @@ class Sweep:
     if training.views is not None and not training.augment:
       raise ValueError(f"--views={training.views} is of random changes: --augment is needed.")
     for epochs in (training.epochs, training.teacher_epochs):
-      optimizer(training, 0.0, self._steps(epochs))
+      optimizer(training, 0.0, self.steps(epochs))
     # Where the files lie and which devices train does not decide the results; the pixels do.
     configuration, defaults = (
       {k: v for k, v in fields.items() if k not in _PLACES} for fields in (training._asdict(), Training._field_defaults)
@@ -80,6 +80,10 @@ class Sweep:
   def path(self, *parts):
     """A path inside the workdir."""
     return os.path.join(self._workdir, *parts)
+
+  def steps(self, epochs):
+    """Number of optimizer steps, for weights that change with them."""
+    return epochs * -(-len(self._train[1]) // self._training.batch_size)
 
   def train_teacher(self):
     """Trains the teacher, unless the workdir has it, and computes its outputs for both splits, unless it has them."""
@@ -138,7 +142,7 @@ class Sweep:
       with self._strategy.scope():
         history = fit_head(
           teacher, self._evaluation_batches(*self._train), self._evaluation_batches(*self._test),
-          optimizer=optimizer(training, training.teacher_learning_rate, self._steps(training.teacher_epochs)),
+          optimizer=optimizer(training, training.teacher_learning_rate, self.steps(training.teacher_epochs)),
           epochs=training.teacher_epochs, batch_size=training.batch_size, **kept,
         )  # fmt: skip
     elif training.teacher_checkpoint:
@@ -269,16 +273,13 @@ class Sweep:
       keras.losses.CategoricalCrossentropy
     )  # fmt: skip
     model.compile(
-      optimizer(self._training, learning_rate, self._steps(epochs)),
+      optimizer(self._training, learning_rate, self.steps(epochs)),
       loss=crossentropy(from_logits=True),
       metrics=["accuracy"],
     )
 
   def _epochs(self, student):
     return student.epochs or self._training.epochs
-
-  def _steps(self, epochs):
-    return epochs * -(-len(self._train[1]) // self._training.batch_size)
 
   @property
   def _always_new_images(self):
