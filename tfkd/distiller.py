@@ -7,6 +7,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 from tfkd.objectives import Objective
+from tfkd.objectives.base import as_number
 from tfkd.reduction import mean_over_examples, num_examples, num_replicas, share_of_global_batch
 from tfkd.taps import Reader
 from tfkd.teachers import Frozen, Precomputed
@@ -34,7 +35,8 @@ class Distiller(keras.Model):
       the labels. Neither trained nor updated, and its `trainable` flag is not touched.
     student: `tf_keras` model to train, quantized or not.
     objectives: list of `tfkd.objectives.Objective`, with different names.
-    hard_loss_weight: factor of the compiled loss, >= 0. At 0 labels are not needed.
+    hard_loss_weight: factor of the compiled loss, >= 0, or a scalar `tf.Variable` of it. At the number 0 labels are not
+      needed.
 
   Raises:
     TypeError: the student is not a `tf_keras` model, or an objective is not an `Objective`.
@@ -49,7 +51,7 @@ class Distiller(keras.Model):
         f"student must be a tf_keras model; got {type(student).__module__}.{type(student).__name__}. Build it with "
         "`import tf_keras as keras`: quantization-aware training needs Keras 2."
       )
-    if not (math.isfinite(hard_loss_weight) and hard_loss_weight >= 0):
+    if not (isinstance(hard_loss_weight, tf.Variable) or math.isfinite(hard_loss_weight) and hard_loss_weight >= 0):
       raise ValueError(f"hard_loss_weight must be a finite number >= 0; got {hard_loss_weight}.")
     self.student = student
     self.objectives = list(objectives)
@@ -131,7 +133,7 @@ class Distiller(keras.Model):
 
   def _hard_loss(self, student_outputs, y, sample_weight):
     if y is None or self.compiled_loss._user_losses is None:
-      if self.hard_loss_weight:
+      if isinstance(self.hard_loss_weight, tf.Variable) or self.hard_loss_weight:
         found = "the data has no labels" if y is None else "compile() got no loss"
         raise ValueError(f"hard_loss_weight is {self.hard_loss_weight}, but {found}: set it to 0 to train without.")
       return tf.constant(0.0)
@@ -217,7 +219,7 @@ class Distiller(keras.Model):
       **super().get_config(),
       "student": keras.saving.serialize_keras_object(self.student),
       "objectives": [keras.saving.serialize_keras_object(o) for o in self.objectives],
-      "hard_loss_weight": self.hard_loss_weight,
+      "hard_loss_weight": as_number(self.hard_loss_weight),
     }
 
   @classmethod

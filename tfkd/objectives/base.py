@@ -18,7 +18,8 @@ class Objective(keras.layers.Layer):
 
   Args:
     weight: absolute factor of this term in the total loss, >= 0; or a function of the optimizer's step that returns
-      it, such as a `keras.optimizers.schedules.LearningRateSchedule`.
+      it, such as a `keras.optimizers.schedules.LearningRateSchedule`. A scalar `tf.Variable` can be assigned another
+      value without a new trace; so can a temperature.
     output: key or index of the output to read, where teacher and student have several; None where they have one.
     name: name of the term in logs; by default the class name in snake case.
 
@@ -39,7 +40,8 @@ class Objective(keras.layers.Layer):
   def __init__(self, weight=1.0, output=None, name=None, **kwargs):
     kwargs.setdefault("dtype", "float32")
     super().__init__(name=name or snake_case(type(self).__name__), **kwargs)
-    if not callable(weight) and not (math.isfinite(weight) and weight >= 0):
+    is_number = not (callable(weight) or isinstance(weight, tf.Variable))
+    if is_number and not (math.isfinite(weight) and weight >= 0):
       raise ValueError(f"weight of objective '{self.name}' must be a finite number >= 0; got {weight}.")
     self.weight = weight
     self.output_key = output
@@ -49,7 +51,7 @@ class Objective(keras.layers.Layer):
     return tf.cast(self.weight(step), tf.float32) if callable(self.weight) else self.weight
 
   def get_config(self):
-    weight = keras.saving.serialize_keras_object(self.weight) if callable(self.weight) else self.weight
+    weight = keras.saving.serialize_keras_object(self.weight) if callable(self.weight) else as_number(self.weight)
     return {**super().get_config(), "weight": weight, "output": self.output_key}
 
   @classmethod
@@ -72,6 +74,11 @@ class Objective(keras.layers.Layer):
       # So that a file's weights find their place before the first batch; as plain lists, which JSON keeps.
       self._build_shapes = [[shape.as_list() for shape in side] for side in input_shape[:2]]
     super().build(input_shape)
+
+
+def as_number(value):
+  """The number that a scalar variable holds, or the number itself."""
+  return float(value.numpy()) if isinstance(value, tf.Variable) else value
 
 
 def class_indices(labels, classes):

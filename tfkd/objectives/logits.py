@@ -2,7 +2,7 @@
 
 from tfkd import losses
 from tfkd.losses._checks import check_temperature
-from tfkd.objectives.base import Objective
+from tfkd.objectives.base import Objective, as_number
 
 
 class LogitObjective(Objective):
@@ -35,4 +35,4 @@ class LogitObjective(Objective):
     return [losses.standardize_logits(t) for t in tensors] if self.standardize else list(tensors)
 
   def get_config(self):
-    return {**super().get_config(), "temperature": self.temperature, "standardize": self.standardize}
+    return {**super().get_config(), "temperature": as_number(self.temperature), "standardize": self.standardize}

@@ -21,6 +21,7 @@ from tfkd.train.fit import fit
 from tfkd.train.head import fit_head
 from tfkd.train.recipe import optimizer
 from tfkd.train.results import Results
+from tfkd.train.sharing import SharedDistillers, with_variables
 from tfkd.train.strategy import make_strategy
 from tfkd.train.timing import interleaved
 from tfkd.train.workdir import open_workdir
@@ -76,6 +77,7 @@ class Sweep:
     self.results = Results(os.path.join(workdir, "results.jsonl"))
     logging.info("results go to %s", self.path("results.jsonl"))
     self._cached = {}
+    self._distillers = SharedDistillers()
 
   def path(self, *parts):
     """A path inside the workdir."""
@@ -222,9 +224,11 @@ class Sweep:
         model = quantization.quantize(model, student.scheme, calibration_data=calibration_data)
       # Copies: a layer belongs to one distiller, and a sweep may list one objective for several seeds.
       objectives = [type(o).from_config(o.get_config()) for o in student.objectives]
-      distiller = Distiller(teacher, model, objectives, hard_loss_weight=student.hard_loss_weight)
+      hard_loss_weight = with_variables(objectives, student.hard_loss_weight)
+      distiller = Distiller(teacher, model, objectives, hard_loss_weight=hard_loss_weight)
       self._compile(distiller, self._epochs(student), training.learning_rate)
-    return distiller
+      adapt = student.adapt and student.method
+      return self._distillers.share(distiller, [network, student.scheme, adapt, self._epochs(student)])
 
   def _train_student(self, student):
     images, test_images = self._train[0], self._test[0]
