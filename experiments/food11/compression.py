@@ -26,7 +26,7 @@ PRESETS = {
   # One seed: minutes on two cores with small images.
   "quick": _NARROW | {"limit_train": 5_000, "teacher_epochs": 5, "epochs": 3, "strong_epochs": 5, "seeds": [0]},
   # Under an hour on two cores with small images.
-  "cpu": _NARROW | {"teacher_epochs": 12, "epochs": 8, "strong_epochs": 16, "seeds": [0, 1, 2]},
+  "cpu": _NARROW | {"teacher_epochs": 12, "epochs": 8, "strong_epochs": 12, "seeds": [0, 1, 2]},
   # The homework's size, for a GPU.
   "full": _COMMON | {
     "teacher": "resnet18", "teacher_epochs": 100, "epochs": 50, "strong_epochs": 200, "seeds": [0, 1, 2],
