@@ -109,7 +109,7 @@ def accuracy_against_temperature(path, lines, levels, title):
   axes.set_title(title, fontsize=10)
   axes.grid(axis="y", alpha=0.3)
   axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
-  _save(figure, path)
+  save_figure(figure, path)
 
 
 def accuracy_by_method(path, groups, baseline, title):
@@ -136,7 +136,7 @@ def accuracy_by_method(path, groups, baseline, title):
   axes.set_title(title, fontsize=10)
   axes.grid(axis="x", alpha=0.3)
   axes.legend(fontsize=8, loc="lower right")
-  _save(figure, path)
+  save_figure(figure, path)
 
 
 def heat_map(path, cells, x_label, y_label, title):
@@ -164,7 +164,7 @@ def heat_map(path, cells, x_label, y_label, title):
   axes.set_ylabel(y_label)
   axes.set_title(title, fontsize=10)
   figure.colorbar(image, label="test accuracy, %")
-  _save(figure, path)
+  save_figure(figure, path)
 
 
 def training_curves(path, histories, title):
@@ -193,7 +193,7 @@ def training_curves(path, histories, title):
   axes.xaxis.get_major_locator().set_params(integer=True)
   axes.grid(alpha=0.3)
   axes.legend(fontsize=8, loc="lower right")
-  _save(figure, path)
+  save_figure(figure, path)
 
 
 def _figure(width, height):
@@ -204,7 +204,8 @@ def _figure(width, height):
   return figure, figure.add_subplot()
 
 
-def _save(figure, path):
+def save_figure(figure, path):
+  """Writes a matplotlib figure as `.png`."""
   with atomic_path(path) as temporary:
     figure.savefig(temporary, dpi=130)
   logging.info("wrote %s", os.path.abspath(path))

@@ -198,7 +198,7 @@ class Sweep:
     for key, student in tqdm(students.items(), desc="tracing", unit="student", dynamic_ncols=True):
       distiller = self._distiller(student, self._teacher)
       turns[key] = functools.partial(distiller.make_train_function(), iter(batches))
-    return interleaved(turns, rounds, steps)
+    return {key: times.wall for key, times in interleaved(turns, rounds, steps).items()}
 
   def _distiller(self, student, teacher):
     """A compiled distiller."""

@@ -1,8 +1,17 @@
 """Timing of several functions in turn, so that what else the machine does falls on all of them alike."""
 
 import time
+from typing import NamedTuple
 
 import numpy as np
+
+
+class Times(NamedTuple):
+  """Seconds per call, one number for each round."""
+
+  wall: list
+  cpu: list
+  """Of all threads of the process: other processes take no part in them."""
 
 
 def interleaved(functions, rounds, calls):
@@ -15,18 +24,19 @@ def interleaved(functions, rounds, calls):
     calls: calls of a turn.
 
   Returns:
-    dict from key to list of float, seconds per call, one for each round.
+    dict from key to `Times`.
   """
   for function in functions.values():
     function()
-  seconds = {key: [] for key in functions}
+  times = {key: Times([], []) for key in functions}
   for _ in range(rounds):
     for key, function in functions.items():
-      start = time.perf_counter()
+      wall, cpu = time.perf_counter(), time.process_time()
       for _ in range(calls):
         function()
-      seconds[key].append((time.perf_counter() - start) / calls)
-  return seconds
+      times[key].wall.append((time.perf_counter() - wall) / calls)
+      times[key].cpu.append((time.process_time() - cpu) / calls)
+  return times
 
 
 def median_ratio(seconds, baseline):
