@@ -43,11 +43,12 @@ def test_gradient_of_weights_is_that_of_tanh_beyond_the_clip_too():
   np.testing.assert_allclose(tape.gradient(loss, w), 3 / np.cosh(np.float64(w)) ** 2, rtol=1e-4)
 
 
-def test_gradient_of_features_is_one_inside_the_clip_and_zero_outside():
-  x = tf.Variable([-0.5, 0.2, 0.6, 1.5])
+@pytest.mark.parametrize("bits", [1, 3])
+def test_gradient_of_features_is_one_inside_the_clip_and_zero_outside(bits):
+  x = tf.Variable([-0.5, 0.0, 0.2, 0.6, 1.0, 1.5])
   with tf.GradientTape() as tape:
-    loss = tf.reduce_sum(LowBitFeatures(1)(x, training=True, weights={}))
-  np.testing.assert_array_equal(tape.gradient(loss, x), [0, 1, 1, 0])
+    loss = tf.reduce_sum(3 * LowBitFeatures(bits)(x, training=True, weights={}))
+  np.testing.assert_array_equal(tape.gradient(loss, x), [0, 3, 3, 3, 3, 0])
 
 
 def test_zero_weights_stay_finite():
