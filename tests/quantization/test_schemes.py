@@ -5,6 +5,7 @@ import logging
 import numpy as np
 import pytest
 import tensorflow as tf
+import tensorflow_model_optimization as tfmot
 import tf_keras as keras
 
 from tfkd import Distiller, quantization
@@ -281,3 +282,27 @@ def test_load_explains_what_it_found(tmp_path, images):
   with pytest.raises(ValueError, match=r"must end in .keras or .h5"):
     quantization.save(svhn_cnn(width=4), str(tmp_path / "student.pb"))
   assert [p.name for p in tmp_path.iterdir()] == ["student.keras"]
+
+
+def test_ranges_of_relu_are_tfmots_own_step_by_step():
+  inputs = keras.Input((8, 8, 3))
+  x = keras.layers.Conv2D(4, 3, use_bias=False)(inputs)
+  outputs = keras.layers.ReLU(name="relu")(keras.layers.BatchNormalization()(x))
+  model = keras.Model(inputs, outputs)
+  ours = quantization.quantize(model, "w8a8", calibration_data=np.random.default_rng(0).normal(size=(16, 8, 8, 3)))
+  theirs = quantization.quantize(model, "w8a8", calibration_data=np.random.default_rng(0).normal(size=(16, 8, 8, 3)))
+  (quantizer,) = theirs.get_layer("quant_relu")._output_quantizers
+  plain = tfmot.quantization.keras.quantizers.MovingAverageQuantizer(**quantizer.get_config())
+  assert type(quantizer) is not type(plain)
+  theirs.get_layer("quant_relu")._output_quantizers = [plain]
+  for seed in range(3):
+    batch = np.random.default_rng(seed).normal(size=(16, 8, 8, 3)).astype(np.float32)
+    found = []
+    for quantized in (ours, theirs):
+      with tf.GradientTape() as tape:
+        answer = quantized(batch, training=True)
+        loss = tf.reduce_sum(answer**2)
+      found.append([answer, *tape.gradient(loss, quantized.trainable_variables), *quantized.weights])
+    for a, b in zip(*found, strict=True):
+      np.testing.assert_array_equal(a, b)
+    np.testing.assert_array_equal(ours(batch), theirs(batch))

@@ -5,9 +5,12 @@ that a `.keras` file is written without a word and cannot be read. Models made b
 these subclasses instead; everything else about them is tfmot's.
 """
 
+import tensorflow as tf
 import tensorflow_model_optimization as tfmot
 import tf_keras as keras
 from tensorflow_model_optimization.python.core.quantization.keras import quantize_layer, quantize_wrapper
+
+_EMA_DECAY = 0.999  # tfmot's, which is part of its code.
 
 # Models load without `tfmot.quantization.keras.quantize_scope()`: its classes are made known to Keras once.
 for _objects in tfmot.quantization.keras.quantize_scope().custom_objects:
@@ -30,6 +33,8 @@ class QuantizeWrapper(quantize_wrapper.QuantizeWrapperV2):
     super().build(input_shape)
     # Only the kernels that quantized tensors replace in the inner layer; the inner layer lists the others itself.
     self._trainable_weights = [weight for weight, _, _ in self._weight_vars]
+    if _is_never_negative(self.layer):
+      self._output_quantizers = [_of_never_negative(quantizer) for quantizer in self._output_quantizers]
 
   def get_build_config(self):
     return None
@@ -39,6 +44,33 @@ class QuantizeWrapper(quantize_wrapper.QuantizeWrapperV2):
     # Built by this wrapper, under its name: HDF5 refuses two optimizer slots called "kernel".
     config["layer"].pop("build_config", None)
     return config
+
+
+class _NeverNegative(tfmot.quantization.keras.quantizers.MovingAverageQuantizer):
+  """tfmot's moving average for features >= 0: whose least is 0 need not be searched in every step."""
+
+  def __call__(self, inputs, training, weights, **kwargs):
+    if not training:
+      return super().__call__(inputs, training, weights, **kwargs)
+    low, high = (
+      tf.__internal__.train.assign_moving_average(weights[name], value, _EMA_DECAY, zero_debias=False)
+      for name, value in (("min_var", 0.0), ("max_var", tf.reduce_max(inputs)))
+    )
+    return tf.quantization.fake_quant_with_min_max_vars(
+      inputs, low, high, num_bits=self.num_bits, narrow_range=self.narrow_range
+    )
+
+
+def _is_never_negative(layer):
+  return isinstance(layer, keras.layers.ReLU) and not layer.negative_slope and not layer.threshold
+
+
+def _of_never_negative(quantizer):
+  """The same quantizer, without the search for negative features where it would make one."""
+  plain = type(quantizer) is tfmot.quantization.keras.quantizers.MovingAverageQuantizer
+  if plain and not (quantizer.symmetric or quantizer.per_axis):
+    return _NeverNegative(**quantizer.get_config())
+  return quantizer
 
 
 def make_saveable(model):
