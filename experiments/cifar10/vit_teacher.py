@@ -94,7 +94,9 @@ def write_report(workdir, rows):
   text += markdown_table(["model", "parameters", "test loss", "test accuracy, %", "agreement with teacher"], table)
   accuracies = {method: [row["accuracy"] for row in found] for method, found in rows.items()}
   findings = [
-    finding(f"the {_WORDS[f'response{kind}']}", accuracies[f"response{kind}"], "without", accuracies[f"labels{kind}"])
+    finding(
+      f"the {_WORDS[f'response{kind}']}", accuracies[f"response{kind}"], "the one without", accuracies[f"labels{kind}"]
+    )
     for kind in ("", ", pretrained")
     if f"labels{kind}" in rows
   ]
