@@ -103,8 +103,7 @@ class _Writer:
   def clear(self):
     """Forgets what is there."""
     self.close()
-    for name in os.listdir(self._partial):
-      os.remove(self._path(name))
+    self._keep_only()
     self.examples, self.digest, self.shapes, self._files = 0, "", None, {}
 
   def open(self, shapes):
@@ -138,8 +137,7 @@ class _Writer:
     """Leaves a complete cache."""
     self._record(MANIFEST, {**self._identity, "tensorflow": tf.__version__})
     self.close()
-    with contextlib.suppress(FileNotFoundError):
-      os.remove(self._path(_PROGRESS))
+    self._keep_only(MANIFEST, *map(file_name, self.shapes))
 
   def close(self):
     for file in self._files.values():
@@ -152,6 +150,11 @@ class _Writer:
     content = {**content, "examples": self.examples, "digest": self.digest, "shapes": self.shapes}
     with atomic_path(self._path(name)) as temporary, open(temporary, "w", encoding="utf-8") as opened:
       json.dump(content, opened, indent=2)
+
+  def _keep_only(self, *names):
+    for name in set(os.listdir(self._partial)).difference(names):
+      path = self._path(name)
+      shutil.rmtree(path) if os.path.isdir(path) else os.remove(path)  # A kill may leave a temporary folder.
 
   def _path(self, name):
     return os.path.join(self._partial, name)
