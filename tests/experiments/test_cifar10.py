@@ -109,7 +109,7 @@ TRAINING = {
   "teacher": "wrn-16-2", "teacher_checkpoint": "there.pth", "teacher_head_only": True, "student": "resnet8x4",
   "student_checkpoint": "here.pth",
   "epochs": 3, "teacher_epochs": 4, "batch_size": 9, "optimizer": "sgd", "learning_rate": 0.5,
-  "teacher_learning_rate": 0.6, "schedule": "step", "warm_up": 0.2, "weight_decay": 0.3, "augment": False,
+  "teacher_learning_rate": 0.6, "schedule": "step", "warm_up": 0.2, "weight_decay": 0.3, "augment": False, "views": 6,
   "label_smoothing": 0.15, "mixup": 0.25, "ema": 0.35, "mixed_precision": "bfloat16", "strategy": "mirrored",
 }  # fmt: skip
 

@@ -54,7 +54,7 @@ class _NeverNegative(tfmot.quantization.keras.quantizers.MovingAverageQuantizer)
       return super().__call__(inputs, training, weights, **kwargs)
     low, high = (
       tf.__internal__.train.assign_moving_average(weights[name], value, _EMA_DECAY, zero_debias=False)
-      for name, value in (("min_var", 0.0), ("max_var", tf.reduce_max(inputs)))
+      for name, value in (("min_var", tf.zeros([])), ("max_var", tf.reduce_max(inputs)))
     )
     return tf.quantization.fake_quant_with_min_max_vars(
       inputs, low, high, num_bits=self.num_bits, narrow_range=self.narrow_range

@@ -14,7 +14,6 @@ import filelock
 import numpy as np
 import tensorflow as tf
 from absl import logging
-from tqdm import tqdm
 
 from tfkd.files import atomic_path
 from tfkd.teachers.cached import FORMAT, MANIFEST, CachedTeacher, file_name
@@ -161,6 +160,8 @@ class _Writer:
 
 
 def _write(teacher, dataset, partial, identity):
+  from tqdm import tqdm
+
   answer = _answerer(teacher, identity["layers"], dataset)
   waiting = collections.deque()
   # Writing and hashing go on beside the teacher's work; one thread keeps the order.
