@@ -62,18 +62,18 @@ def import_seconds(repeats=5):
   return statistics.median(float(run.stdout) for run in runs)
 
 
-def cache_rate(pair, batch_size, rounds=7, images=4096):
-  """Median ratio of the rates of writing a cache and of the teacher's plain forward, in turn, on the same batches."""
+def cache_rate(pair, batch_size, rounds=5, images=16_384):
+  """Median ratio of the rates of writing a cache and of the teacher's plain forward, each with its tracing, in turn."""
   import tensorflow as tf
 
   teacher = models.build(PAIRS[pair][0])
   dataset = _drawn(images, batch_size)
   frozen = Frozen(teacher)
-  forward = tf.function(frozen)
   folder = tempfile.mkdtemp()
   paths = (os.path.join(folder, str(number)) for number in range(rounds + 1))
 
   def plain():
+    forward = tf.function(frozen)
     for batch, _ in dataset:
       forward(batch)
 
