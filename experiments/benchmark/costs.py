@@ -1,9 +1,6 @@
 """What a step's time does not show: memory, the first step, the cache's writing, a whole sweep."""
 
-import concurrent.futures
-import multiprocessing
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -18,21 +15,9 @@ from tfkd.data import house_numbers
 from tfkd.objectives import SoftTargets
 from tfkd.teachers import Frozen, cache
 from tfkd.train import FLOAT, Student, Sweep, Training
-from tfkd.train.timing import interleaved, median_ratio
+from tfkd.train.timing import interleaved, median_ratio, peak_bytes
 
 _STEPS = 5
-
-
-def apart(function, *arguments):
-  """What a function returns in a new process: peak memory never falls, and imports are made once."""
-  with concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-    return pool.submit(function, *arguments).result()
-
-
-def peak_mib():
-  """Largest resident memory that this process had."""
-  # Linux counts in KiB, macOS in bytes.
-  return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 def steps_mib(pair, what, scheme, batch_size):
@@ -40,7 +25,7 @@ def steps_mib(pair, what, scheme, batch_size):
   run = step(pair, what, scheme, batch_size)
   for _ in range(_STEPS):
     run()
-  return peak_mib()
+  return peak_bytes() / 2**20
 
 
 def first_step_seconds(pair, what, scheme, batch_size):
@@ -84,13 +69,13 @@ def cache_rate(pair, batch_size, rounds=5, images=16_384):
 def cache_mib(pair, batch_size, images):
   """Peak memory of a process that writes a cache of so many drawn images, which it does not hold."""
   cache(models.build(PAIRS[pair][0]), _drawn(images, batch_size), os.path.join(tempfile.mkdtemp(), "cache"))
-  return peak_mib()
+  return peak_bytes() / 2**20
 
 
 def sweep_seconds(epochs, limit_train):
-  """Seconds of five students on labels, of the teacher's outputs, and of five students of as many temperatures.
+  """Seconds of five students on labels, and of five students of as many temperatures.
 
-  The students are float networks of the SVHN homework on house_numbers, each group one sweep.
+  The students are float networks of the SVHN homework on house_numbers, each group one sweep, whose teacher is there.
   """
   folder = tempfile.mkdtemp()
   house_numbers.write(os.path.join(folder, "data"))
@@ -102,9 +87,7 @@ def sweep_seconds(epochs, limit_train):
   seconds = {}
   for name, students in (("labels", labels), ("temperatures", soft)):
     sweep = Sweep(os.path.join(folder, name), training)
-    start = time.perf_counter()
     sweep.train_teacher()
-    seconds[f"teacher of {name}"] = time.perf_counter() - start
     start = time.perf_counter()
     sweep.run(students)
     seconds[name] = time.perf_counter() - start

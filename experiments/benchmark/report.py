@@ -2,6 +2,7 @@
 
 import os
 
+from experiments.benchmark.variants import KERAS, KERAS_FEATURE, LABELS, TEACHER, TORCH
 from tfkd.train import report
 from tfkd.train.report import markdown_table
 
@@ -14,7 +15,7 @@ def write_report(workdir, title, tables, promises):
   Args:
     workdir: where to.
     title: what was measured, and on what.
-    tables: dict from pair to list of dicts with what, scheme, wall, cpu (lists of seconds), ratio, mib.
+    tables: dict from pair to list of dicts with what, scheme, wall and cpu (median seconds), ratio, mib.
     promises: list of (what, found, limit, whether it is kept).
 
   Returns:
@@ -44,14 +45,16 @@ def _bars(path, tables):
   figure = Figure(figsize=(6.4 * len(tables), 5.2), layout="constrained")
   for axes, (pair, rows) in zip(figure.subplots(1, len(tables), squeeze=False)[0], tables.items(), strict=True):
     labels = [row["what"] + ("" if row["scheme"] == "float" else f", {row['scheme']}") for row in rows]
-    colors = ["0.6" if row["what"] in ("labels", "teacher forward") else "tab:blue" for row in rows]
-    colors = [
-      "tab:orange" if label.startswith(("Keras", "PyTorch")) else c for label, c in zip(labels, colors, strict=True)
-    ]
-    axes.barh(range(len(rows)), [1e3 * row["wall"] for row in rows], color=colors)
+    axes.barh(range(len(rows)), [1e3 * row["wall"] for row in rows], color=[_color(row["what"]) for row in rows])
     axes.set_yticks(range(len(rows)), labels, fontsize=8)
     axes.invert_yaxis()
     axes.set_xlabel("median ms a step")
     axes.set_title(pair, fontsize=10)
     axes.grid(axis="x", alpha=0.3)
   report.save_figure(figure, path)
+
+
+def _color(what):
+  if what in (KERAS, KERAS_FEATURE, TORCH):
+    return "tab:orange"
+  return "0.6" if what in (LABELS, TEACHER) else "tab:blue"

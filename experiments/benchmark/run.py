@@ -27,7 +27,7 @@ from experiments.benchmark import costs
 from experiments.benchmark.report import write_report
 from experiments.benchmark.variants import CACHED, HINTS, LABELS, ONLINE, PAIRS, TEACHER, names, step
 from tfkd.train import FLOAT
-from tfkd.train.timing import interleaved, median_ratio
+from tfkd.train.timing import in_new_process, interleaved, median_ratio
 
 flags.adopt_module_key_flags(run_flags)  # So that --help lists them.
 _PARTS = ("steps", "memory", "cache", "start", "sweep")
@@ -67,16 +67,15 @@ def main(argv):
 def _time(pair):
   given = flags.FLAGS
   turns = {}
-  for what, scheme in tqdm(names(pair), desc=f"{pair}: tracing", unit="variant", dynamic_ncols=True):
+  for what, scheme in tqdm(names(pair), desc=f"{pair}: building", unit="variant", dynamic_ncols=True):
     turns[what, scheme] = step(pair, what, scheme, given.batch_size)
-    turns[what, scheme]()
   return interleaved(turns, given.rounds, given.calls)
 
 
 def _memory(pair):
   keys = tqdm(names(pair), desc=f"{pair}: memory", unit="variant", dynamic_ncols=True)
   size = flags.FLAGS.batch_size
-  return {key: costs.apart(costs.steps_mib, pair, *key, size) for key in keys}
+  return {key: in_new_process(costs.steps_mib, pair, *key, size) for key in keys}
 
 
 def _row(key, times, mib):
@@ -111,8 +110,8 @@ def _step_promises(pair, times):
 
 def _cache_promises(pair):
   size = flags.FLAGS.batch_size
-  rate = costs.apart(costs.cache_rate, pair, size)
-  small, large = (costs.apart(costs.cache_mib, pair, size, images) for images in (4_096, 40_960))
+  rate = in_new_process(costs.cache_rate, pair, size)
+  small, large = (in_new_process(costs.cache_mib, pair, size, images) for images in (4_096, 40_960))
   return [
     (f"{pair}: rate of writing a cache / teacher forward", rate, ">= 0.90", rate >= 0.90),
     _at_most(f"{pair}: peak memory of caching ten times the images", large / small, 1.10),
@@ -120,7 +119,7 @@ def _cache_promises(pair):
 
 
 def _start_promises():
-  first = costs.apart(costs.first_step_seconds, next(iter(PAIRS)), ONLINE, "w8a8", flags.FLAGS.batch_size)
+  first = in_new_process(costs.first_step_seconds, next(iter(PAIRS)), ONLINE, "w8a8", flags.FLAGS.batch_size)
   return [
     _at_most("seconds that `import tfkd` adds to TensorFlow and tf_keras", costs.import_seconds(), 0.3),
     _at_most("seconds of the first step of a w8a8 student", first, 15.0),
@@ -128,7 +127,7 @@ def _start_promises():
 
 
 def _sweep_promises():
-  seconds = costs.apart(costs.sweep_seconds, flags.FLAGS.epochs, flags.FLAGS.limit_train)
+  seconds = in_new_process(costs.sweep_seconds, flags.FLAGS.epochs, flags.FLAGS.limit_train)
   return [_at_most("five temperatures / five students on labels", seconds["temperatures"] / seconds["labels"], 1.05)]
 
 

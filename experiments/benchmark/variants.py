@@ -1,7 +1,6 @@
 """The steps that are timed: each a function that trains once, or runs the teacher once, on the next batch."""
 
 import importlib.util
-import itertools
 import os
 import tempfile
 
@@ -100,21 +99,27 @@ def _torch_step(teacher, student, images, labels, batch_size):
   teacher.eval()
   student.train()
   optimizer = torch.optim.SGD(student.parameters(), 0.01, momentum=0.9)
-  images, labels = torch.tensor(images), torch.tensor(labels)
-  starts = itertools.cycle(range(0, _IMAGES - batch_size + 1, batch_size))
+  batches = _torch_batches(torch.tensor(images), torch.tensor(labels), batch_size)
 
   def run():
-    if (start := next(starts)) == 0:
-      run.order = torch.randperm(_IMAGES)
-    chosen = run.order[start : start + batch_size]
-    x = (images[chosen].float() / 255).permute(0, 3, 1, 2).contiguous()
+    x, y = next(batches)
     with torch.no_grad():
       soft = torch.softmax(teacher(x) / _T, dim=1)
     logits = student(x)
-    hard_loss = torch.nn.functional.cross_entropy(logits, labels[chosen])
+    hard_loss = torch.nn.functional.cross_entropy(logits, y)
     soft_loss = _T**2 * torch.nn.functional.cross_entropy(logits / _T, soft)
     optimizer.zero_grad()
     (0.5 * hard_loss + 0.5 * soft_loss).backward()
     optimizer.step()
 
   return run
+
+
+def _torch_batches(images, labels, batch_size):
+  """Yields whole batches for ever, in another order in every epoch."""
+  import torch
+
+  while True:
+    for chosen in torch.randperm(len(labels)).split(batch_size):
+      if len(chosen) == batch_size:
+        yield (images[chosen].float() / 255).permute(0, 3, 1, 2).contiguous(), labels[chosen]

@@ -7,12 +7,8 @@ to the largest batch is the memory of an image: what the backward pass keeps, an
   python -m experiments.cifar10.step_cost --teacher=resnet56 --student=resnet20 --batch_sizes=16,64 --method=response
 """
 
-import concurrent.futures
-import multiprocessing
 import re
-import resource
 import statistics
-import sys
 import time
 
 import numpy as np
@@ -22,6 +18,7 @@ from absl import app, flags
 from experiments import run_flags
 from tfkd import Distiller, models, objectives
 from tfkd.train.report import markdown_table
+from tfkd.train.timing import in_new_process, peak_bytes
 
 flags.adopt_module_key_flags(run_flags)  # So that --help lists them.
 flags.DEFINE_enum("method", "feature", ("response", "feature"), "What the student learns from.")
@@ -42,9 +39,7 @@ def main(argv):
   given = flags.FLAGS
   rows = []
   for batch_size in sorted({int(n) for n in given.batch_sizes}):
-    # A new process each: peak memory never falls.
-    with concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-      rows.append(pool.submit(measure, given.teacher, given.student, given.method, batch_size).result())
+    rows.append(in_new_process(measure, given.teacher, given.student, given.method, batch_size))
   table = [
     [str(row["batch_size"]), f"{row['seconds']:.2f}", f"{1000 * row['seconds'] / row['batch_size']:.0f}",
      f"{row['peak_bytes'] / 2**20:,.0f}"] for row in rows
@@ -93,12 +88,10 @@ def measure(teacher, student, method, batch_size):
     start = time.perf_counter()
     distiller.train_on_batch(images, labels)
     seconds.append(time.perf_counter() - start)
-  # Linux counts in KiB, macOS in bytes.
-  peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
   return {
     "batch_size": batch_size,
     "seconds": statistics.median(seconds[1:]),  # The first one traces.
-    "peak_bytes": peak,
+    "peak_bytes": peak_bytes(),
     "teacher_parameters": distiller.teacher.model.count_params(),
     "student_parameters": distiller.student.count_params(),
   }

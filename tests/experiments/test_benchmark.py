@@ -67,11 +67,11 @@ def test_keras_3_takes_the_step_that_ours_takes(layers):
   assert moved > len(before) / 2
 
 
-def test_pytorch_takes_the_step_that_ours_takes(monkeypatch):
+def test_pytorch_takes_the_step_that_ours_takes():
   torch = pytest.importorskip("torch")
   teacher, student = _trained_a_little("resnet20"), models.build("resnet8")
   theirs = to_torch(student)
-  monkeypatch.setattr(variants, "_IMAGES", 16)  # One batch: its order does not matter.
+  # One batch: its order does not matter.
   variants._torch_step(to_torch(teacher), theirs, IMAGES, LABELS, 16)()
   ours = Distiller(teacher, student, [SoftTargets(4.0, weight=0.5)], hard_loss_weight=0.5)
   ours.compile(keras.optimizers.SGD(0.01, momentum=0.9), SPARSE)

@@ -91,7 +91,8 @@ def _fixed_draw(rows, n, views):
 
 
 def _constant(array):
-  with tf.device("CPU"):
+  """A tensor beside the graph that is being traced, not a number of it, wherever this is called."""
+  with tf.init_scope(), tf.device("CPU"):
     return tf.convert_to_tensor(array)
 
 

@@ -2,7 +2,7 @@
 
 tfmot 0.8.1 builds `QuantizeLayer` twice on loading and lists a wrapped kernel twice among the trainable weights, so
 that a `.keras` file is written without a word and cannot be read. Models made by `tfkd.quantization.quantize` hold
-these subclasses instead; everything else about them is tfmot's.
+these subclasses instead. They quantize as tfmot's do, to the last bit, and search features after ReLU for no minimum.
 """
 
 import tensorflow as tf

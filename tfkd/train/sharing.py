@@ -44,7 +44,7 @@ class SharedDistillers:
 
 
 def with_variables(objectives, hard_loss_weight):
-  """Makes variables of what may differ between students of one trace: weights > 0 and temperatures.
+  """Makes variables of what may differ between students of one trace: weights and temperatures.
 
   Args:
     objectives: list of `Objective`, changed in place. To be called in the strategy's scope.

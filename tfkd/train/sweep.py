@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from tfkd import Distiller, __version__, data, deploy, models, quantization
 from tfkd.teachers import CachedTeacher, cache
+from tfkd.train import hyperparameters
 from tfkd.train.configuration import FLOAT, Training
 from tfkd.train.fit import fit
 from tfkd.train.head import fit_head
@@ -27,7 +28,6 @@ from tfkd.train.timing import interleaved
 from tfkd.train.workdir import open_workdir
 
 _EVALUATION_PIXELS = 500 * 32 * 32  # Of a batch; a training batch may hold more, and fits too.
-_METRICS = ("accuracy", "loss", "agreement")
 # Fields of a training that do not decide results: what they lead to does.
 _PLACES = ("data_dir", "on_bad_image", "teacher_checkpoint", "student_checkpoint", "strategy")
 
@@ -101,7 +101,7 @@ class Sweep:
     """
     self.train_teacher()
     missing = [student for student in students if not self.results.find(**student.key)]
-    self._declare_hyperparameters(students)
+    hyperparameters.declare(self.path("logs", "hparams"), students, self.results.rows())
     logging.info("%d of %d students are trained already", len(students) - len(missing), len(students))
     with tqdm(missing, desc="students", unit="student", dynamic_ncols=True) as bar:
       for student in bar:
@@ -165,22 +165,23 @@ class Sweep:
 
   def _teacher_outputs(self):
     """A `CachedTeacher` for each split, written once: of test, and of train where the same images come again."""
-    views = self._training.views
-    wanted = {"test": (self._test, {})}
+    wanted = {"test": ("test", self._test, {})}
     if not self._always_new_images:
-      wanted["train" if views is None else f"train-{views}views"] = (self._train, self._augmentation)
-    outputs = {}
-    for name, (arrays, options) in wanted.items():
-      path = self.path("teacher", "outputs", name)
-      try:
-        # What it is of need not be asked: the workdir belongs to these data, and a new teacher removes it.
-        outputs[name.partition("-")[0]] = CachedTeacher(path)
-      except (ValueError, FileNotFoundError) as error:
-        if isinstance(error, ValueError):
-          logging.warning("%s", error)
-          shutil.rmtree(path)
-        outputs[name.partition("-")[0]] = cache(self._teacher, self._evaluation_batches(*arrays, **options), path)
-    return outputs
+      views = self._training.views
+      wanted["train"] = ("train" if views is None else f"train-{views}views", self._train, self._augmentation)
+    return {split: self._outputs_of(*arguments) for split, arguments in wanted.items()}
+
+  def _outputs_of(self, folder, arrays, augmentation):
+    path = self.path("teacher", "outputs", folder)
+    try:
+      # What it is of need not be asked: the workdir belongs to these data, and a new teacher removes it.
+      return CachedTeacher(path)
+    except FileNotFoundError:
+      pass
+    except ValueError as error:
+      logging.warning("%s", error)
+      shutil.rmtree(path)
+    return cache(self._teacher, self._evaluation_batches(*arrays, **augmentation), path)
 
   def step_seconds(self, students, rounds=25, steps=4):
     """Times training steps of several students in turn, each with the teacher run online.
@@ -270,7 +271,7 @@ class Sweep:
         "tflite_bytes": measured["bytes"],
       }
     self._add_row(row, model, seconds, history)
-    self._log_hyperparameters(student, row)
+    hyperparameters.log(self.path("logs", student.name), student, row, self._training.epochs)
 
   def _compile(self, model, epochs, learning_rate):
     crossentropy = keras.losses.SparseCategoricalCrossentropy if self._num_classes is None else (
@@ -346,34 +347,6 @@ class Sweep:
     row |= {"seconds": round(seconds, 2), "images_per_second": round(epochs * len(self._train[1]) / seconds, 1)}
     row |= {"test_images": len(self._test[1]), "train_images": len(self._train[1])}
     self.results.add(row)
-
-  def _declare_hyperparameters(self, students):
-    """Tells TensorBoard's HParams page its columns: without this it shows every metric of every epoch."""
-    from tensorboard.plugins.hparams import api as hparams
-
-    logdir = self.path("logs", "hparams")
-    if os.path.isdir(logdir):
-      shutil.rmtree(logdir)
-    choices = {name for student in students for name in student.key["choices"]}
-    names = ["question", "method", "scheme", "temperature", "seed", "epochs"]
-    # Scripts that share a workdir have different choices.
-    choices |= {name for row in self.results.rows() for name in row.get("choices", ())}
-    names += sorted(choices.difference(names))
-    with tf.summary.create_file_writer(logdir).as_default():
-      hparams.hparams_config(
-        hparams=[hparams.HParam(name) for name in names],
-        metrics=[hparams.Metric(f"test/{name}", display_name=f"test {name}") for name in _METRICS],
-      )
-
-  def _log_hyperparameters(self, student, row):
-    from tensorboard.plugins.hparams import api as hparams
-
-    values = {"question": student.question, "method": student.method, "scheme": student.scheme, "seed": student.seed}
-    values |= {"temperature": student.temperature or 0.0, "epochs": self._training.epochs, **student.key["choices"]}
-    with tf.summary.create_file_writer(self.path("logs", student.name)).as_default():
-      hparams.hparams(values, trial_id=student.name)
-      for name in _METRICS:
-        tf.summary.scalar(f"test/{name}", row[name], step=self._epochs(student))
 
 
 @contextlib.contextmanager

@@ -1,5 +1,8 @@
-"""Timing of several functions in turn, so that what else the machine does falls on all of them alike."""
+"""What functions cost: time, taken in turn so that what else the machine does falls on all alike, and memory."""
 
+import concurrent.futures
+import multiprocessing
+import sys
 import time
 from typing import NamedTuple
 
@@ -46,3 +49,17 @@ def median_ratio(seconds, baseline):
     seconds, baseline: lists as `interleaved` gives them.
   """
   return float(np.median(np.divide(seconds, baseline)))
+
+
+def in_new_process(function, *arguments):
+  """What a function returns in a process of its own: peak memory never falls, and modules are imported once."""
+  with concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+    return pool.submit(function, *arguments).result()
+
+
+def peak_bytes():
+  """Largest resident memory that this process had."""
+  import resource  # Windows lacks it.
+
+  # Linux counts in KiB, macOS in bytes.
+  return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
