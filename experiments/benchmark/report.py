@@ -44,7 +44,7 @@ def _bars(path, tables):
 
   figure = Figure(figsize=(6.4 * len(tables), 5.2), layout="constrained")
   for axes, (pair, rows) in zip(figure.subplots(1, len(tables), squeeze=False)[0], tables.items(), strict=True):
-    labels = [row["what"] + ("" if row["scheme"] == "float" else f", {row['scheme']}") for row in rows]
+    labels = [row["what"] + ("" if row["scheme"] in ("float", "–") else f", {row['scheme']}") for row in rows]
     axes.barh(range(len(rows)), [1e3 * row["wall"] for row in rows], color=[_color(row["what"]) for row in rows])
     axes.set_yticks(range(len(rows)), labels, fontsize=8)
     axes.invert_yaxis()
