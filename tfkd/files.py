@@ -1,9 +1,23 @@
-"""Writing files so that a final name never holds half a file."""
+"""Writing files so that a final name never holds half a file, and reading them so that damage is found."""
 
 import contextlib
+import errno
+import hashlib
+import json
 import os
 import shutil
 import tempfile
+
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_LITTLE = 2**16  # Bytes: what is left of a disk that a library filled before it failed.
+_pretends = False
+
+
+def only_pretend():
+  """From now on this process writes nothing under a final name: of several workers, one does."""
+  global _pretends
+  _pretends = True
 
 
 @contextlib.contextmanager
@@ -13,19 +27,58 @@ def atomic_path(path):
   Whatever the block writes there, a file or a directory, appears under `path` whole or not at all: a killed process
   leaves at most a hidden temporary entry. The temporary name keeps the suffix, because Keras picks the format by it.
 
+  In a process that called `only_pretend`, nothing appears.
+
   Args:
     path: the final name. Its directory is made if missing; an existing file or directory there is replaced.
+
+  Raises:
+    OSError: also where a library reports a full disk by an error of its own.
   """
   path = os.path.abspath(os.fspath(path))
   directory, name = os.path.split(path)
   os.makedirs(directory, exist_ok=True)
   # A directory of its own, since formats such as SavedModel or TensorFlow checkpoints write several files.
-  scratch = tempfile.mkdtemp(prefix=f".{name}.", dir=directory)
+  scratch = tempfile.mkdtemp(prefix=f".{name}.", dir=None if _pretends else directory)
   temporary = os.path.join(scratch, name)
   try:
     yield temporary
-    if os.path.isdir(path) and not os.path.islink(path):
-      shutil.rmtree(path)
-    os.replace(temporary, path)
+    if not _pretends:
+      if os.path.isdir(path) and not os.path.islink(path):
+        os.replace(path, os.path.join(scratch, ".before"))
+      os.replace(temporary, path)
+  except Exception as error:
+    if not _is_full(error, directory):
+      raise
+    words = f"no space left ({error}): make room and start again; what was written before is kept"
+    raise OSError(errno.ENOSPC, words, path) from error
   finally:
     shutil.rmtree(scratch, ignore_errors=True)
+
+
+def to_checked_json(content):
+  """One line of JSON for a dict, with the SHA-256 of the rest of it, so that `from_checked_json` finds damage."""
+  content = json.loads(json.dumps(content))
+  return json.dumps({**content, "sha256": _digest(content)}, sort_keys=True)
+
+
+def from_checked_json(text):
+  """The dict that `to_checked_json` was given.
+
+  Raises:
+    ValueError: the text was changed since, or is no JSON. Text that never had a digest is taken as it is.
+  """
+  content = json.loads(text)
+  if not isinstance(content, dict):
+    raise ValueError(f"expected a dict; found a {type(content).__name__}")
+  if (digest := content.pop("sha256", None)) and digest != _digest(content):
+    raise ValueError("its SHA-256 differs from what was written")
+  return content
+
+
+def _digest(content):
+  return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _is_full(error, directory):
+  return getattr(error, "errno", None) in _FULL or shutil.disk_usage(directory).free < _LITTLE

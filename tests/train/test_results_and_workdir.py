@@ -23,20 +23,45 @@ def test_rows_come_back_in_order_and_are_found_by_value(tmp_path):
   assert results.find(question="q2") == []
 
 
-def test_a_damaged_line_is_named(tmp_path):
+@pytest.mark.parametrize(
+  "damage",
+  [
+    lambda line: line[:20],  # Truncated.
+    lambda line: line.replace(b"0.75", b"0.95"),  # Still JSON.
+    lambda line: line.replace(b"acc", b"\xffcc"),
+    lambda line: b"[1]",
+    lambda line: b"\x00" * 30,
+  ],
+)
+def test_a_damaged_line_is_named_and_the_others_are_used(tmp_path, caplog, damage):
   path = tmp_path / "results.jsonl"
-  path.write_text('{"seed": 0}\n{"seed": 1, "acc')
-  with pytest.raises(ValueError, match="results.jsonl, line 2 is damaged"):
-    Results(str(path)).rows()
+  rows = [{"seed": s, "accuracy": 0.75} for s in range(3)]
+  for row in rows:
+    Results(str(path)).add(row)
+  lines = path.read_bytes().splitlines()
+  lines[1] = damage(lines[1])
+  path.write_bytes(b"\n".join(lines) + b"\n")
+  results = Results(str(path))
+  assert results.rows() == [rows[0], rows[2]] == results.rows()
+  assert caplog.text.count("results.jsonl, line 2 is damaged") == 1
+  results.add(rows[1])
+  assert results.rows() == [rows[0], rows[2], rows[1]]
+  assert (tmp_path / "results.jsonl.damaged").read_bytes().splitlines() == lines
+
+
+def test_rows_without_a_digest_are_taken_as_they_are(tmp_path):
+  (tmp_path / "results.jsonl").write_text('{"seed": 0}\n')
+  assert Results(str(tmp_path / "results.jsonl")).rows() == [{"seed": 0}]
 
 
 def test_a_row_that_cannot_be_written_leaves_the_file_as_it_was(tmp_path):
   path = tmp_path / "results.jsonl"
   results = Results(str(path))
   results.add({"seed": 0})
+  before = path.read_text()
   with pytest.raises(TypeError):
     results.add({"seed": object()})
-  assert path.read_text() == '{"seed": 0}\n' and os.listdir(tmp_path) == ["results.jsonl"]
+  assert path.read_text() == before and os.listdir(tmp_path) == ["results.jsonl"]
 
 
 def test_a_failed_write_leaves_nothing_under_the_final_name(tmp_path):
@@ -81,7 +106,7 @@ def test_overwrite_removes_results_and_nothing_else(tmp_path):
   for name in ("results.jsonl", "students/a.keras", "thesis.tex"):
     (tmp_path / name).write_text("x")
   open_workdir(tmp_path, {"epochs": 4}, overwrite=True)
-  assert sorted(os.listdir(tmp_path)) == ["config.json", "thesis.tex"]
+  assert sorted(name for name in os.listdir(tmp_path) if name[0] != ".") == ["config.json", "thesis.tex"]
   assert json.loads((tmp_path / "config.json").read_text()) == {"epochs": 4}
 
 

@@ -4,18 +4,18 @@ import collections
 import concurrent.futures
 import contextlib
 import hashlib
-import json
 import math
 import os
 import shutil
 import time
+import zlib
 
 import filelock
 import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from tfkd.files import atomic_path
+from tfkd.files import atomic_path, from_checked_json, to_checked_json
 from tfkd.teachers.cached import FORMAT, MANIFEST, CachedTeacher, file_name
 from tfkd.teachers.ensemble import Ensemble
 from tfkd.teachers.frozen import Frozen
@@ -73,8 +73,7 @@ class _Writer:
 
   def __init__(self, partial, identity):
     self._partial, self._identity = partial, identity
-    self.examples, self.digest, self.shapes = 0, "", None
-    self._files = {}
+    self._forget()
     self._recorded = time.monotonic()
     os.makedirs(partial, exist_ok=True)
     try:
@@ -87,7 +86,7 @@ class _Writer:
 
   def _resume(self):
     with open(self._path(_PROGRESS), encoding="utf-8") as opened:
-      found = json.load(opened)
+      found = from_checked_json(opened.read())
     if found["identity"] != self._identity:
       raise ValueError(f"it was of another teacher ({_differences(found['identity'], self._identity)})")
     self.open(found["shapes"])
@@ -97,13 +96,16 @@ class _Writer:
         raise ValueError(f"{file.name} is shorter than it was")
       file.truncate(recorded)
       file.seek(recorded)
-    self.examples, self.digest = found["examples"], found["digest"]
+    self.examples, self.digest, self._crc32 = found["examples"], found["digest"], found["crc32"]
 
   def clear(self):
     """Forgets what is there."""
     self.close()
     self._keep_only()
-    self.examples, self.digest, self.shapes, self._files = 0, "", None, {}
+    self._forget()
+
+  def _forget(self):
+    self.examples, self.digest, self.shapes, self._files, self._crc32 = 0, None, None, {}, {}
 
   def open(self, shapes):
     """Opens a file for each of dict from name to shape of an example."""
@@ -124,10 +126,11 @@ class _Writer:
         kept = np.ascontiguousarray(array, self._identity["dtype"])
       if not np.isfinite(kept).all():
         why = f"too large for {self._identity['dtype']}" if np.isfinite(array).all() else "not finite"
-        last = self.examples + rows - 1
-        raise ValueError(f"the teacher's {name} is {why} in examples {self.examples} to {last}.")
+        first, *position = np.argwhere(~np.isfinite(kept))[0].tolist()
+        raise ValueError(f"the teacher's {name} is {why} in example {self.examples + first}, at {position}.")
       self._files[name].write(kept.data)
-    self.examples, self.digest = self.examples + rows, _chained(self.digest, inputs)
+      self._crc32[name] = zlib.crc32(kept, self._crc32.get(name, 0))
+    self.examples, self.digest = self.examples + rows, _continued(self.digest, inputs)
     if time.monotonic() - self._recorded > _RECORD_SECONDS:
       self._record(_PROGRESS, {"identity": self._identity})
       self._recorded = time.monotonic()
@@ -148,7 +151,7 @@ class _Writer:
       os.fsync(file.fileno())
     content = {**content, "examples": self.examples, "digest": self.digest, "shapes": self.shapes}
     with atomic_path(self._path(name)) as temporary, open(temporary, "w", encoding="utf-8") as opened:
-      json.dump(content, opened, indent=2)
+      opened.write(to_checked_json({**content, "crc32": self._crc32}))
 
   def _keep_only(self, *names):
     for name in set(os.listdir(self._partial)).difference(names):
@@ -282,9 +285,9 @@ def _differences(found, expected):
 
 
 def _inputs(dataset):
-  """Yields the inputs of each batch as (nested) arrays."""
-  for element in dataset.as_numpy_iterator():
-    yield element[0] if isinstance(dataset.element_spec, tuple) else element
+  """Yields the (nested) inputs of each batch."""
+  for element in dataset:
+    yield element[0] if isinstance(element, tuple) else element
 
 
 def _rows(inputs):
@@ -292,27 +295,24 @@ def _rows(inputs):
 
 
 def _cut(inputs, start, stop):
+  if start == 0 and stop == _rows(inputs):
+    return inputs  # No copy.
   return tf.nest.map_structure(lambda array: array[start:stop], inputs)
 
 
 def _digest(dataset, examples=math.inf):
-  """Chain over the first examples, or over all."""
-  digest, seen = "", 0
+  """Of the first examples, or of all."""
+  digest, seen = None, 0
   for inputs in _inputs(dataset):
-    digest = _chained(digest, _cut(inputs, 0, int(min(_rows(inputs), examples - seen))))
+    digest = _continued(digest, _cut(inputs, 0, int(min(_rows(inputs), examples - seen))))
     seen += _rows(inputs)
     if seen >= examples:
       break
   return digest
 
 
-def _chained(digest, inputs):
-  """SHA-256 of the one before and an example, for each example: it can be continued, and knows no batches."""
+def _continued(digest, inputs):
+  """CRC-32 of each array's type, shape and bytes so far: it can be continued, knows no batches, and costs little."""
   arrays = [np.ascontiguousarray(array) for array in tf.nest.flatten(inputs)]
-  for i in range(_rows(inputs)):
-    chained = hashlib.sha256(digest.encode())
-    for array in arrays:
-      chained.update(f"{array.dtype}{array.shape[1:]}".encode())
-      chained.update(array[i].tobytes())
-    digest = chained.hexdigest()
-  return digest
+  digest = digest or [zlib.crc32(f"{array.dtype}{array.shape[1:]}".encode()) for array in arrays]
+  return [zlib.crc32(array, crc) for array, crc in zip(arrays, digest, strict=True)]

@@ -1,15 +1,16 @@
 """A teacher whose outputs lie on disk, written by `tfkd.teachers.cache`."""
 
-import json
 import math
 import os
+import zlib
 
 import numpy as np
 import tensorflow as tf
 
+from tfkd.files import from_checked_json
 from tfkd.teachers.precomputed import Precomputed
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST = "manifest.json"
 
 
@@ -93,7 +94,10 @@ class CachedTeacher(Precomputed):
     found = os.path.getsize(file) if os.path.exists(file) else 0
     if found != expected:
       raise ValueError(f"{file} has {found} bytes instead of {expected}: remove {self.path} and write it again.")
-    return np.memmap(file, dtype, "r", shape=shape)
+    array = np.memmap(file, dtype, "r", shape=shape)
+    if zlib.crc32(array) != self.manifest["crc32"][name]:
+      raise ValueError(f"{file} is not as it was written (its CRC-32 differs): remove {self.path} and write it again.")
+    return array
 
 
 def file_name(name):
@@ -107,7 +111,7 @@ def _read_manifest(path):
     raise FileNotFoundError(f"{path} holds no teacher's outputs: there is no {MANIFEST}. Write it with `cache`.")
   try:
     with open(file, encoding="utf-8") as opened:
-      manifest = json.load(opened)
+      manifest = from_checked_json(opened.read())
     found = manifest["format"]
   except (ValueError, KeyError, TypeError) as error:
     raise ValueError(f"{file} is damaged ({error}): remove {path} and write it again.") from error
