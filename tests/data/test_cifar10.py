@@ -77,7 +77,7 @@ def test_damaged_images_are_named(folder):
 def test_damaged_archives_are_named(folder, tmp_path):
   archive = _archive(folder, tmp_path / "cifar.tar.xz")
   archive.write_bytes(archive.read_bytes()[: archive.stat().st_size // 2])
-  with pytest.raises(ValueError, match="cifar.tar.xz is truncated or not a tar archive"):
+  with pytest.raises(ValueError, match="cifar.tar.xz is truncated, or not a tar archive"):
     data.load_arrays("cifar10", "train", data_dir=str(archive))
 
 
@@ -96,7 +96,7 @@ def test_an_archive_cut_anywhere_is_never_taken_for_a_smaller_one(tmp_path, comp
     try:
       assert len(list(cifar10._archive_files(str(path)))) == 30, cut
     except ValueError as error:
-      assert "is truncated or not a tar archive" in str(error)
+      assert "is truncated, or not a tar archive" in str(error)
 
 
 def test_paths_in_an_archive_reach_no_file(tmp_path):

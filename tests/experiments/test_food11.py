@@ -134,7 +134,7 @@ def _run(folder, script, *given):
 def test_a_damaged_file_is_named_and_nothing_is_trained(folder):
   result = _run(folder, "simple")
   assert result.returncode == 1 and "Traceback" not in result.stderr
-  assert "1 of 45 images in data/training are empty or damaged: 0_0.jpg" in result.stderr
+  assert "1 of 45 images in data/training are empty, damaged or of more than 100 megapixels: 0_0.jpg" in result.stderr
   assert "--on_bad_image=skip" in result.stderr and not (folder / "out").exists()
 
 

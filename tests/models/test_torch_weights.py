@@ -208,5 +208,5 @@ def test_a_tensor_cannot_reach_outside_its_numbers(tmp_path):
   with zipfile.ZipFile(path, "w") as archive:
     for name, content in files.items():
       archive.writestr(name, content)
-  with pytest.raises(ValueError, match="reaches outside its 2 numbers"):
+  with pytest.raises(ValueError, match="is not of its 2 numbers"):
     read_state_dict(str(path))

@@ -14,6 +14,7 @@ from tfkd import imagenet
 from tfkd.data import cifar10, food11, house_numbers, svhn
 from tfkd.data.augment import padded_crop, photograph
 from tfkd.data.pipeline import batches as batches
+from tfkd.data.pipeline import rows as rows
 
 
 class Dataset(NamedTuple):

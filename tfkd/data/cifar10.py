@@ -8,9 +8,12 @@ import numpy as np
 import tf_keras as keras
 from absl import logging
 
+from tfkd.data.download import time_limit_of_connections
+
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 _TEST_SHARE = 10  # One example in ten of each class, where there is no test folder.
 _SPLIT_SEED = 0
+_LARGEST_EXPANSION = 1000
 
 
 def load_arrays(split, data_dir=None):
@@ -74,22 +77,30 @@ def _folder_files(folder):
 
 
 def _archive_files(path):
-  """Reads members one by one without unpacking: paths inside an archive never reach the file system."""
+  """Reads members one by one without unpacking: paths inside an archive never reach the file system.
+
+  One that would be dangerous to unpack is refused all the same: it is not the archive that it is taken for.
+  """
+  limit = os.path.getsize(path) * _LARGEST_EXPANSION
   try:
     # Not as a stream, "r|*", which takes the end of a truncated file for the end of the archive.
     with tarfile.open(path) as archive:
       for member in archive:
+        if member.islnk() or member.issym() or os.path.isabs(member.name) or ".." in member.name.split("/"):
+          raise ValueError(f"member {member.name!r} is a link, or lies outside of the archive")
+        if member.offset_data + member.size > limit:
+          raise ValueError(f"it expands to more than {_LARGEST_EXPANSION} times its size, by member {member.name!r}")
         if member.isfile():
           yield member.name, archive.extractfile(member).read()
   except (tarfile.TarError, EOFError, OSError, ValueError) as error:
-    raise ValueError(f"{path} is truncated or not a tar archive: {error}") from error
+    raise ValueError(f"{path} is truncated, or not a tar archive of images: {error}") from error
 
 
 def _decode(content, name):
   from PIL import Image, UnidentifiedImageError
 
   try:
-    with Image.open(io.BytesIO(content)) as image:
+    with Image.open(io.BytesIO(content), formats=("JPEG", "PNG")) as image:
       if image.size != (32, 32):
         raise ValueError(f"{name} is {image.size[0]}x{image.size[1]} pixels; CIFAR-10 images are 32x32.")
       return np.asarray(image.convert("RGB"))
@@ -99,7 +110,8 @@ def _decode(content, name):
 
 def _download(split):
   try:
-    train, test = keras.datasets.cifar10.load_data()
+    with time_limit_of_connections():
+      train, test = keras.datasets.cifar10.load_data()  # Checks the SHA-256.
   except Exception as error:
     raise OSError(
       f"CIFAR-10 could not be downloaded: {error} Pass --data_dir with a folder or .tar.xz of train/<class>/*.jpg."

@@ -19,6 +19,8 @@ CLASSES = (
 FOLDERS = {"train": "training", "test": "validation", "evaluation": "evaluation"}
 ON_BAD_IMAGE = ("error", "skip")
 _SHOWN = 5
+_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
+_MOST_PIXELS = 100_000_000  # 400 MB, once decoded.
 
 
 def load_arrays(split, data_dir=None, side=256, on_bad_image="error"):
@@ -50,7 +52,7 @@ def load_arrays(split, data_dir=None, side=256, on_bad_image="error"):
   images, bad = _decoded(folder, names, side)
   if bad:
     shown = ", ".join(bad[:_SHOWN]) + (f" and {len(bad) - _SHOWN} more" if len(bad) > _SHOWN else "")
-    message = f"{len(bad)} of {len(names)} images in {folder} are empty or damaged: {shown}."
+    message = f"{len(bad)} of {len(names)} images in {folder} are empty, damaged or of more than 100 megapixels: {shown}."
     if on_bad_image == "error":
       raise ValueError(f"{message} Fetch them again, or go on without them with --on_bad_image=skip.")
     logging.warning("%s They are %s.", message, "black" if split == "evaluation" else "left out")
@@ -135,7 +137,10 @@ def _decode(path, side):
   from PIL import Image, ImageOps
 
   try:
-    with Image.open(path) as image:
+    # Formats that need no other program: Pillow gives PostScript to Ghostscript, which runs it.
+    with Image.open(path, formats=_FORMATS) as image:
+      if image.width * image.height > _MOST_PIXELS:
+        return np.zeros((side, side, 3), np.uint8), False
       image.draft("RGB", (side, side))  # A JPEG of many times the size is decoded at a fraction of it.
       upright = ImageOps.exif_transpose(image).convert("RGB")
       return np.asarray(ImageOps.fit(upright, (side, side), Image.Resampling.BILINEAR)), True

@@ -7,8 +7,8 @@ from tfkd.data.augment import mixup as mix
 
 
 def batches(
-  inputs, labels, batch_size, *, shuffle_seed=None, augment=None, views=None, side=None, normalize=None,
-  num_classes=None, label_smoothing=0.0, mixup=0.0,
+  inputs, labels, batch_size, *, shuffle_seed=None, first_step=None, augment=None, views=None, side=None,
+  normalize=None, num_classes=None, label_smoothing=0.0, mixup=0.0,
 ):  # fmt: skip
   """Makes a data set of batches from arrays in memory.
 
@@ -19,6 +19,7 @@ def batches(
     labels: int [n].
     batch_size: examples of a batch, over all replicas; the last batch may be smaller.
     shuffle_seed: int for another order in every epoch, reproducible; None keeps the order.
+    first_step: see `rows`: a data set of all epochs, from so many-th batch on.
     augment: function from (images float in [0, 1], draw) to such images, see `tfkd.data.augment`.
     views: of augment, how many changes each example has, which depend on example and view alone; None for new ones
       each time. Shuffled, an epoch shows one view of each example, drawn at random. In order, the data set shows view 0
@@ -47,15 +48,15 @@ def batches(
   take_images, take_label = _taker(images), _taker(labels)
   take_others = tf.nest.map_structure(_taker, others)
 
-  # An example's row is its index, plus n times its view.
-  def gather(rows, seed):
+  # An example's index, plus n times its view.
+  def gather(indices, seed):
     if views and shuffle_seed is not None:
-      rows += n * tf.random.stateless_uniform(tf.shape(rows), seed, 0, views, tf.int64)
-    examples = rows % n
+      indices += n * tf.random.stateless_uniform(tf.shape(indices), seed, 0, views, tf.int64)
+    examples = indices % n
     x, y = take_images(examples), take_label(examples)
     x = tf.cast(x, tf.float32) / 255
     if augment:
-      x = augment(x, _fixed_draw(rows, n, views) if views else _fresh_draw(tf.shape(rows)[0], seed))
+      x = augment(x, _fixed_draw(indices, n, views) if views else _fresh_draw(tf.shape(indices)[0], seed))
     elif side:
       x = _middle(x, side)
     if normalize:
@@ -65,14 +66,47 @@ def batches(
       y = (1 - label_smoothing) * tf.one_hot(y, num_classes) + label_smoothing / num_classes
     if mixup:
       x, y = mix(x, y, seed, mixup)
-    return ((x, *tf.nest.map_structure(lambda take: take(rows), take_others)) if others else x), y
+    return ((x, *tf.nest.map_structure(lambda take: take(indices), take_others)) if others else x), y
 
-  order = tf.data.Dataset.range(n * (views or 1))
-  if shuffle_seed is not None:
-    order = tf.data.Dataset.range(n).shuffle(n, seed=shuffle_seed)
-  seeds = tf.data.Dataset.random(seed=shuffle_seed or 0, rerandomize_each_iteration=True).batch(2)
-  dataset = tf.data.Dataset.zip(order.batch(batch_size), seeds)
+  total = n * views if views and shuffle_seed is None else n
+  dataset = rows(total, batch_size, shuffle_seed=shuffle_seed, first_step=first_step)
   return dataset.map(gather, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+
+
+def rows(n, batch_size, *, shuffle_seed=None, first_step=None):
+  """The order of examples: which are in which batch is decided by seed, epoch and step alone.
+
+  So a training that was interrupted goes on with the very batches that it would have seen, at no cost.
+
+  Args:
+    n: number of examples.
+    batch_size: examples of a batch; the last of an epoch may be smaller.
+    shuffle_seed: int for another order in every epoch; None keeps the order.
+    first_step: None for one epoch; iterated again, another one. An int for all epochs without end, beginning with so
+      many-th batch of the training; Keras' fit then needs `steps_per_epoch`.
+
+  Returns:
+    `tf.data.Dataset` of (int64 [batch], seed int64 [2] for what is drawn for the batch).
+  """
+  steps = -(-n // batch_size)
+
+  def of_epoch(epoch):
+    of_order, of_batches = tf.unstack(tf.random.split(tf.stack([shuffle_seed or 0, epoch]), 2))
+    order = tf.range(n, dtype=tf.int64)
+    if shuffle_seed is not None:
+      # An order of random numbers is a random order.
+      order = tf.cast(tf.argsort(tf.random.stateless_uniform([n], of_order, None, None, tf.int32)), tf.int64)
+    seeds = tf.random.stateless_uniform([steps, 2], of_batches, None, None, tf.int64)
+    order, seeds = (tf.data.Dataset.from_tensor_slices(part) for part in (order, seeds))
+    return tf.data.Dataset.zip(order.batch(batch_size), seeds)
+
+  if first_step is None:
+    epochs = tf.data.Dataset.random(shuffle_seed or 0, rerandomize_each_iteration=True).take(1)
+    dataset, cardinality = epochs.flat_map(of_epoch), steps
+  else:
+    epochs = tf.data.Dataset.range(first_step // steps, tf.int64.max)
+    dataset, cardinality = epochs.flat_map(of_epoch).skip(first_step % steps), tf.data.INFINITE_CARDINALITY
+  return dataset.apply(tf.data.experimental.assert_cardinality(cardinality))
 
 
 def _fresh_draw(n, seed):
@@ -80,12 +114,12 @@ def _fresh_draw(n, seed):
   return lambda count: tf.random.stateless_uniform([n, count], seed)
 
 
-def _fixed_draw(rows, n, views):
+def _fixed_draw(indices, n, views):
   """Uniform numbers that depend on example and view alone: a view has them however many others there are."""
 
   def draw(count):
     table = [np.random.default_rng((count, view)).random((n, count), np.float32) for view in range(views)]
-    return tf.gather(_constant(np.concatenate(table)), rows)
+    return tf.gather(_constant(np.concatenate(table)), indices)
 
   return draw
 

@@ -6,6 +6,8 @@ import zlib
 import numpy as np
 import tf_keras as keras
 
+from tfkd.data.download import time_limit_of_connections
+
 ADDRESS = "http://ufldl.stanford.edu/housenumbers/"
 MD5 = {
   "train": "e26dedcc434d2e4c54c9b2d4a06d8373",
@@ -85,7 +87,10 @@ def read_mat(path):
 
 def _download(name, md5):
   try:
-    return keras.utils.get_file(name, ADDRESS + name, file_hash=md5, hash_algorithm="md5", cache_subdir="datasets/svhn")
+    with time_limit_of_connections():
+      return keras.utils.get_file(
+        name, ADDRESS + name, file_hash=md5, hash_algorithm="md5", cache_subdir="datasets/svhn"
+      )
   except ValueError as error:
     raise ValueError(f"{ADDRESS}{name} does not have the published MD5 {md5}: {error} Try again.") from error
   except Exception as error:

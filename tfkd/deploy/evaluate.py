@@ -22,21 +22,12 @@ def logits(path, dataset, num_threads=None):
   """
   interpreter = _interpreter(path, num_threads or os.cpu_count())
   all_logits, all_labels = [], []
-  size = None
-  for images, labels in dataset.as_numpy_iterator():
-    (given,), (taken,) = interpreter.get_input_details(), interpreter.get_output_details()
-    shape = tuple(given["shape"][1:].tolist())
-    if shape != images.shape[1:]:
-      raise ValueError(f"{path} takes images of shape {shape}; the data set has {images.shape[1:]}.")
-    if size != len(images):
-      size = len(images)
-      interpreter.resize_tensor_input(given["index"], images.shape)
-      interpreter.allocate_tensors()
-      (given,), (taken,) = interpreter.get_input_details(), interpreter.get_output_details()
-    interpreter.set_tensor(given["index"], _quantize(images, given))
-    interpreter.invoke()
-    all_logits.append(_dequantize(interpreter.get_tensor(taken["index"]), taken))
-    all_labels.append(np.asarray(labels).reshape(len(images)))
+  try:
+    for images, labels in dataset.as_numpy_iterator():
+      all_logits.append(_run(interpreter, path, images))
+      all_labels.append(np.asarray(labels).reshape(len(images)))
+  except RuntimeError as error:
+    raise ValueError(f"{path} is damaged, or of operations that LiteRT does not have: {error}") from error
   return np.concatenate(all_logits), np.concatenate(all_labels).astype(np.int64)
 
 
@@ -59,14 +50,30 @@ def evaluate(path, dataset, num_threads=None):
   }
 
 
+def _run(interpreter, path, images):
+  (given,), (taken,) = interpreter.get_input_details(), interpreter.get_output_details()
+  shape = tuple(given["shape"][1:].tolist())
+  if shape != images.shape[1:]:
+    raise ValueError(f"{path} takes images of shape {shape}; the data set has {images.shape[1:]}.")
+  if given["shape"][0] != len(images):  # Files take one image.
+    interpreter.resize_tensor_input(given["index"], images.shape)
+    interpreter.allocate_tensors()
+    (given,), (taken,) = interpreter.get_input_details(), interpreter.get_output_details()
+  interpreter.set_tensor(given["index"], _quantize(images, given))
+  interpreter.invoke()
+  return _dequantize(interpreter.get_tensor(taken["index"]), taken)
+
+
 def _interpreter(path, num_threads):
   from ai_edge_litert.interpreter import Interpreter
 
   if not os.path.isfile(path):
     raise FileNotFoundError(f"no TFLite file at {path}.")
   try:
-    return Interpreter(model_path=os.fspath(path), num_threads=num_threads)
-  except ValueError as error:
+    interpreter = Interpreter(model_path=os.fspath(path), num_threads=num_threads)
+    interpreter.allocate_tensors()
+    return interpreter
+  except (ValueError, RuntimeError) as error:
     raise ValueError(f"{path} is not a TFLite file that LiteRT can read: {error}") from error
 
 

@@ -84,13 +84,16 @@ class _TensorsOnly(pickle.Unpickler):
     kind, dtype, key, _, _ = identifier
     if kind != "storage":
       raise pickle.UnpicklingError(f"unknown entry {kind!r}")
-    return np.frombuffer(self._archive.read(f"{self._folder}data/{key}"), dtype)
+    name = f"{self._folder}data/{key}"
+    if self._archive.getinfo(name).compress_type != zipfile.ZIP_STORED:
+      raise pickle.UnpicklingError(f"{name} is compressed, which PyTorch does not")  # It may be of any size.
+    return np.frombuffer(self._archive.read(name), dtype)
 
 
 def _tensor(storage, offset, size, stride, *_):
   """The view of a storage that a tensor is."""
   last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
-  if min([offset, *size, *stride]) < 0 or (math.prod(size) and last >= len(storage)):
-    raise pickle.UnpicklingError(f"a tensor of size {tuple(size)} reaches outside its {len(storage)} numbers")
+  if min([offset, *size, *stride]) < 0 or (math.prod(size) and last >= len(storage)) or math.prod(size) > len(storage):
+    raise pickle.UnpicklingError(f"a tensor of size {tuple(size)} is not of its {len(storage)} numbers")
   strides = [step * storage.itemsize for step in stride]
   return np.lib.stride_tricks.as_strided(storage[offset:], size, strides, writeable=False).copy()

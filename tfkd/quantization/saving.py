@@ -3,6 +3,7 @@
 import os
 
 import tf_keras as keras
+from tf_keras.src.saving.serialization_lib import SafeModeScope
 
 from tfkd.files import atomic_path
 from tfkd.quantization import wrappers as _wrappers  # noqa: F401  (loading needs its registrations)
@@ -25,23 +26,26 @@ def save(model, path):
     model.save(temporary, **({} if suffix else {"save_format": "tf"}))
 
 
-def load(path):
+def load(path, safe_mode=True):
   """Loads what `save` wrote; the model predicts the same, and trains on.
 
   Args:
     path: a file or directory written by `save`.
+    safe_mode: refuse files with Python code, which `Lambda` layers are saved as. False runs it: for files of your own.
 
   Returns:
     A `tf_keras` model.
 
   Raises:
     FileNotFoundError: nothing there.
-    ValueError: the file is damaged, or not a model.
+    ValueError: the file is damaged, not a model, or has code in it.
   """
   if not os.path.exists(path):
     raise FileNotFoundError(f"no model at {path}.")
   try:
-    return keras.models.load_model(path)
+    # Keras' own `safe_mode` is for `.keras` files alone; `.h5` would be run.
+    with SafeModeScope(safe_mode):
+      return keras.models.load_model(path)
   except Exception as error:
     # Keras, h5py and zipfile each raise their own kinds for a damaged file.
     raise ValueError(f"{path} does not hold a readable model ({type(error).__name__}: {error}).") from error
