@@ -9,6 +9,7 @@ ROOT = Path(__file__).parents[1]
 FLOORS = {
   "tfkd.files": 0,
   "tfkd.imagenet": 0,
+  "tfkd.finite": 0,
   "tfkd.losses": 1,
   "tfkd.models": 1,
   "tfkd.data": 1,

@@ -6,6 +6,7 @@ import math
 import tensorflow as tf
 import tf_keras as keras
 
+from tfkd.finite import checks_of_finite
 from tfkd.objectives import Objective
 from tfkd.objectives.base import as_number
 from tfkd.reduction import mean_over_examples, num_examples, num_replicas, share_of_global_batch
@@ -95,12 +96,17 @@ class Distiller(keras.Model):
   def train_step(self, data):
     x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
     teacher = self._run_teacher(x)
+    # A loss that is NaN does not say whose fault it is.
+    named = ("inputs", self._student_inputs(x)), ("labels", y), ("answers of the teacher", teacher)
+    checks = [check for name, structure in named for check in checks_of_finite(structure, name)]
     with tf.GradientTape() as tape:
       student = self._run_student(x, training=True)
       terms = self._terms(teacher, student, y, sample_weight, training=True)
       # Replicas' gradients are summed, and each one's terms are means over its own examples.
       own_loss = self._own_loss()
-      loss = terms["loss"] * share_of_global_batch(x) + own_loss / num_replicas()
+      with tf.control_dependencies(checks):  # And with this number, so do all gradients.
+        share = tf.identity(share_of_global_batch(x))
+      loss = terms["loss"] * share + own_loss / num_replicas()
     self.optimizer.minimize(loss, self.trainable_variables, tape=tape)
     terms["loss"] += own_loss
     return self._update(terms, teacher[0], student[0], x, y, sample_weight)
