@@ -1,8 +1,10 @@
 """Flags that every experiment has. A script defines only its own beside them."""
 
 import contextlib
+import signal
 import sys
 
+import tensorflow as tf
 from absl import app, flags, logging
 
 from tfkd import data, models
@@ -67,7 +69,16 @@ flags.DEFINE_float("ema", 0.0, "Moving average of the weights, kept at the end: 
 flags.DEFINE_enum(
   "mixed_precision", "none", ("none", "float16", "bfloat16"), "Arithmetic of teacher and float students."
 )
-flags.DEFINE_enum("strategy", "auto", STRATEGIES, "Devices: auto takes all GPUs, or else the CPU.")
+flags.DEFINE_boolean("scale_learning_rate", False, "Multiply learning rates by batch_size / 128.")
+flags.DEFINE_enum(
+  "strategy", "auto", STRATEGIES, "Devices: auto takes all GPUs, or else the CPU; multi_worker and parameter_server "
+  "take the machines of TF_CONFIG (see experiments.launch)."
+)  # fmt: skip
+flags.DEFINE_float("checkpoint_minutes", 5.0, "A killed run loses at most so much of a fit.", 0.0)
+flags.DEFINE_integer("checkpoint_steps", None, "Write a checkpoint after so many steps, too.", 1)
+flags.DEFINE_boolean(
+  "deterministic", False, "Operations that give the same bits in every run, on GPUs too, where they are slower."
+)
 
 
 def every(convert, check):
@@ -126,6 +137,10 @@ def start(argv, presets):
   for flag, value in presets[name].items():
     flags.FLAGS.set_default(flag, value)
   logging.set_verbosity(logging.INFO)  # absl hides them by default.
+  if flags.FLAGS.deterministic:
+    tf.config.experimental.enable_op_determinism()
+  # Whatever is done is on disk under its final name; a fit in progress writes a checkpoint before.
+  signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
 
 
 def training():

@@ -30,11 +30,17 @@ def _setup(vectors, x=None, **training):
   return distiller, student, dataset
 
 
+def _fit(distiller, student, dataset, validation, folder, epochs, **options):
+  def train(first_step):
+    return dataset.repeat().skip(first_step)
+
+  options = {"epochs": epochs, "steps": len(dataset), "logdir": str(folder / "logs"), "folder": str(folder / "c")} | options
+  return fit(distiller, student, train, validation, **options)
+
+
 def test_tensorboard_gets_every_term_and_the_learning_rate(vectors, tmp_path):
   distiller, student, dataset = _setup(vectors)
-  history = fit(
-    distiller, student, dataset, dataset, epochs=3, logdir=str(tmp_path / "logs"), checkpoint=str(tmp_path / "c.keras")
-  )
+  history = _fit(distiller, student, dataset, dataset, tmp_path, 3)
   for split in ("train", "validation"):
     events = EventAccumulator(str(tmp_path / "logs" / split)).Reload()
     tags = set(events.Tags()["tensors"])
@@ -43,35 +49,65 @@ def test_tensorboard_gets_every_term_and_the_learning_rate(vectors, tmp_path):
     assert split == "validation" or "epoch_learning_rate" in tags
   assert len(history["val_loss"]) == 3
   assert history["val_loss"][-1] == pytest.approx(distiller.evaluate(dataset, verbose=0)[0], rel=1e-6)
-  assert not os.path.exists(tmp_path / "c.keras")
+  assert os.listdir(tmp_path / "c") == ["best.keras"]
 
 
-def test_nan_stops_at_its_step_and_keeps_the_last_good_model(vectors, tmp_path):
+def test_a_loss_that_is_nan_stops_at_its_step_and_the_best_model_is_kept(vectors, tmp_path):
   distiller, student, dataset = _setup(vectors)
-  x = np.concatenate([vectors[0]] * 2)
-  x[43] = np.nan  # In the last batch of six, of eight examples each.
-  y = np.concatenate([vectors[1]] * 2)
-  dataset = tf.data.Dataset.from_tensor_slices((x, y)).batch(8)
   before = student.get_weights()
-  path = str(tmp_path / "c.keras")
-  with pytest.raises(FloatingPointError, match=r"loss is nan at step 6 \(batch 5 of its epoch\).*c.keras"):
-    fit(distiller, student, dataset, dataset, epochs=3, logdir=str(tmp_path / "logs"), checkpoint=path)
+  weights = np.ones(24, np.float32)
+  weights[17] = np.nan
+  dataset = tf.data.Dataset.from_tensor_slices((*vectors, weights)).batch(8)
+  path = str(tmp_path / "c" / "best.keras")
+  with pytest.raises(FloatingPointError, match=r"loss is nan at step 3 \(batch 2 of its epoch\).*best.keras"):
+    _fit(distiller, student, dataset, dataset, tmp_path, 3)
   assert np.isnan(student.get_weights()[0]).all()
   for a, b in zip(before, quantization.load(path).get_weights(), strict=True):
     np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("where", ["inputs", "labels", "answers of the teacher"])
+def test_a_number_that_is_not_finite_is_found_at_once_with_its_position(vectors, tmp_path, where, value):
+  distiller, student, _ = _setup(vectors)
+  x, y = vectors[0].copy(), np.eye(4, dtype=np.float32)[vectors[1]]
+  distiller.compile("sgd", keras.losses.CategoricalCrossentropy(from_logits=True), ["accuracy"])
+  if where == "inputs":
+    x[19, 2] = value
+  elif where == "labels":
+    y[19, 2] = value
+  else:
+    distiller.teacher = lambda inputs: tf.tensor_scatter_nd_update(inputs[:, :4], [[3, 2]], [value])
+  dataset = tf.data.Dataset.from_tensor_slices((x, y)).batch(8)
+  words = rf"^{where}: a number is not finite; position \(example first\) and value: \[3 2\] {value}$"
+  with pytest.raises(FloatingPointError, match=words):
+    _fit(distiller, student, dataset, dataset, tmp_path, 1)
+  assert np.isfinite(student.get_weights()[0]).all()
+
+
+def test_the_best_of_all_epochs_is_kept(vectors, tmp_path):
+  distiller, student, dataset = _setup(vectors)
+  # It learns, and then forgets.
+  rate = keras.optimizers.schedules.PiecewiseConstantDecay([8], [0.5, -20.0])
+  loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+  distiller.compile(keras.optimizers.SGD(rate), loss, ["accuracy"])
+  history = _fit(distiller, student, dataset, dataset, tmp_path, 4)
+  best = quantization.load(str(tmp_path / "c" / "best.keras"))
+  best.compile(loss=loss, metrics=["accuracy"])
+  accuracies = history["val_accuracy"]
+  assert best.evaluate(dataset, verbose=0)[1] == pytest.approx(max(accuracies))
+  assert accuracies[-1] < max(accuracies) != accuracies[0]
+
+
 def test_nan_after_the_last_step_is_no_result(vectors, tmp_path):
   distiller, student, dataset = _setup(vectors)
   bad = dataset.map(lambda x, y: (x * np.nan, y))
-  path = tmp_path / "c.keras"
-  with pytest.raises(FloatingPointError, match="loss is nan on the validation data after the last step.*c.keras"):
-    fit(distiller, student, dataset, bad, epochs=1, logdir=str(tmp_path / "logs"), checkpoint=str(path))
-  assert path.exists()
+  with pytest.raises(FloatingPointError, match="loss is nan on the validation data after the last step.*best.keras"):
+    _fit(distiller, student, dataset, bad, tmp_path, 1)
+  assert (tmp_path / "c" / "best.keras").exists()
 
 
 def test_averaged_weights_stay_and_are_what_was_validated(vectors, tmp_path):
-  options = {"epochs": 3, "logdir": str(tmp_path / "logs"), "checkpoint": str(tmp_path / "c.keras")}
   weights = {}
   for ema in (0.0, 0.6):
     keras.utils.set_random_seed(0)
@@ -84,7 +120,7 @@ def test_averaged_weights_stay_and_are_what_was_validated(vectors, tmp_path):
       distiller.fit(dataset, epochs=3, callbacks=[remember], verbose=0)
       weights[ema] = steps
     else:
-      history = fit(distiller, student, dataset, dataset, **options)
+      history = _fit(distiller, student, dataset, dataset, tmp_path, 3)
       weights[ema] = student.get_weights()
   # The average of the steps' weights that a run without averaging takes, begun with the first.
   average = weights[0.0][0]
@@ -99,10 +135,8 @@ def test_averaged_weights_stay_and_are_what_was_validated(vectors, tmp_path):
 def test_a_repeated_fit_starts_its_curves_anew(vectors, tmp_path):
   for _ in range(2):
     distiller, student, dataset = _setup(vectors)
-    fit(
-      distiller, student, dataset, dataset, epochs=1, logdir=str(tmp_path / "l"), checkpoint=str(tmp_path / "c.keras")
-    )
-  assert len(glob.glob(str(tmp_path / "l" / "train" / "*tfevents*"))) == 1
+    _fit(distiller, student, dataset, dataset, tmp_path, 1)
+  assert len(glob.glob(str(tmp_path / "logs" / "train" / "*tfevents*"))) == 1
 
 
 def test_strategies():

@@ -210,8 +210,8 @@ def test_the_loss_is_of_changed_images_and_labels_and_the_teacher_sees_them_too(
   original, seen = sweep.fit, []
 
   def fit(model, kept, train, *args, **kwargs):
-    seen.append(train.cache(str(tmp_path / f"seen{len(seen)}")))
-    return original(model, kept, seen[-1], *args, **kwargs)
+    seen.append(train(0).take(1).cache(str(tmp_path / f"seen{len(seen)}")))
+    return original(model, kept, lambda first_step, seen=seen[-1]: seen.repeat(), *args, **kwargs)
 
   monkeypatch.setattr(sweep, "fit", fit)
   # One step at a learning rate of zero: the student is what it was when its loss was taken.

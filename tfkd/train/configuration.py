@@ -51,7 +51,13 @@ class Training(NamedTuple):
   """Share of the old value in the moving average of weights that is kept at the end; 0 for the weights themselves."""
   mixed_precision: str = "none"
   """"none", "float16" or "bfloat16": arithmetic of float models. Quantization-aware students compute in float32."""
+  scale_learning_rate: bool = False
+  """Multiply learning rates by batch_size / 128 (Goyal et al. 2017, arXiv:1706.02677)."""
   strategy: str = "auto"
+  """See `tfkd.train.make_strategy`."""
+  checkpoint_minutes: float | None = 5.0
+  """Time between checkpoints inside a fit; with several workers it is checkpoint_steps that counts."""
+  checkpoint_steps: int | None = None
 
 
 class Student(NamedTuple):

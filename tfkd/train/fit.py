@@ -1,84 +1,120 @@
-"""One fit with what every fit has: TensorBoard, a stop at the first NaN, and averaged weights where asked for."""
+"""One fit with what every fit has: TensorBoard, checkpoints, a stop at the first NaN, averaged weights where asked for."""
 
 import math
 import os
+import re
 import sys
 
 import tensorflow as tf
 import tf_keras as keras
 from absl import logging
 
+from tfkd.finite import NOT_FINITE
 from tfkd.quantization import save
+from tfkd.train.checkpoints import Checkpoints
+from tfkd.train.strategy import is_chief
 
 
-class StopOnNaN(keras.callbacks.Callback):
-  """Stops at the first step whose loss is not finite, and keeps the model as it was an epoch before.
+class KeepBest(keras.callbacks.Callback):
+  """Keeps the model of the epoch with the best accuracy, and stops at the first step whose loss is not finite.
 
   Args:
     model: what to keep, the student.
-    path: where to keep it; the file is there from the first epoch on.
+    path: where to keep it, ending in `.keras`; before the first epoch it is the model at the beginning.
+    history: dict from name to list of float, of epochs that an earlier process trained.
   """
 
-  def __init__(self, model, path):
+  def __init__(self, model, path, history):
     super().__init__()
     self._kept = model
     self._path = path
-    self._step = 0
+    self._best = max(history.get("val_accuracy", ()), default=-1.0)
+    self._epoch = 0
 
   def on_train_begin(self, logs=None):
-    save(self._kept, self._path)
+    if not os.path.exists(self._path):
+      save(self._kept, self._path)
+
+  def on_epoch_begin(self, epoch, logs=None):
+    self._epoch = epoch
 
   def on_train_batch_end(self, batch, logs=None):
-    self._step += 1
     if not math.isfinite(logs["loss"]):
+      step = self._epoch * self.params["steps"] + batch
       raise FloatingPointError(
-        f"loss is {logs['loss']} at step {self._step} (batch {batch} of its epoch): lower --learning_rate, or look for "
-        f"NaN in the data. The model before this epoch is in {self._path}."
+        f"loss is {logs['loss']} at step {step + 1} (batch {batch} of its epoch): lower --learning_rate. The best model "
+        f"before it is in {self._path}."
       )
 
   def on_epoch_end(self, epoch, logs=None):
-    save(self._kept, self._path)
+    if logs["val_accuracy"] > self._best:
+      self._best = logs["val_accuracy"]
+      save(self._kept, self._path)
 
 
-def fit(model, kept, train, validation, *, epochs, logdir, checkpoint):
-  """Fits a compiled model.
+def fit(
+  model, kept, train, validation, *, epochs, steps, logdir, folder, checkpoint_minutes=None, checkpoint_steps=None
+):
+  """Fits a compiled model, or goes on with a fit that was killed.
+
+  A fit that goes on from a checkpoint ends with the weights and the history of one that was never interrupted.
 
   Args:
-    model: compiled `tf_keras` model or `Distiller`.
-    kept: the part of it to keep when the loss is NaN.
-    train, validation: `tf.data` data sets; validation is evaluated whole after every epoch.
+    model: compiled and built `tf_keras` model or `Distiller`.
+    kept: the part of it to keep when it is at its best.
+    train: function from the number of a step to the `tf.data` data set of all steps from that one on, without end; see
+      `tfkd.data.batches`, first_step.
+    validation: `tf.data` data set, evaluated whole after every epoch.
     epochs: number of epochs.
-    logdir: folder for TensorBoard; emptied first, so that a repeated run does not draw two curves.
-    checkpoint: path ending in `.keras` for the last good model; removed when the fit succeeds.
+    steps: of an epoch.
+    logdir: folder for TensorBoard; emptied first, unless the fit goes on.
+    folder: for checkpoints, and `best.keras`, the part to keep as it was after its epoch of best accuracy. It is the
+      caller's to remove.
+    checkpoint_minutes, checkpoint_steps: how often checkpoints are written, see `Checkpoints`.
 
   Returns:
     dict from name to list of float, one for each epoch. Where the optimizer averages weights, the model ends with the
     averages, and the last validation is theirs.
 
   Raises:
-    FloatingPointError: the loss became NaN or infinite, in training or in the last validation.
+    FloatingPointError: an input or an answer of the teacher is not finite, or the loss became NaN or infinite, in
+      training or in the last validation.
+    SystemExit: of code 0, the process was sent SIGTERM; started again, the fit goes on.
   """
-  if tf.io.gfile.exists(logdir):
+  checkpoints = Checkpoints(model, folder, epochs, steps, checkpoint_minutes, checkpoint_steps)
+  # Metrics have variables once they were used.
+  checkpoints.restore(lambda: model.evaluate(validation.take(1), verbose=0))
+  writes = is_chief(model.distribute_strategy)
+  if not checkpoints.first_step and writes and tf.io.gfile.exists(logdir):
     tf.io.gfile.rmtree(logdir)
-  callbacks = [
-    StopOnNaN(kept, checkpoint),
-    keras.callbacks.TensorBoard(logdir, write_graph=False),
-  ]
-  history = model.fit(
-    train,
-    validation_data=validation,
-    epochs=epochs,
-    callbacks=callbacks,
-    verbose=1 if sys.stdout.isatty() else 2,
-  )
+  best = os.path.join(folder, "best.keras")
+  callbacks = [KeepBest(kept, best, checkpoints.history)]
+  if writes:
+    callbacks.append(keras.callbacks.TensorBoard(logdir, write_graph=False))
+  try:
+    with checkpoints.saving_at_sigterm():
+      model.fit(
+        train(checkpoints.first_step),
+        validation_data=validation,
+        epochs=epochs,
+        steps_per_epoch=steps,
+        callbacks=[*callbacks, checkpoints],
+        verbose=1 if sys.stdout.isatty() else 2,
+      )
+  except tf.errors.InvalidArgumentError as error:
+    # TensorFlow writes much around it.
+    found = re.search(rf"\[([^]]*{NOT_FINITE}[^]]*)\] (\[[^]]*\]) \[([^]]*)\]", error.message)
+    if not found:
+      raise
+    raise FloatingPointError(" ".join(found.groups())) from error
+  history = checkpoints.history
   logging.info("wrote TensorBoard logs to %s", logdir)
   if model.optimizer.use_ema:
     for name, value in model.evaluate(validation, verbose=0, return_dict=True).items():
-      history.history[f"val_{name}"][-1] = value
-  last = history.history["val_loss"][-1]
+      history[f"val_{name}"][-1] = value
+  last = history["val_loss"][-1]
   if not math.isfinite(last):
     raise FloatingPointError(
-      f"loss is {last} on the validation data after the last step: lower --learning_rate. The model is in {checkpoint}."
+      f"loss is {last} on the validation data after the last step: lower --learning_rate. The best model is in {best}."
     )
-  os.remove(checkpoint)
-  return history.history
+  return history

@@ -5,10 +5,11 @@ import tensorflow as tf
 import tf_keras as keras
 
 from tfkd import models
+from tfkd.data import rows
 from tfkd.train.fit import fit
 
 
-def fit_head(model, train, validation, *, optimizer, epochs, batch_size, logdir, checkpoint):
+def fit_head(model, train, validation, *, optimizer, epochs, batch_size, **places):
   """Trains the last layer of a network of `tfkd.models`; every other weight stays as it is, bit by bit.
 
   The network runs once over both data sets. An epoch then costs a matrix product, whatever the network. Call it in the
@@ -20,7 +21,7 @@ def fit_head(model, train, validation, *, optimizer, epochs, batch_size, logdir,
     optimizer: for the layer.
     epochs: number of epochs.
     batch_size: of the layer's training.
-    logdir, checkpoint: see `fit`.
+    **places: logdir, folder and so on, see `fit`.
 
   Returns:
     The history of `fit`: "accuracy", "val_accuracy" and so on are of the whole model.
@@ -39,11 +40,18 @@ def fit_head(model, train, validation, *, optimizer, epochs, batch_size, logdir,
   for dataset in (train, validation):
     features = body.predict(dataset, verbose=0).astype(np.float32)
     labels = np.concatenate([y for y in dataset.map(lambda x, y: y).as_numpy_iterator()])
-    data.append(tf.data.Dataset.from_tensor_slices((features, labels)))
+    data.append((features, labels))
   head = keras.Sequential([keras.Input(logits.input_shape[1:]), keras.layers.Dense(logits.units, dtype="float32")])
   head.layers[-1].set_weights(logits.get_weights())
   head.compile(optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True), ["accuracy"])
-  shuffled = data[0].shuffle(len(data[0]), seed=0).batch(batch_size)
-  history = fit(head, head, shuffled, data[1].batch(batch_size), epochs=epochs, logdir=logdir, checkpoint=checkpoint)
+  features, labels = (tf.constant(array) for array in data[0])
+  n = len(data[0][1])
+
+  def shuffled(first_step):
+    order = rows(n, batch_size, shuffle_seed=0, first_step=first_step)
+    return order.map(lambda indices, _: (tf.gather(features, indices), tf.gather(labels, indices)))
+
+  in_order = tf.data.Dataset.from_tensor_slices(data[1]).batch(batch_size)
+  history = fit(head, head, shuffled, in_order, epochs=epochs, steps=-(-n // batch_size), **places)
   logits.set_weights(head.layers[-1].get_weights())
   return history

@@ -3,6 +3,7 @@
 import tf_keras as keras
 
 _MOMENTUM = 0.9
+_BATCH_SIZE = 128  # Of unscaled learning rates.
 
 OPTIMIZERS = {
   "adam": keras.optimizers.Adam,
@@ -59,8 +60,9 @@ def optimizer(training, learning_rate, steps):
   momentum 0.9 in the long run as much as 5e-3 does here.
 
   Args:
-    training: `Training`; optimizer, schedule, warm_up, weight_decay and ema are read.
-    learning_rate: the highest one.
+    training: `Training`; optimizer, schedule, warm_up, weight_decay, ema and scale_learning_rate with batch_size are
+      read.
+    learning_rate: the highest one, before it is scaled.
     steps: steps of the fit; at the last, "cosine" has come to zero.
 
   Returns:
@@ -83,6 +85,8 @@ def optimizer(training, learning_rate, steps):
       f"after {steps} steps a moving average with ema={training.ema} still holds {100 * training.ema**steps:.0f} % of "
       f"the weights before training: use at most {0.01 ** (1 / steps):.4f}, or more epochs."
     )
+  if training.scale_learning_rate:
+    learning_rate *= training.batch_size / _BATCH_SIZE
   schedule = SCHEDULES[training.schedule](learning_rate, steps, round(training.warm_up * steps))
   options = {"use_ema": True, "ema_momentum": training.ema} if training.ema else {}
   made = OPTIMIZERS[training.optimizer](schedule, weight_decay=training.weight_decay or None, **options)

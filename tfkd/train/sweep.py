@@ -23,13 +23,16 @@ from tfkd.train.head import fit_head
 from tfkd.train.recipe import optimizer
 from tfkd.train.results import Results
 from tfkd.train.sharing import SharedDistillers, with_variables
-from tfkd.train.strategy import make_strategy
+from tfkd.train.strategy import is_chief, is_multi_worker, make_strategy, wait_for_all
 from tfkd.train.timing import interleaved
 from tfkd.train.workdir import open_workdir
 
 _EVALUATION_PIXELS = 500 * 32 * 32  # Of a batch; a training batch may hold more, and fits too.
 # Fields of a training that do not decide results: what they lead to does.
-_PLACES = ("data_dir", "on_bad_image", "teacher_checkpoint", "student_checkpoint", "strategy")
+_PLACES = (
+  "data_dir", "on_bad_image", "teacher_checkpoint", "student_checkpoint", "strategy", "checkpoint_minutes",
+  "checkpoint_steps",
+)  # fmt: skip
 
 
 class Sweep:
@@ -46,13 +49,13 @@ class Sweep:
   """
 
   def __init__(self, workdir: str, training: Training, overwrite: bool = False):
+    self._strategy = make_strategy(training.strategy)  # Before TensorFlow's first operation: workers find each other.
     self._workdir = workdir
     self._training = training
     self._build_teacher = models.parse(training.teacher)
     models.parse(training.student)  # A wrong name is an error now, not after the teacher's training.
     options = {"image_size": training.image_size, "on_bad_image": training.on_bad_image}
     self._info = data.info(training.dataset, **options)
-    self._strategy = make_strategy(training.strategy)
     self._load = functools.partial(data.load_arrays, training.dataset, data_dir=training.data_dir, **options)
     self._train, self._test = self._load("train", limit=training.limit_train), self._load("test")
     if training.batch_size > len(self._train[1]):
@@ -73,7 +76,9 @@ class Sweep:
     for name in ("teacher_checkpoint", "student_checkpoint"):
       if getattr(training, name):
         configuration[f"{name}_sha256"] = _digest(np.fromfile(getattr(training, name), np.uint8))
-    open_workdir(workdir, configuration, overwrite, defaults)
+    if is_chief(self._strategy):
+      open_workdir(workdir, configuration, overwrite, defaults)
+    wait_for_all(self._strategy)
     self.results = Results(os.path.join(workdir, "results.jsonl"))
     logging.info("results go to %s", self.path("results.jsonl"))
     self._cached = {}
@@ -101,7 +106,8 @@ class Sweep:
     """
     self.train_teacher()
     missing = [student for student in students if not self.results.find(**student.key)]
-    hyperparameters.declare(self.path("logs", "hparams"), students, self.results.rows())
+    if is_chief(self._strategy):
+      hyperparameters.declare(self.path("logs", "hparams"), students, self.results.rows())
     logging.info("%d of %d students are trained already", len(students) - len(missing), len(students))
     with tqdm(missing, desc="students", unit="student", dynamic_ncols=True) as bar:
       for student in bar:
@@ -138,7 +144,7 @@ class Sweep:
     if training.teacher_checkpoint:
       models.load_torch_weights(teacher, training.teacher_checkpoint, head=not training.teacher_head_only)
       logging.info("the teacher has the weights of %s", training.teacher_checkpoint)
-    kept = {"logdir": self.path("logs", "teacher"), "checkpoint": self.path("checkpoints", "teacher.keras")}
+    kept = self._places("teacher")
     if training.teacher_head_only:
       logging.info("training the teacher's last layer: %s, %d epochs", training.dataset, training.teacher_epochs)
       with self._strategy.scope():
@@ -151,17 +157,19 @@ class Sweep:
       history = {f"val_{k}": [v] for k, v in teacher.evaluate(test, verbose=0, return_dict=True).items()}
     else:
       logging.info("training the teacher: %s, %d epochs", training.dataset, training.teacher_epochs)
-      history = fit(
-        teacher, teacher, self._train_batches(self._train[0], 0), test, epochs=training.teacher_epochs, **kept
-      )
+      train = functools.partial(self._train_batches, self._train[0], 0)
+      history = fit(teacher, teacher, train, test, epochs=training.teacher_epochs, steps=self.steps(1), **kept)
     seconds = time.perf_counter() - start
-    if os.path.exists(self.path("teacher")):
+    if is_chief(self._strategy) and os.path.exists(self.path("teacher")):
       shutil.rmtree(self.path("teacher"))  # What another one answered.
     quantization.save(teacher, self._teacher_path)
     logging.info("wrote %s", self._teacher_path)
     row = {"question": "teacher", "method": "labels", "scheme": "float", "temperature": None, "seed": 0}
     row |= {"accuracy": history["val_accuracy"][-1], "loss": history["val_loss"][-1], "agreement": 1.0}
     self._add_row(row, teacher, seconds, history)
+    self._finish("teacher", self._teacher_path)
+    if is_chief(self._strategy):
+      shutil.rmtree(self.path("checkpoints"), ignore_errors=True)  # Of students that another teacher taught.
 
   def _teacher_outputs(self):
     """A `CachedTeacher` for each split, written once: of test, and of train where the same images come again."""
@@ -173,15 +181,24 @@ class Sweep:
 
   def _outputs_of(self, folder, arrays, augmentation):
     path = self.path("teacher", "outputs", folder)
+    if is_chief(self._strategy):
+      self._write_outputs(path, arrays, augmentation)
+    wait_for_all(self._strategy)
+    return CachedTeacher(path)
+
+  def _write_outputs(self, path, arrays, augmentation):
     try:
       # What it is of need not be asked: the workdir belongs to these data, and a new teacher removes it.
-      return CachedTeacher(path)
+      CachedTeacher(path)
+      return
     except FileNotFoundError:
       pass
     except ValueError as error:
       logging.warning("%s", error)
       shutil.rmtree(path)
-    return cache(self._teacher, self._evaluation_batches(*arrays, **augmentation), path)
+    # Some variables of a model of several workers are read by all together, or not at all.
+    teacher = quantization.load(self._teacher_path) if is_multi_worker(self._strategy) else self._teacher
+    cache(teacher, self._evaluation_batches(*arrays, **augmentation), path)
 
   def step_seconds(self, students, rounds=25, steps=4):
     """Times training steps of several students in turn, each with the teacher run online.
@@ -194,7 +211,7 @@ class Sweep:
     Returns:
       dict from key to list of float, seconds per step, one for each round.
     """
-    batches = self._train_batches(self._train[0], 0).repeat().prefetch(2)
+    batches = self._train_batches(self._train[0], 0, 0)
     turns = {}
     for key, student in tqdm(students.items(), desc="tracing", unit="student", dynamic_ncols=True):
       distiller = self._distiller(student, self._teacher)
@@ -246,24 +263,25 @@ class Sweep:
     model = distiller.student
     start = time.perf_counter()
     history = fit(
-      distiller, model, self._train_batches(images, student.seed), self._test_batches(test_images),
-      epochs=self._epochs(student), logdir=self.path("logs", student.name),
-      checkpoint=self.path("checkpoints", f"{student.name}.keras"),
+      distiller, model, functools.partial(self._train_batches, images, student.seed), self._test_batches(test_images),
+      epochs=self._epochs(student), steps=self.steps(1), **self._places(student.name),
     )  # fmt: skip
     seconds = time.perf_counter() - start
     path = self._student_path(student)
     model.compile()  # The distiller's optimizer slots are no part of the student.
     quantization.save(model, path)
-    logging.info("wrote %s", path)
+    # Workers say it each for itself.
+    logging.info("wrote %s; SHA-256 of its weights: %s", path, _digest(*model.get_weights()))
     row = student.key | {"accuracy": history["val_accuracy"][-1], "loss": history["val_hard_loss"][-1]}
     if teacher is None:
       choices = model.predict(self._evaluation_batches(*self._test), verbose=0).argmax(axis=1)
       row["agreement"] = float(np.mean(choices == self._cached["test"].outputs.argmax(axis=1)))
     else:
       row["agreement"] = history["val_agreement"][-1]
-    if student.scheme != FLOAT and not quantization.parse_scheme(student.scheme).is_low:
+    is_deployed = student.scheme != FLOAT and not quantization.parse_scheme(student.scheme).is_low
+    if is_deployed and is_chief(self._strategy):
       file = path.removesuffix(".keras") + ".tflite"
-      deploy.to_tflite(model, file)
+      deploy.to_tflite(quantization.load(path) if is_multi_worker(self._strategy) else model, file)
       measured = deploy.evaluate(file, self._evaluation_batches(*self._test))
       row |= {
         "tflite_accuracy": measured["accuracy"],
@@ -271,7 +289,25 @@ class Sweep:
         "tflite_bytes": measured["bytes"],
       }
     self._add_row(row, model, seconds, history)
-    hyperparameters.log(self.path("logs", student.name), student, row, self._training.epochs)
+    self._finish(student.name, path)
+    if is_chief(self._strategy):
+      hyperparameters.log(self.path("logs", student.name), student, row, self._training.epochs)
+
+  def _places(self, name):
+    """Options of `fit`: where a model's logs and checkpoints are, and how often they are written."""
+    training = self._training
+    places = {"logdir": self.path("logs", name), "folder": self.path("checkpoints", name)}
+    # Workers must write together, and their clocks differ.
+    minutes = None if is_multi_worker(self._strategy) else training.checkpoint_minutes
+    return places | {"checkpoint_minutes": minutes, "checkpoint_steps": training.checkpoint_steps}
+
+  def _finish(self, name, path):
+    """Keeps the best of a trained model beside the last, and forgets its checkpoints."""
+    folder = self.path("checkpoints", name)
+    if is_chief(self._strategy) and os.path.exists(folder):
+      os.replace(os.path.join(folder, "best.keras"), f"{path.removesuffix('.keras')}.best.keras")
+      shutil.rmtree(folder)
+    wait_for_all(self._strategy)
 
   def _compile(self, model, epochs, learning_rate):
     crossentropy = keras.losses.SparseCategoricalCrossentropy if self._num_classes is None else (
@@ -311,10 +347,10 @@ class Sweep:
     size = max(self._training.batch_size, _EVALUATION_PIXELS // (height * width))
     return self._batches(inputs, labels, min(size, len(labels)), **options)
 
-  def _train_batches(self, inputs, seed):
+  def _train_batches(self, inputs, seed, first_step):
     training = self._training
     return self._batches(
-      inputs, self._train[1], training.batch_size, shuffle_seed=seed, **self._augmentation,
+      inputs, self._train[1], training.batch_size, shuffle_seed=seed, first_step=first_step, **self._augmentation,
       num_classes=self._num_classes, label_smoothing=training.label_smoothing, mixup=training.mixup,
     )  # fmt: skip
 
