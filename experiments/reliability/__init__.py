@@ -1,0 +1,1 @@
+"""What tfkd survives: kills, damage, full disks and inputs that lie."""

@@ -1,0 +1,55 @@
+"""Killed, terminated and distributed runs, in small; `experiments.reliability.run` is the long form."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from experiments.reliability import jobs as trials
+from experiments.reliability.fuzz import OUTCOMES, fuzz
+from tests.experiments.scripts import ENVIRONMENT, run
+
+
+@pytest.fixture(scope="module")
+def jobs(tmp_path_factory):
+  os.environ["PYTHONPATH"] = ENVIRONMENT["PYTHONPATH"]
+  return trials.Jobs(str(tmp_path_factory.mktemp("jobs")), images=160)
+
+
+def test_a_killed_run_ends_as_one_that_was_not(jobs):
+  assert trials.kills(jobs, 2)["lost"] == 0
+
+
+def test_a_terminated_run_exits_with_0_and_goes_on(jobs):
+  assert trials.terminations(jobs, 1)["lost"] == 0
+
+
+def test_a_second_process_on_a_workdir_is_refused(jobs):
+  assert trials.second_process(jobs)["lost"] == 0
+
+
+def test_two_workers_end_as_two_devices_even_where_one_is_killed(jobs):
+  assert [row["lost"] for row in trials.workers(jobs)] == [0, 0]
+
+
+def test_a_differing_run_is_found(jobs):
+  workdir = jobs.new_workdir()
+  jobs.finish(workdir, "--learning_rate=0.004")
+  assert jobs.differences(workdir)
+
+
+def test_fuzz_counts_what_readers_do():
+  counts = fuzz("results", 40)
+  assert sum(counts.values()) == 40 and set(counts) <= set(OUTCOMES[:2]) and counts["read"]
+
+
+def test_the_launcher_wants_a_module(tmp_path):
+  command = [sys.executable, "-m", "experiments.launch", "--workers=2"]
+  result = subprocess.run(command, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True)
+  assert result.returncode == 1 and "expected -- <module> <its flags>" in result.stdout + result.stderr
+
+
+def test_several_workers_need_a_cluster(tmp_path):
+  result = run("svhn.q1", tmp_path, "--strategy=multi_worker")
+  assert result.returncode == 1 and "--strategy=multi_worker needs the environment variable TF_CONFIG" in result.stderr
