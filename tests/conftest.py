@@ -1,4 +1,4 @@
-"""Fixtures for all tests: two logical CPUs, fixed seeds, small models and data."""
+"""Fixtures for all tests: four logical CPUs, fixed seeds, small models and data."""
 
 import os
 
@@ -9,9 +9,9 @@ import pytest
 import tensorflow as tf
 import tf_keras as keras
 
-# Before TensorFlow's first operation: replicas are shown on two logical CPU devices.
+# Before TensorFlow's first operation: replicas are shown on logical CPU devices.
 _cpu = tf.config.list_physical_devices("CPU")[0]
-tf.config.set_logical_device_configuration(_cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+tf.config.set_logical_device_configuration(_cpu, [tf.config.LogicalDeviceConfiguration()] * 4)
 tf.config.threading.set_inter_op_parallelism_threads(2)
 
 

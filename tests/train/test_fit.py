@@ -142,6 +142,6 @@ def test_a_repeated_fit_starts_its_curves_anew(vectors, tmp_path):
 def test_strategies():
   assert make_strategy("auto").num_replicas_in_sync == 1
   assert make_strategy("one_device").num_replicas_in_sync == 1
-  assert make_strategy("mirrored").num_replicas_in_sync == 2
-  with pytest.raises(ValueError, match="unknown strategy 'tpu9': expected one of auto, one_device, mirrored"):
+  assert make_strategy("mirrored").num_replicas_in_sync == 4
+  with pytest.raises(ValueError, match="unknown strategy 'tpu9': expected one of auto, one_device, mirrored, multi_worker"):
     make_strategy("tpu9")

@@ -2,7 +2,8 @@
 
 tfmot 0.8.1 builds `QuantizeLayer` twice on loading and lists a wrapped kernel twice among the trainable weights, so
 that a `.keras` file is written without a word and cannot be read. Models made by `tfkd.quantization.quantize` hold
-these subclasses instead. They quantize as tfmot's do, to the last bit, and search features after ReLU for no minimum.
+these subclasses instead. They quantize as tfmot's do, to the last bit, search features after ReLU for no minimum, and on
+several replicas know the range of them all.
 """
 
 import tensorflow as tf
@@ -33,8 +34,10 @@ class QuantizeWrapper(quantize_wrapper.QuantizeWrapperV2):
     super().build(input_shape)
     # Only the kernels that quantized tensors replace in the inner layer; the inner layer lists the others itself.
     self._trainable_weights = [weight for weight, _, _ in self._weight_vars]
-    if _is_never_negative(self.layer):
-      self._output_quantizers = [_of_never_negative(quantizer) for quantizer in self._output_quantizers]
+    kind = _NeverNegative if _is_never_negative(self.layer) else _MovingAverage
+    self._output_quantizers = [_as(kind, quantizer) for quantizer in self._output_quantizers]
+    for activation in self._quantize_activations:
+      activation.quantizer = _as(_MovingAverage, activation.quantizer)
 
   def get_build_config(self):
     return None
@@ -46,31 +49,50 @@ class QuantizeWrapper(quantize_wrapper.QuantizeWrapperV2):
     return config
 
 
-class _NeverNegative(tfmot.quantization.keras.quantizers.MovingAverageQuantizer):
-  """tfmot's moving average for features >= 0: whose least is 0 need not be searched in every step."""
+class _MovingAverage(tfmot.quantization.keras.quantizers.MovingAverageQuantizer):
+  """tfmot's moving average of a feature's range, which is that of the global batch, not of a replica's share of it."""
 
   def __call__(self, inputs, training, weights, **kwargs):
     if not training:
       return super().__call__(inputs, training, weights, **kwargs)
     low, high = (
       tf.__internal__.train.assign_moving_average(weights[name], value, _EMA_DECAY, zero_debias=False)
-      for name, value in (("min_var", tf.zeros([])), ("max_var", tf.reduce_max(inputs)))
+      for name, value in zip(("min_var", "max_var"), self._range(inputs), strict=True)
     )
     return tf.quantization.fake_quant_with_min_max_vars(
       inputs, low, high, num_bits=self.num_bits, narrow_range=self.narrow_range
     )
+
+  def _range(self, inputs):
+    """Least and largest, with 0 between them."""
+    return tf.minimum(-_of_all_replicas(-tf.reduce_min(inputs)), 0.0), tf.maximum(
+      _of_all_replicas(tf.reduce_max(inputs)), 0.0
+    )
+
+
+class _NeverNegative(_MovingAverage):
+  """Of features >= 0, whose least is 0 and need not be searched in every step."""
+
+  def _range(self, inputs):
+    return tf.zeros([]), tf.maximum(_of_all_replicas(tf.reduce_max(inputs)), 0.0)
+
+
+def _of_all_replicas(value):
+  """The largest of the replicas' values."""
+  replica = tf.distribute.get_replica_context()
+  if replica is None or replica.num_replicas_in_sync == 1:
+    return value
+  return tf.reduce_max(replica.all_gather(tf.stop_gradient(value)[None], axis=0))
 
 
 def _is_never_negative(layer):
   return isinstance(layer, keras.layers.ReLU) and not layer.negative_slope and not layer.threshold
 
 
-def _of_never_negative(quantizer):
-  """The same quantizer, without the search for negative features where it would make one."""
-  plain = type(quantizer) is tfmot.quantization.keras.quantizers.MovingAverageQuantizer
-  if plain and not (quantizer.symmetric or quantizer.per_axis):
-    return _NeverNegative(**quantizer.get_config())
-  return quantizer
+def _as(kind, quantizer):
+  """The same quantizer as one of ours, where it is tfmot's moving average of one range."""
+  plain = isinstance(quantizer, tfmot.quantization.keras.quantizers.MovingAverageQuantizer)
+  return kind(**quantizer.get_config()) if plain and not (quantizer.symmetric or quantizer.per_axis) else quantizer
 
 
 def make_saveable(model):

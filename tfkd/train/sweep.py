@@ -62,6 +62,13 @@ class Sweep:
       raise ValueError(
         f"--batch_size is {training.batch_size}, but there are only {len(self._train[1])} training images."
       )
+    rest = len(self._train[1]) % training.batch_size
+    if 0 < rest < self._strategy.num_replicas_in_sync:
+      # oneDNN's convolutions fail on no examples, and batch normalisation would learn NaN from them.
+      raise ValueError(
+        f"the last batch of an epoch has {rest} examples for {self._strategy.num_replicas_in_sync} replicas: choose "
+        "another --batch_size, or --limit_train."
+      )
     if training.teacher_head_only and not training.teacher_checkpoint:
       raise ValueError("--teacher_head_only trains the last layer of a --teacher_checkpoint; there is none.")
     if training.views is not None and not training.augment:
@@ -344,8 +351,10 @@ class Sweep:
 
   def _evaluation_batches(self, inputs, labels, **options):
     height, width, _ = self._info.image_shape
-    size = max(self._training.batch_size, _EVALUATION_PIXELS // (height * width))
-    return self._batches(inputs, labels, min(size, len(labels)), **options)
+    size = min(max(self._training.batch_size, _EVALUATION_PIXELS // (height * width)), len(labels))
+    while 0 < len(labels) % size < self._strategy.num_replicas_in_sync:
+      size -= 1  # So that every replica has an example of the last batch.
+    return self._batches(inputs, labels, size, **options)
 
   def _train_batches(self, inputs, seed, first_step):
     training = self._training
