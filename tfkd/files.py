@@ -8,8 +8,8 @@ import os
 import shutil
 import tempfile
 
-
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_FULL_WORDS = ("No space left", "errno = 28", "Disk quota exceeded")  # Of libraries with errors of their own.
 _LITTLE = 2**16  # Bytes: what is left of a disk that a library filled before it failed.
 _pretends = False
 
@@ -81,4 +81,6 @@ def _digest(content):
 
 
 def _is_full(error, directory):
-  return getattr(error, "errno", None) in _FULL or shutil.disk_usage(directory).free < _LITTLE
+  if getattr(error, "errno", None) in _FULL or any(words in str(error) for words in _FULL_WORDS):
+    return True
+  return shutil.disk_usage(directory).free < _LITTLE

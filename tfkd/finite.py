@@ -32,5 +32,7 @@ def _report(tensor, is_finite, name):
   first = tf.argmax(tf.cast(tf.reshape(~is_finite, [-1]), tf.int32))
   shape = tf.shape(tensor, tf.int64)
   position = first // tf.math.cumprod(shape, exclusive=True, reverse=True) % shape
-  tf.debugging.Assert(False, [f"{name}: {NOT_FINITE}; position (example first) and value:", position, tf.reshape(tensor, [-1])[first]])
+  tf.debugging.Assert(
+    False, [f"{name}: {NOT_FINITE}; position (example first) and value:", position, tf.reshape(tensor, [-1])[first]]
+  )
   return False

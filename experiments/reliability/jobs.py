@@ -48,15 +48,19 @@ class Jobs:
     self.seconds = time.monotonic() - start
     """Of a run that is not interrupted."""
 
-  def new_workdir(self):
+  def new_workdir(self, folder=None):
     self._number += 1
-    return os.path.join(self._folder, f"run{self._number}")
+    return os.path.join(folder or self._folder, f"run{self._number}")
+
+  def log(self, workdir):
+    """Where a run's processes say what they do; never beside a workdir, whose disk may be full."""
+    return os.path.join(self._folder, f"{os.path.basename(workdir)}.log")
 
   def start(self, workdir, *flags, launcher=()):
-    """The started process; what it says goes to `<workdir>.log`."""
+    """The started process; what it says goes to `log(workdir)`."""
     command = [sys.executable, "-m", *launcher, "experiments.svhn.q3", f"--workdir={workdir}", *_FLAGS]
     command += [f"--data_dir={self._data}", f"--scheme={self._scheme}", *flags]
-    with open(f"{workdir}.log", "ab") as log:
+    with open(self.log(workdir), "ab") as log:
       return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
 
   def finish(self, workdir, *flags, launcher=()):
@@ -67,11 +71,11 @@ class Jobs:
     """
     code = self.start(workdir, *flags, launcher=launcher).wait(_LONGEST)
     if code:
-      raise RuntimeError(f"a run ended with {code}: see {workdir}.log")
+      raise RuntimeError(f"a run ended with {code}: see {self.log(workdir)}")
 
   def said(self, workdir):
     """What its processes wrote, up to now."""
-    with open(f"{workdir}.log", encoding="utf-8", errors="replace") as log:
+    with open(self.log(workdir), encoding="utf-8", errors="replace") as log:
       return log.read()
 
   def wait_for(self, workdir, process, is_there, seconds=_LONGEST):
@@ -107,10 +111,9 @@ def _weights(path):
   return quantization.load(path).get_weights()
 
 
-def checkpoints(workdir, hidden=False):
-  """Folders of checkpoints in the order of time, or those that are being written."""
-  found = glob.glob(os.path.join(workdir, "checkpoints", "*", ".[0-9]*" if hidden else "[0-9]*"))
-  return sorted(found, key=lambda path: (os.path.getmtime(os.path.dirname(path)), path))
+def checkpoints(workdir, model="*", hidden=False):
+  """Folders of checkpoints, or those that are being written."""
+  return glob.glob(os.path.join(workdir, "checkpoints", model, ".[0-9]*" if hidden else "[0-9]*"))
 
 
 def kills(jobs, count, seed=0):
@@ -164,8 +167,7 @@ def damages(jobs):
     for damage in (_truncate, _flip):
       workdir = jobs.new_workdir()
       process = jobs.start(workdir)
-      of_student = lambda w=workdir: [c for c in checkpoints(w) if "teacher" not in c.split(os.sep)]  # noqa: E731
-      jobs.wait_for(workdir, process, lambda: len(of_student()) > 1)
+      jobs.wait_for(workdir, process, lambda w=workdir: len(checkpoints(w, "q3*")) > 1)
       process.kill()
       process.wait()
       file = sorted(glob.glob(os.path.join(workdir, pattern)))[-1]
@@ -196,19 +198,24 @@ def full_disk(jobs):
   mount = os.path.join(os.path.dirname(jobs.reference), "disk")
   os.makedirs(mount)
   lost = tried = 0
-  for size in (200, 1000, 2000):
-    workdir = os.path.join(mount, "run")
+  needed = sum(os.path.getsize(path) for path in glob.glob(os.path.join(jobs.reference, "**"), recursive=True)) // 1024
+  for size in (needed // 5, needed // 2, 4 * needed // 5):
+    workdir = jobs.new_workdir(mount)
     options = ["mount", "-t", "tmpfs", "-o", f"size={size}k", "tmpfs", mount]
     if subprocess.run(options, capture_output=True).returncode:
       return None
     try:
       process = jobs.start(workdir)
       code = process.wait(_LONGEST)
-      is_said = "no space left" in jobs.said(workdir).lower() and "Traceback" not in jobs.said(workdir)
+      said = jobs.said(workdir)
       subprocess.run(["mount", "-o", "remount,size=1g", mount], check=True, capture_output=True)
       jobs.finish(workdir)
       tried += 1
-      lost += code != 1 or not is_said or _is_lost(jobs, workdir, 0)
+      if code != 1 or "no space left" not in said.lower() or "Traceback" in said:
+        logging.error("a full disk of %d kB ended in %d: %s", size, code, said[-4000:])
+        lost += 1
+      else:
+        lost += _is_lost(jobs, workdir, 0)
     finally:
       subprocess.run(["umount", mount], capture_output=True)
   return {"what": "full disk", "tried": tried, "lost": lost}

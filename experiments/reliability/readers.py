@@ -26,6 +26,8 @@ _ROWS = [{"question": "q1", "seed": seed, "accuracy": seed / 7} for seed in rang
 
 
 class Reader(NamedTuple):
+  """What reads a kind of file, and how a valid one is made."""
+
   write: Callable
   """Writes a valid file or folder; path to path of the file to damage."""
   read: Callable

@@ -1,7 +1,7 @@
 """What is survived: small trainings that are killed and damaged, and readers that are given damaged files.
 
-Prints a table of what was tried and how often something was lost, and exits with 1 where it was. A run that is killed and
-started again must end with the weights of one that was not, bit by bit, and the same results but for seconds.
+Prints a table of what was tried and how often something was lost, and exits with 1 where it was. A run that is killed
+and started again must end with the weights of one that was not, bit by bit, and the same results but for seconds.
 
   python -m experiments.reliability.run
   python -m experiments.reliability.run --parts=kills --kills=100

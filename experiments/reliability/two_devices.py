@@ -1,6 +1,6 @@
 """Runs an experiment on two logical CPU devices: what `--strategy=mirrored` does on two GPUs.
 
-  python -m experiments.reliability.two_devices experiments.svhn.q3 --strategy=mirrored
+python -m experiments.reliability.two_devices experiments.svhn.q3 --strategy=mirrored
 """
 
 import runpy

@@ -107,7 +107,8 @@ def damaged(folder):
 
 def test_images_that_cannot_be_read_are_named_and_counted(damaged):
   with pytest.raises(
-    ValueError, match="3 of 10 images in .*training are empty, damaged or of more than 100 megapixels: 9_empty.jpg, 9_text.jpg, 9_tr"
+    ValueError,
+    match="3 of 10 images in .*training are empty, damaged or .* 100 megapixels: 9_empty.jpg, 9_text.jpg, 9_tr",
   ):
     food11.load_arrays("train", str(damaged), side=16)
 

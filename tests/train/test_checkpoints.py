@@ -49,9 +49,7 @@ def _compiled(scheme="float", precision="float32", hints=False, **training):
 
 def _fit(distiller, folder, every_steps=1, **options):
   def train(first_step):
-    return data.batches(
-      IMAGES, LABELS, 8, shuffle_seed=1, first_step=first_step, augment=data.augment.padded_crop
-    )
+    return data.batches(IMAGES, LABELS, 8, shuffle_seed=1, first_step=first_step, augment=data.augment.padded_crop)
 
   return fit(
     distiller, distiller.student, train, data.batches(IMAGES, LABELS, 22), epochs=EPOCHS, steps=STEPS,
@@ -82,8 +80,8 @@ def _state(distiller):
 @pytest.mark.parametrize(
   "options",
   [
-    {}, {"optimizer": "sgd", "ema": 0.5, "weight_decay": 0.1}, {"scheme": "w8a8"}, {"scheme": "w4a8"}, {"scheme": "w2a1"},
-    {"hints": True}, {"precision": "mixed_float16"}, {"precision": "mixed_bfloat16"},
+    {}, {"optimizer": "sgd", "ema": 0.5, "weight_decay": 0.1}, {"hints": True},
+    {"scheme": "w8a8"}, {"scheme": "w4a8"}, {"scheme": "w2a1"}, {"precision": "mixed_float16"}, {"precision": "mixed_bfloat16"},
   ],
   ids=str,
 )  # fmt: skip
@@ -104,9 +102,7 @@ def test_what_is_done_is_not_done_again(tmp_path, monkeypatch):
   steps = []
   with monkeypatch.context() as patch:
     original = checkpoints.Checkpoints.on_train_batch_end
-    patch.setattr(
-      checkpoints.Checkpoints, "on_train_batch_end", lambda s, *a: steps.append(a[0]) or original(s, *a)
-    )
+    patch.setattr(checkpoints.Checkpoints, "on_train_batch_end", lambda s, *a: steps.append(a[0]) or original(s, *a))
     _fit(_compiled(), tmp_path)
   assert steps == [2, 3, 4, 5, *range(6)]  # From step 8 of 18 on, the second of the second epoch.
 
@@ -190,7 +186,9 @@ def test_a_fit_in_another_thread_has_no_signals(tmp_path):
 
 def test_the_order_of_examples_depends_on_seed_epoch_and_step_alone():
   def labels(first_step, seed=5):
-    dataset = data.batches(IMAGES, LABELS, 8, shuffle_seed=seed, first_step=first_step, augment=data.augment.padded_crop)
+    dataset = data.batches(
+      IMAGES, LABELS, 8, shuffle_seed=seed, first_step=first_step, augment=data.augment.padded_crop
+    )
     return [(x, y) for x, y in dataset.take(2 * STEPS).as_numpy_iterator()]
 
   whole, later = labels(0), labels(4)
@@ -205,7 +203,8 @@ def test_the_order_of_examples_depends_on_seed_epoch_and_step_alone():
 
 def test_every_order_is_as_likely():
   orders = [
-    tuple(np.concatenate([i for i, _ in data.rows(3, 2, shuffle_seed=seed, first_step=0).take(2)])) for seed in range(600)
+    tuple(np.concatenate([i for i, _ in data.rows(3, 2, shuffle_seed=seed, first_step=0).take(2)]))
+    for seed in range(600)
   ]
   counts = np.array([orders.count(order) for order in set(orders)])
   assert len(counts) == 6 and (np.abs(counts - 100) < 40).all()  # Four deviations.

@@ -34,7 +34,12 @@ def _fit(distiller, student, dataset, validation, folder, epochs, **options):
   def train(first_step):
     return dataset.repeat().skip(first_step)
 
-  options = {"epochs": epochs, "steps": len(dataset), "logdir": str(folder / "logs"), "folder": str(folder / "c")} | options
+  options = {
+    "epochs": epochs,
+    "steps": len(dataset),
+    "logdir": str(folder / "logs"),
+    "folder": str(folder / "c"),
+  } | options
   return fit(distiller, student, train, validation, **options)
 
 
@@ -143,5 +148,7 @@ def test_strategies():
   assert make_strategy("auto").num_replicas_in_sync == 1
   assert make_strategy("one_device").num_replicas_in_sync == 1
   assert make_strategy("mirrored").num_replicas_in_sync == 4
-  with pytest.raises(ValueError, match="unknown strategy 'tpu9': expected one of auto, one_device, mirrored, multi_worker"):
+  with pytest.raises(
+    ValueError, match="unknown strategy 'tpu9': expected one of auto, one_device, mirrored, multi_worker"
+  ):
     make_strategy("tpu9")

@@ -52,7 +52,9 @@ def load_arrays(split, data_dir=None, side=256, on_bad_image="error"):
   images, bad = _decoded(folder, names, side)
   if bad:
     shown = ", ".join(bad[:_SHOWN]) + (f" and {len(bad) - _SHOWN} more" if len(bad) > _SHOWN else "")
-    message = f"{len(bad)} of {len(names)} images in {folder} are empty, damaged or of more than 100 megapixels: {shown}."
+    message = (
+      f"{len(bad)} of {len(names)} images in {folder} are empty, damaged or of more than 100 megapixels: {shown}."
+    )
     if on_bad_image == "error":
       raise ValueError(f"{message} Fetch them again, or go on without them with --on_bad_image=skip.")
     logging.warning("%s They are %s.", message, "black" if split == "evaluation" else "left out")

@@ -2,8 +2,8 @@
 
 tfmot 0.8.1 builds `QuantizeLayer` twice on loading and lists a wrapped kernel twice among the trainable weights, so
 that a `.keras` file is written without a word and cannot be read. Models made by `tfkd.quantization.quantize` hold
-these subclasses instead. They quantize as tfmot's do, to the last bit, search features after ReLU for no minimum, and on
-several replicas know the range of them all.
+these subclasses instead. They quantize as tfmot's do, to the last bit, search features after ReLU for no minimum, and
+on several replicas know the range of them all.
 """
 
 import tensorflow as tf

@@ -1,4 +1,4 @@
-"""One fit with what every fit has: TensorBoard, checkpoints, a stop at the first NaN, averaged weights where asked for."""
+"""One fit with what every fit has: TensorBoard, checkpoints, the best model, a stop at the first NaN."""
 
 import math
 import os
@@ -42,8 +42,8 @@ class KeepBest(keras.callbacks.Callback):
     if not math.isfinite(logs["loss"]):
       step = self._epoch * self.params["steps"] + batch
       raise FloatingPointError(
-        f"loss is {logs['loss']} at step {step + 1} (batch {batch} of its epoch): lower --learning_rate. The best model "
-        f"before it is in {self._path}."
+        f"loss is {logs['loss']} at step {step + 1} (batch {batch} of its epoch): lower --learning_rate. The best "
+        f"model before it is in {self._path}."
       )
 
   def on_epoch_end(self, epoch, logs=None):
