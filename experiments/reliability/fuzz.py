@@ -39,14 +39,16 @@ def fuzz(name, cases, seed=0):
     process.start()
     theirs.close()
     try:
-      while True:
+      while ours.poll(2 * _SECONDS):  # A library's own loop hears no signal.
         counts[ours.recv()] += 1
         case += 1
     except EOFError:
-      process.join()
+      pass
+    is_hanging = process.is_alive() and case < cases
+    process.kill() if is_hanging else process.join()
     if case < cases:
-      counts["crash"] += 1
-      logging.error("%s: damaged file %d of seed %d ended the process with %s", name, case, seed, process.exitcode)
+      counts["hang" if is_hanging else "crash"] += 1
+      logging.error("%s: damaged file %d of seed %d: %s", name, case, seed, "hang" if is_hanging else process.exitcode)
       case += 1
   return counts
 

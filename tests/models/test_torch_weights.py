@@ -210,3 +210,19 @@ def test_a_tensor_cannot_reach_outside_its_numbers(tmp_path):
       archive.writestr(name, content)
   with pytest.raises(ValueError, match="is not of its 2 numbers"):
     read_state_dict(str(path))
+
+
+def test_a_file_does_not_grow(tmp_path):
+  torch = pytest.importorskip("torch")
+  path = tmp_path / "w.pth"
+  torch.save({"w": torch.zeros(1).expand(10**6)}, path)
+  with pytest.raises(ValueError, match="is not of its 1 numbers"):
+    read_state_dict(str(path))
+  torch.save({"w": torch.zeros(1000)}, path)
+  with zipfile.ZipFile(path) as archive:
+    files = {name: archive.read(name) for name in archive.namelist()}
+  with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+    for name, content in files.items():
+      archive.writestr(name, content)
+  with pytest.raises(ValueError, match="is compressed, which PyTorch does not"):
+    read_state_dict(str(path))

@@ -306,3 +306,17 @@ def test_ranges_of_relu_are_tfmots_own_step_by_step():
     for a, b in zip(*found, strict=True):
       np.testing.assert_array_equal(a, b)
     np.testing.assert_array_equal(ours(batch), theirs(batch))
+
+
+@pytest.mark.parametrize("name", ["model.keras", "model.h5"])
+def test_code_in_a_file_is_not_run_unless_asked_for(tmp_path, name):
+  path, ran = tmp_path / name, tmp_path / "ran"
+  inputs = keras.Input((2,))
+  code = layers.Lambda(lambda x, to=str(ran): open(to, "w").close() or x)  # noqa: SIM115
+  quantization.save(keras.Model(inputs, code(inputs)), str(path))
+  ran.unlink()
+  with pytest.raises(ValueError, match="Lambda"):
+    quantization.load(str(path))
+  assert not ran.exists()
+  quantization.load(str(path), safe_mode=False)
+  assert ran.exists()

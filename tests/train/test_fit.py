@@ -40,7 +40,8 @@ def _fit(distiller, student, dataset, validation, folder, epochs, **options):
     "logdir": str(folder / "logs"),
     "folder": str(folder / "c"),
   } | options
-  return fit(distiller, student, train, validation, **options)
+  history, _ = fit(distiller, student, train, validation, **options)
+  return history
 
 
 def test_tensorboard_gets_every_term_and_the_learning_rate(vectors, tmp_path):

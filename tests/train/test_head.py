@@ -30,7 +30,7 @@ def test_the_head_learns_and_nothing_else_changes(model, tmp_path):
   counted = counted.map(lambda x, y: (tf.ensure_shape(x, [None, 16, 16, 3]), y))
   head = models.network_of(model).get_layer("logits")
   before = {v.name: v.numpy() for v in model.variables}
-  history = fit_head(
+  history, _ = fit_head(
     model, counted, dataset, optimizer=keras.optimizers.Adam(0.05), epochs=20, batch_size=12,
     logdir=str(tmp_path / "logs"), folder=str(tmp_path / "head"),
   )  # fmt: skip
@@ -57,7 +57,7 @@ def test_on_two_replicas_with_16_bit_features(two_replicas, tmp_path):
     keras.mixed_precision.set_global_policy(policy)
   dataset = tf.data.Dataset.from_tensor_slices((IMAGES, LABELS)).batch(10)
   with two_replicas.scope():
-    history = fit_head(
+    history, _ = fit_head(
       model, dataset, dataset, optimizer=keras.optimizers.Adam(0.01), epochs=2, batch_size=12,
       logdir=str(tmp_path / "logs"), folder=str(tmp_path / "head"),
     )  # fmt: skip
@@ -69,7 +69,7 @@ def test_vit_b16_takes_a_step_at_full_size(tmp_path):
   assert model.count_params() == 85_798_656 + 10 * 768 + 10
   images = RNG.uniform(size=(4, 32, 32, 3)).astype(np.float32)
   dataset = tf.data.Dataset.from_tensor_slices((images, np.arange(4))).batch(2)
-  history = fit_head(
+  history, _ = fit_head(
     model, dataset, dataset, optimizer=keras.optimizers.SGD(1e-3), epochs=2, batch_size=4,
     logdir=str(tmp_path / "logs"), folder=str(tmp_path / "head"),
   )  # fmt: skip

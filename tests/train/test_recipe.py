@@ -74,3 +74,8 @@ def test_adam_decays_what_its_gradient_leaves_alone():
 def test_wrong_recipes_are_refused(fields, words):
   with pytest.raises(ValueError, match=words):
     optimizer(_training(**fields), 0.1, 100)
+
+
+def test_learning_rates_grow_with_the_batch_where_asked():
+  scaled = _rates(100, scale_learning_rate=True, batch_size=512)
+  np.testing.assert_allclose(scaled, 4 * _rates(100, batch_size=512), rtol=1e-6)

@@ -1,11 +1,13 @@
 """Rows and folders: whole or not at all, and never of two configurations."""
 
+import errno
 import json
 import os
 
 import numpy as np
 import pytest
 
+from tfkd import files
 from tfkd.files import atomic_path
 from tfkd.train import Results
 from tfkd.train.report import difference_of_means, finding, mean_and_deviation
@@ -142,3 +144,26 @@ def test_mean_and_deviation_are_the_samples():
   assert mean_and_deviation(values, 100) == f"{100 * np.mean(values):.2f} ± {100 * np.std(values, ddof=1):.2f}"
   assert mean_and_deviation([0.5], 100, 1) == "50.0"
   assert mean_and_deviation([]) == "–"
+
+
+@pytest.mark.parametrize(
+  "error", [OSError(errno.ENOSPC, "No space left on device"), RuntimeError("x.data; No space left on device"),
+            OSError("Can't write data (file write failed: errno = 28)")],
+)  # fmt: skip
+def test_a_full_disk_is_said_and_what_was_there_is_kept(tmp_path, error):
+  (tmp_path / "file").write_text("before")
+  with (
+    pytest.raises(OSError, match="no space left .*make room and start again") as raised,
+    atomic_path(tmp_path / "file"),
+  ):
+    raise error
+  assert raised.value.errno == errno.ENOSPC and raised.value.filename == str(tmp_path / "file")
+  assert (tmp_path / "file").read_text() == "before" and os.listdir(tmp_path) == ["file"]
+
+
+def test_a_worker_that_is_not_the_chief_writes_nothing(tmp_path, monkeypatch):
+  monkeypatch.setattr(files, "_pretends", False)
+  files.only_pretend()
+  with atomic_path(tmp_path / "file") as temporary, open(temporary, "w") as file:
+    file.write("x")
+  assert not os.listdir(tmp_path)

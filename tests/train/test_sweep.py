@@ -230,6 +230,14 @@ def test_the_loss_is_of_changed_images_and_labels_and_the_teacher_sees_them_too(
   assert history["soft_targets"] == [pytest.approx(soft, rel=2e-3, abs=1e-6)]
 
 
+def test_a_last_batch_of_fewer_examples_than_replicas_is_refused(tmp_path, data_dir):
+  with pytest.raises(ValueError, match="the last batch of an epoch has 1 examples for 4 replicas"):
+    _sweep(tmp_path, data_dir, strategy="mirrored", batch_size=19)
+  runs = _sweep(tmp_path, data_dir, strategy="mirrored", batch_size=39)  # The test split's 40 in 39 and 1.
+  sizes = [len(y) for _, y in runs._evaluation_batches(*runs._test)]
+  assert sum(sizes) == 40 and sizes[-1] >= 4
+
+
 def test_the_teacher_is_read_once_and_on_every_replica(tmp_path, data_dir, monkeypatch):
   runs = _sweep(tmp_path, data_dir, strategy="mirrored", augment=True)
   runs.train_teacher()

@@ -43,6 +43,7 @@ class Checkpoints(keras.callbacks.Callback):
     self._every_seconds = 60 * every_minutes if every_minutes is not None else float("inf")
     self._every_steps = every_steps or float("inf")
     self._fitted = model
+    self._started = time.perf_counter()
     self.epoch, self.step, self.history = 0, 0, {}
     """Where the next step is: epoch, step of it, and dict from name to list of float for the epochs before."""
     self._restored = None
@@ -55,6 +56,11 @@ class Checkpoints(keras.callbacks.Callback):
   def first_step(self):
     """Of the training, counted over all epochs."""
     return self.epoch * self._steps + self.step
+
+  @property
+  def seconds(self):
+    """Since the fit began, without what was lost in between."""
+    return time.perf_counter() - self._started
 
   def restore(self, build):
     """Brings the model to the last checkpoint that is whole, if there is any; damaged ones are named and passed over.
@@ -73,6 +79,7 @@ class Checkpoints(keras.callbacks.Callback):
         continue
       self.epoch, self.step, self.history = manifest["epoch"], manifest["step"], manifest["history"]
       self._restored = path
+      self._started -= manifest["seconds"]
       logging.info("going on at epoch %d, step %d, from %s", self.epoch + 1, self.step, path)
       return
 
@@ -148,9 +155,9 @@ class Checkpoints(keras.callbacks.Callback):
       os.mkdir(temporary)
       self._checkpoint().write(os.path.join(temporary, _VARIABLES))
       files = {name: _sha256(os.path.join(temporary, name)) for name in sorted(os.listdir(temporary))}
-      manifest = {"epoch": self.epoch, "step": self.step, "history": self.history, "files": files}
+      manifest = {"epoch": self.epoch, "step": self.step, "history": self.history, "seconds": self.seconds}
       with open(os.path.join(temporary, _MANIFEST), "w", encoding="utf-8") as file:
-        file.write(to_checked_json(manifest))
+        file.write(to_checked_json(manifest | {"files": files}))
     for name in sorted(self._names())[:-_KEPT] if is_chief(self._fitted.distribute_strategy) else ():
       shutil.rmtree(os.path.join(self._folder, name), ignore_errors=True)
     self._reset()
@@ -168,7 +175,7 @@ class Checkpoints(keras.callbacks.Callback):
 
 
 def read_manifest(path):
-  """The manifest of a checkpoint: dict with epoch, step, history and files.
+  """The manifest of a checkpoint: dict with epoch, step, history, seconds and files.
 
   Raises:
     OSError: a file is missing.

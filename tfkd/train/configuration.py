@@ -56,7 +56,7 @@ class Training(NamedTuple):
   strategy: str = "auto"
   """See `tfkd.train.make_strategy`."""
   checkpoint_minutes: float | None = 5.0
-  """Time between checkpoints inside a fit; with several workers it is checkpoint_steps that counts."""
+  """Time between checkpoints inside a fit. Several workers go by checkpoint_steps alone, by default an epoch."""
   checkpoint_steps: int | None = None
 
 

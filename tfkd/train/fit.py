@@ -73,8 +73,9 @@ def fit(
     checkpoint_minutes, checkpoint_steps: how often checkpoints are written, see `Checkpoints`.
 
   Returns:
-    dict from name to list of float, one for each epoch. Where the optimizer averages weights, the model ends with the
-    averages, and the last validation is theirs.
+    history: dict from name to list of float, one for each epoch. Where the optimizer averages weights, the model ends
+      with the averages, and the last validation is theirs.
+    seconds: of the fit, with its tracing and validations; those of an earlier process are counted up to the checkpoint.
 
   Raises:
     FloatingPointError: an input or an answer of the teacher is not finite, or the loss became NaN or infinite, in
@@ -117,4 +118,4 @@ def fit(
     raise FloatingPointError(
       f"loss is {last} on the validation data after the last step: lower --learning_rate. The best model is in {best}."
     )
-  return history
+  return history, checkpoints.seconds

@@ -24,7 +24,7 @@ def fit_head(model, train, validation, *, optimizer, epochs, batch_size, **place
     **places: logdir, folder and so on, see `fit`.
 
   Returns:
-    The history of `fit`: "accuracy", "val_accuracy" and so on are of the whole model.
+    History and seconds of `fit`: "accuracy", "val_accuracy" and so on are of the whole model.
   """
   network = models.network_of(model)
   logits = network.get_layer("logits")
@@ -52,6 +52,6 @@ def fit_head(model, train, validation, *, optimizer, epochs, batch_size, **place
     return order.map(lambda indices, _: (tf.gather(features, indices), tf.gather(labels, indices)))
 
   in_order = tf.data.Dataset.from_tensor_slices(data[1]).batch(batch_size)
-  history = fit(head, head, shuffled, in_order, epochs=epochs, steps=-(-n // batch_size), **places)
+  history, seconds = fit(head, head, shuffled, in_order, epochs=epochs, steps=-(-n // batch_size), **places)
   logits.set_weights(head.layers[-1].get_weights())
-  return history
+  return history, seconds

@@ -4,11 +4,10 @@ import json
 import os
 
 import tensorflow as tf
-from absl import logging
 
 from tfkd import files
 
-STRATEGIES = ("auto", "one_device", "mirrored", "multi_worker", "parameter_server", "tpu")
+STRATEGIES = ("auto", "one_device", "mirrored", "multi_worker", "tpu")
 
 
 def make_strategy(name):
@@ -16,9 +15,8 @@ def make_strategy(name):
 
   Args:
     name: "auto" (all GPUs, or else the CPU), "one_device" (the first GPU, or else the CPU), "mirrored" (all GPUs, or
-      else all logical CPUs), "multi_worker" (all GPUs of all workers that TF_CONFIG, or else SLURM, names),
-      "parameter_server" (workers and parameter servers of TF_CONFIG; a process that is one of them serves, and does not
-      return) or "tpu" (the one that this machine, or TPU_NAME, has).
+      else all logical CPUs), "multi_worker" (all GPUs of all workers that TF_CONFIG, or else SLURM, names) or
+      "tpu" (the one that this machine, or TPU_NAME, has).
 
   Returns:
     `tf.distribute.Strategy`. In a worker that is not the chief, nothing is written from now on.
@@ -32,8 +30,11 @@ def make_strategy(name):
   for gpu in gpus:
     # Without it TensorFlow takes all memory of every GPU, used or not. Too late once a GPU was touched.
     tf.config.experimental.set_memory_growth(gpu, True)
-  if name in ("multi_worker", "parameter_server"):
-    return _of_cluster(name, _resolver(name))
+  if name == "multi_worker":
+    strategy = tf.distribute.MultiWorkerMirroredStrategy(_resolver())
+    if not is_chief(strategy):
+      files.only_pretend()
+    return strategy
   if name == "tpu":
     resolver = tf.distribute.cluster_resolver.TPUClusterResolver.connect(os.environ.get("TPU_NAME", "local"))
     return tf.distribute.TPUStrategy(resolver)
@@ -48,11 +49,10 @@ def make_strategy(name):
 
 def is_chief(strategy):
   """Whether this process is the one that writes: the only one, or the first worker."""
+  if not is_multi_worker(strategy):
+    return True
   resolver = strategy.cluster_resolver
-  # One machine has no resolver, or one without tasks. The coordinator of parameter servers is called chief.
-  return resolver is None or resolver.task_type in (None, "", "chief") or (
-    resolver.task_id == 0 and "chief" not in resolver.cluster_spec().jobs
-  )  # fmt: skip
+  return resolver.task_type == "chief" or resolver.task_id == 0 and "chief" not in resolver.cluster_spec().jobs
 
 
 def is_multi_worker(strategy):
@@ -66,32 +66,19 @@ def wait_for_all(strategy):
     strategy.reduce("SUM", strategy.run(lambda: tf.constant(1.0)), axis=None)
 
 
-def _resolver(name):
+def _resolver():
   if "TF_CONFIG" in os.environ:
     try:
-      cluster = json.loads(os.environ["TF_CONFIG"])["cluster"]
+      found = json.loads(os.environ["TF_CONFIG"])
+      found["cluster"]["worker"], found["task"]["type"]
     except (ValueError, KeyError, TypeError) as error:
-      raise ValueError(f"TF_CONFIG must be JSON with 'cluster' and 'task'; got {os.environ['TF_CONFIG']!r}.") from error
-    if name == "parameter_server" and not {"chief", "worker", "ps"} <= cluster.keys():
-      raise ValueError(f"parameter_server needs a chief, workers and ps in TF_CONFIG; got {', '.join(cluster)}.")
+      raise ValueError(
+        f"TF_CONFIG must be JSON with a cluster of workers and a task; got {os.environ['TF_CONFIG']!r}."
+      ) from error
     return tf.distribute.cluster_resolver.TFConfigClusterResolver()
-  if name == "multi_worker" and "SLURM_PROCID" in os.environ:
+  if "SLURM_PROCID" in os.environ:
     return tf.distribute.cluster_resolver.SlurmClusterResolver()
   raise ValueError(
-    f"--strategy={name} needs the environment variable TF_CONFIG, or a job step of SLURM. On one machine, `python -m "
-    f"experiments.launch --workers=2 -- <script> <flags>` sets it."
+    "--strategy=multi_worker needs the environment variable TF_CONFIG, or a job step of SLURM. On one machine, `python "
+    "-m experiments.launch --workers=2 -- <script> <flags>` sets it."
   )
-
-
-def _of_cluster(name, resolver):
-  if name == "parameter_server":
-    if resolver.task_type != "chief":
-      logging.info("serving as %s %d", resolver.task_type, resolver.task_id)
-      tf.distribute.Server(
-        resolver.cluster_spec(), job_name=resolver.task_type, task_index=resolver.task_id, protocol="grpc"
-      ).join()
-    return tf.distribute.ParameterServerStrategy(resolver)
-  strategy = tf.distribute.MultiWorkerMirroredStrategy(resolver)
-  if not is_chief(strategy):
-    files.only_pretend()
-  return strategy

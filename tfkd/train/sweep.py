@@ -147,7 +147,6 @@ class Sweep:
       teacher = self._build_teacher(num_classes=len(self._info.classes), input_shape=self._info.image_shape)
       self._compile(teacher, training.teacher_epochs, training.teacher_learning_rate)
     test = self._test_batches(self._test[0])
-    start = time.perf_counter()
     if training.teacher_checkpoint:
       models.load_torch_weights(teacher, training.teacher_checkpoint, head=not training.teacher_head_only)
       logging.info("the teacher has the weights of %s", training.teacher_checkpoint)
@@ -155,28 +154,29 @@ class Sweep:
     if training.teacher_head_only:
       logging.info("training the teacher's last layer: %s, %d epochs", training.dataset, training.teacher_epochs)
       with self._strategy.scope():
-        history = fit_head(
+        history, seconds = fit_head(
           teacher, self._evaluation_batches(*self._train), self._evaluation_batches(*self._test),
           optimizer=optimizer(training, training.teacher_learning_rate, self.steps(training.teacher_epochs)),
           epochs=training.teacher_epochs, batch_size=training.batch_size, **kept,
         )  # fmt: skip
     elif training.teacher_checkpoint:
+      start = time.perf_counter()
       history = {f"val_{k}": [v] for k, v in teacher.evaluate(test, verbose=0, return_dict=True).items()}
+      seconds = time.perf_counter() - start
     else:
       logging.info("training the teacher: %s, %d epochs", training.dataset, training.teacher_epochs)
       train = functools.partial(self._train_batches, self._train[0], 0)
-      history = fit(teacher, teacher, train, test, epochs=training.teacher_epochs, steps=self.steps(1), **kept)
-    seconds = time.perf_counter() - start
+      history, seconds = fit(teacher, teacher, train, test, epochs=training.teacher_epochs, steps=self.steps(1), **kept)
     if is_chief(self._strategy) and os.path.exists(self.path("teacher")):
       shutil.rmtree(self.path("teacher"))  # What another one answered.
     quantization.save(teacher, self._teacher_path)
     logging.info("wrote %s", self._teacher_path)
     row = {"question": "teacher", "method": "labels", "scheme": "float", "temperature": None, "seed": 0}
     row |= {"accuracy": history["val_accuracy"][-1], "loss": history["val_loss"][-1], "agreement": 1.0}
-    self._add_row(row, teacher, seconds, history)
     self._finish("teacher", self._teacher_path)
     if is_chief(self._strategy):
       shutil.rmtree(self.path("checkpoints"), ignore_errors=True)  # Of students that another teacher taught.
+    self._add_row(row, teacher, seconds, history)
 
   def _teacher_outputs(self):
     """A `CachedTeacher` for each split, written once: of test, and of train where the same images come again."""
@@ -268,12 +268,10 @@ class Sweep:
       teacher = self._teacher if reads_teacher else None
     distiller = self._distiller(student, teacher)
     model = distiller.student
-    start = time.perf_counter()
-    history = fit(
+    history, seconds = fit(
       distiller, model, functools.partial(self._train_batches, images, student.seed), self._test_batches(test_images),
       epochs=self._epochs(student), steps=self.steps(1), **self._places(student.name),
     )  # fmt: skip
-    seconds = time.perf_counter() - start
     path = self._student_path(student)
     model.compile()  # The distiller's optimizer slots are no part of the student.
     quantization.save(model, path)
@@ -295,8 +293,8 @@ class Sweep:
         "tflite_loss": measured["loss"],
         "tflite_bytes": measured["bytes"],
       }
-    self._add_row(row, model, seconds, history)
     self._finish(student.name, path)
+    self._add_row(row, model, seconds, history)
     if is_chief(self._strategy):
       hyperparameters.log(self.path("logs", student.name), student, row, self._training.epochs)
 
@@ -304,9 +302,11 @@ class Sweep:
     """Options of `fit`: where a model's logs and checkpoints are, and how often they are written."""
     training = self._training
     places = {"logdir": self.path("logs", name), "folder": self.path("checkpoints", name)}
-    # Workers must write together, and their clocks differ.
-    minutes = None if is_multi_worker(self._strategy) else training.checkpoint_minutes
-    return places | {"checkpoint_minutes": minutes, "checkpoint_steps": training.checkpoint_steps}
+    if is_multi_worker(self._strategy):
+      # They must write together, and their clocks differ.
+      return places | {"checkpoint_steps": training.checkpoint_steps or self.steps(1)}
+    minutes, steps = training.checkpoint_minutes, training.checkpoint_steps
+    return places | {"checkpoint_minutes": minutes, "checkpoint_steps": steps}
 
   def _finish(self, name, path):
     """Keeps the best of a trained model beside the last, and forgets its checkpoints."""
@@ -314,7 +314,6 @@ class Sweep:
     if is_chief(self._strategy) and os.path.exists(folder):
       os.replace(os.path.join(folder, "best.keras"), f"{path.removesuffix('.keras')}.best.keras")
       shutil.rmtree(folder)
-    wait_for_all(self._strategy)
 
   def _compile(self, model, epochs, learning_rate):
     crossentropy = keras.losses.SparseCategoricalCrossentropy if self._num_classes is None else (
@@ -392,6 +391,7 @@ class Sweep:
     row |= {"seconds": round(seconds, 2), "images_per_second": round(epochs * len(self._train[1]) / seconds, 1)}
     row |= {"test_images": len(self._test[1]), "train_images": len(self._train[1])}
     self.results.add(row)
+    wait_for_all(self._strategy)
 
 
 @contextlib.contextmanager
