@@ -62,16 +62,21 @@ def to_checked_json(content):
   return json.dumps({**content, "sha256": _digest(content)}, sort_keys=True)
 
 
-def from_checked_json(text):
+def from_checked_json(text, is_checked=True):
   """The dict that `to_checked_json` was given.
 
+  Args:
+    text: the line.
+    is_checked: whether it must have a digest; False takes one without as it is.
+
   Raises:
-    ValueError: the text was changed since, or is no JSON. Text that never had a digest is taken as it is.
+    ValueError: the text was changed since, or is no JSON.
   """
   content = json.loads(text)
   if not isinstance(content, dict):
     raise ValueError(f"expected a dict; found a {type(content).__name__}")
-  if (digest := content.pop("sha256", None)) and digest != _digest(content):
+  digest = content.pop("sha256", None)
+  if digest != _digest(content) and (is_checked or digest is not None):
     raise ValueError("its SHA-256 differs from what was written")
   return content
 

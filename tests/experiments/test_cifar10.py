@@ -111,6 +111,7 @@ TRAINING = {
   "epochs": 3, "teacher_epochs": 4, "batch_size": 9, "optimizer": "sgd", "learning_rate": 0.5,
   "teacher_learning_rate": 0.6, "schedule": "step", "warm_up": 0.2, "weight_decay": 0.3, "augment": False, "views": 6,
   "label_smoothing": 0.15, "mixup": 0.25, "ema": 0.35, "mixed_precision": "bfloat16", "strategy": "mirrored",
+  "scale_learning_rate": True, "checkpoint_minutes": 0.75, "checkpoint_steps": 8,
 }  # fmt: skip
 
 

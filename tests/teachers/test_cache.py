@@ -20,6 +20,7 @@ from tests.distiller.small import compiled
 from tfkd import data
 from tfkd import objectives as o
 from tfkd.data.augment import padded_crop
+from tfkd.files import to_checked_json
 from tfkd.teachers import HALVES, CachedTeacher, Ensemble, Frozen, cache
 
 writing = sys.modules["tfkd.teachers.cache"]  # Whose name the function has.
@@ -193,7 +194,7 @@ class TestAnEarlierCache:
     (path / "manifest.json").write_text("{")
     with pytest.raises(ValueError, match=r"manifest.json is damaged"):
       CachedTeacher(path)
-    (path / "manifest.json").write_text('{"format": 99}')
+    (path / "manifest.json").write_text(to_checked_json({"format": 99}))
     with pytest.raises(ValueError, match="has format 99, and this version reads 2"):
       CachedTeacher(path)
     with pytest.raises(FileNotFoundError, match="holds no teacher's outputs"):
