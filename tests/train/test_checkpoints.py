@@ -191,6 +191,19 @@ def test_a_fit_in_another_thread_has_no_signals(tmp_path):
   assert len(found[0]["loss"]) == EPOCHS
 
 
+@pytest.mark.parametrize("in_main_thread", [True, False])
+def test_a_fitted_model_is_fitted_again_from_its_first_epoch(tmp_path, in_main_thread):
+  distiller = _compiled()
+  if in_main_thread:
+    _fit(distiller, tmp_path)
+  else:
+    thread = threading.Thread(target=_fit, args=(distiller, tmp_path))
+    thread.start()
+    thread.join()
+  history = distiller.fit(data.batches(IMAGES, LABELS, 22), epochs=2, verbose=0).history
+  assert len(history["loss"]) == 2
+
+
 def test_the_order_of_examples_depends_on_seed_epoch_and_step_alone():
   def labels(first_step, seed=5):
     dataset = data.batches(

@@ -65,9 +65,8 @@ class _MovingAverage(tfmot.quantization.keras.quantizers.MovingAverageQuantizer)
 
   def _range(self, inputs):
     """Least and largest, with 0 between them."""
-    return tf.minimum(-_of_all_replicas(-tf.reduce_min(inputs)), 0.0), tf.maximum(
-      _of_all_replicas(tf.reduce_max(inputs)), 0.0
-    )
+    low, high = -_of_all_replicas(-tf.reduce_min(inputs)), _of_all_replicas(tf.reduce_max(inputs))
+    return tf.minimum(low, 0.0), tf.maximum(high, 0.0)
 
 
 class _NeverNegative(_MovingAverage):

@@ -98,7 +98,6 @@ class Checkpoints(keras.callbacks.Callback):
       yield
     finally:
       signal.signal(signal.SIGTERM, before)
-      self._fitted._training_state = None
 
   def on_train_begin(self, logs=None):
     # Keras asks this where to begin, as it does for its BackupAndRestore, whose checkpoints do not hold metrics and
@@ -107,6 +106,7 @@ class Checkpoints(keras.callbacks.Callback):
     self._reset()
 
   def maybe_load_initial_counters_from_ckpt(self, *args, **kwargs):
+    self._fitted._training_state = None  # It is asked once; another fit of the model begins where it says itself.
     return self.epoch, self.step
 
   def on_epoch_begin(self, epoch, logs=None):

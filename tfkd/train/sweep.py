@@ -188,16 +188,14 @@ class Sweep:
 
   def _outputs_of(self, folder, arrays, augmentation):
     path = self.path("teacher", "outputs", folder)
-    if is_chief(self._strategy):
-      self._write_outputs(path, arrays, augmentation)
+    cached = self._write_outputs(path, arrays, augmentation) if is_chief(self._strategy) else None
     wait_for_all(self._strategy)
-    return CachedTeacher(path)
+    return CachedTeacher(path) if cached is None else cached  # Opening one reads it whole, for its CRC-32.
 
   def _write_outputs(self, path, arrays, augmentation):
     try:
       # What it is of need not be asked: the workdir belongs to these data, and a new teacher removes it.
-      CachedTeacher(path)
-      return
+      return CachedTeacher(path)
     except FileNotFoundError:
       pass
     except ValueError as error:
@@ -205,7 +203,7 @@ class Sweep:
       shutil.rmtree(path)
     # Some variables of a model of several workers are read by all together, or not at all.
     teacher = quantization.load(self._teacher_path) if is_multi_worker(self._strategy) else self._teacher
-    cache(teacher, self._evaluation_batches(*arrays, **augmentation), path)
+    return cache(teacher, self._evaluation_batches(*arrays, **augmentation), path)
 
   def step_seconds(self, students, rounds=25, steps=4):
     """Times training steps of several students in turn, each with the teacher run online.
