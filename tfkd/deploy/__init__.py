@@ -3,3 +3,5 @@
 from tfkd.deploy.evaluate import evaluate as evaluate
 from tfkd.deploy.evaluate import logits as logits
 from tfkd.deploy.export import to_tflite as to_tflite
+from tfkd.deploy.metadata import read_metadata as read_metadata
+from tfkd.deploy.metadata import write_metadata as write_metadata

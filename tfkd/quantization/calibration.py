@@ -5,6 +5,7 @@ ranges, not the data, decide what the network sees.
 """
 
 import contextlib
+import itertools
 
 import numpy as np
 import tensorflow as tf
@@ -12,6 +13,7 @@ from tensorflow_model_optimization.python.core.quantization.keras import quantiz
 
 NUM_BATCHES = 20
 _BATCH_SIZE = 128
+_TFMOT_LEAST = -6.0
 
 
 def calibrate(model, data, num_batches=NUM_BATCHES):
@@ -29,7 +31,7 @@ def calibrate(model, data, num_batches=NUM_BATCHES):
   before = [v.numpy() for v in moving]
   seen = 0
   with _observing(model):
-    for images in _batches(data, num_batches):
+    for images in itertools.islice(batches_of_images(data), num_batches):
       # training=True also sets the ranges of the weights.
       model(images, training=True)
       seen += 1
@@ -39,16 +41,23 @@ def calibrate(model, data, num_batches=NUM_BATCHES):
     raise ValueError("calibration data yielded no batch: give at least one image.")
 
 
-def _batches(data, num_batches):
+def batches_of_images(data):
+  """Yields batches of images, and nothing else, of what `calibrate` takes."""
   if isinstance(data, tf.data.Dataset):
-    for element in data.take(num_batches):
+    for element in data:
       while isinstance(element, (tuple, list)):
         element = element[0]
       yield element
   else:
-    images = np.asarray(data)[: num_batches * _BATCH_SIZE]
+    images = np.asarray(data)
     for start in range(0, len(images), _BATCH_SIZE):
       yield tf.convert_to_tensor(images[start : start + _BATCH_SIZE], tf.float32)
+
+
+def has_untrained_ranges(model):
+  """Whether features of a quantized model have a range that no data has set yet: then it predicts nonsense."""
+  least = (v for v in model.non_trainable_variables if v.shape.rank == 0 and v.name.endswith("_min:0"))
+  return any(v.numpy() == _TFMOT_LEAST for v in least)
 
 
 class _Observer:

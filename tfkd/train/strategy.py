@@ -2,12 +2,13 @@
 
 import json
 import os
+import sys
 
 import tensorflow as tf
 
 from tfkd import files
 
-STRATEGIES = ("auto", "one_device", "mirrored", "multi_worker", "tpu")
+STRATEGIES = ("auto", "one_device", "mirrored", "multi_worker", "parameter_server", "tpu")
 
 
 def make_strategy(name):
@@ -15,11 +16,13 @@ def make_strategy(name):
 
   Args:
     name: "auto" (all GPUs, or else the CPU), "one_device" (the first GPU, or else the CPU), "mirrored" (all GPUs, or
-      else all logical CPUs), "multi_worker" (all GPUs of all workers that TF_CONFIG, or else SLURM, names) or
-      "tpu" (the one that this machine, or TPU_NAME, has).
+      else all logical CPUs), "multi_worker" (all GPUs of all workers that TF_CONFIG, or else SLURM, names),
+      "parameter_server" (the workers of TF_CONFIG take steps without waiting for each other, and its servers hold the
+      variables) or "tpu" (the one that this machine, or TPU_NAME, has).
 
   Returns:
-    `tf.distribute.Strategy`. In a worker that is not the chief, nothing is written from now on.
+    `tf.distribute.Strategy`. In a worker that is not the chief, nothing is written from now on. A worker or server of
+    "parameter_server" never comes back: it does what the chief sends until it is ended.
 
   Raises:
     ValueError: unknown name, or the cluster is not described.
@@ -35,6 +38,11 @@ def make_strategy(name):
     if not is_chief(strategy):
       files.only_pretend()
     return strategy
+  if name == "parameter_server":
+    resolver = _resolver_of_servers()
+    if resolver.task_type in ("worker", "ps"):
+      _serve(resolver)
+    return tf.distribute.ParameterServerStrategy(resolver)
   if name == "tpu":
     resolver = tf.distribute.cluster_resolver.TPUClusterResolver.connect(os.environ.get("TPU_NAME", "local"))
     return tf.distribute.TPUStrategy(resolver)
@@ -49,36 +57,66 @@ def make_strategy(name):
 
 def is_chief(strategy):
   """Whether this process is the one that writes: the only one, or the first worker."""
-  if not is_multi_worker(strategy):
+  if not is_in_step(strategy):
     return True
   resolver = strategy.cluster_resolver
   return resolver.task_type == "chief" or resolver.task_id == 0 and "chief" not in resolver.cluster_spec().jobs
 
 
-def is_multi_worker(strategy):
-  """Whether several processes take steps together."""
+def is_in_step(strategy):
+  """Whether several processes run this program, and take every step of a training together."""
   return isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
+
+
+def is_asynchronous(strategy):
+  """Whether this process sends steps to workers, which take them without waiting for each other."""
+  return isinstance(strategy, tf.distribute.ParameterServerStrategy)
 
 
 def wait_for_all(strategy):
   """Returns when every worker has come here, so that what the chief wrote before is there for all."""
-  if is_multi_worker(strategy):
+  if is_in_step(strategy):
     strategy.reduce("SUM", strategy.run(lambda: tf.constant(1.0)), axis=None)
 
 
 def _resolver():
   if "TF_CONFIG" in os.environ:
-    try:
-      found = json.loads(os.environ["TF_CONFIG"])
-      found["cluster"]["worker"], found["task"]["type"]
-    except (ValueError, KeyError, TypeError) as error:
-      raise ValueError(
-        f"TF_CONFIG must be JSON with a cluster of workers and a task; got {os.environ['TF_CONFIG']!r}."
-      ) from error
-    return tf.distribute.cluster_resolver.TFConfigClusterResolver()
+    return _from_tf_config("worker")
   if "SLURM_PROCID" in os.environ:
     return tf.distribute.cluster_resolver.SlurmClusterResolver()
   raise ValueError(
     "--strategy=multi_worker needs the environment variable TF_CONFIG, or a job step of SLURM. On one machine, `python "
     "-m experiments.launch --workers=2 -- <script> <flags>` sets it."
   )
+
+
+def _resolver_of_servers():
+  if "TF_CONFIG" not in os.environ:
+    raise ValueError(
+      "--strategy=parameter_server needs the environment variable TF_CONFIG. On one machine, `python -m "
+      "experiments.launch --workers=2 -- <script> --strategy=parameter_server <flags>` sets it."
+    )
+  return _from_tf_config("chief", "worker", "ps")
+
+
+def _from_tf_config(*jobs):
+  try:
+    found = json.loads(os.environ["TF_CONFIG"])
+    missing = [job for job in jobs if not found["cluster"].get(job)]
+    found["task"]["type"], found["task"]["index"]
+  except (ValueError, KeyError, TypeError, AttributeError) as error:
+    raise ValueError(
+      f"TF_CONFIG must be JSON with a cluster of workers and a task; got {os.environ['TF_CONFIG']!r}."
+    ) from error
+  if missing:
+    raise ValueError(f"the cluster of TF_CONFIG must have {', '.join(jobs)}; it has no {' and no '.join(missing)}.")
+  return tf.distribute.cluster_resolver.TFConfigClusterResolver()
+
+
+def _serve(resolver):
+  """Does what the chief sends. It does not return: the server has no notion of an end."""
+  server = tf.distribute.Server(
+    resolver.cluster_spec(), resolver.task_type, resolver.task_id, protocol=resolver.rpc_layer or "grpc", start=True
+  )
+  server.join()
+  sys.exit(0)

@@ -1,0 +1,135 @@
+"""What a TFLite file says of itself: JSON in one of its buffers, with a digest of the whole file."""
+
+import hashlib
+import json
+import os
+
+import numpy as np
+
+from tfkd.files import atomic_path
+
+_NAME = b"TFKD_METADATA"
+_DIGEST = "file_sha256"
+_ZEROS = "0" * 64  # Stand in the digest's place while it is computed.
+
+
+def read_metadata(path):
+  """Reads what `to_tflite` and `write_metadata` wrote into a file.
+
+  Args:
+    path: TFLite file.
+
+  Returns:
+    dict; see `to_tflite`.
+
+  Raises:
+    FileNotFoundError: no file at `path`.
+    ValueError: not a TFLite file, one without metadata, or changed since it was written.
+  """
+  return _unpacked(_content(path), path)[1]
+
+
+def write_metadata(path, **fields):
+  """Adds fields to the metadata of a file that `to_tflite` wrote, or replaces them; whole or not at all.
+
+  Args:
+    path: TFLite file.
+    **fields: of JSON, such as accuracy=0.971.
+
+  Raises:
+    As `read_metadata`.
+  """
+  content, found = _unpacked(_content(path), path)
+  write(path, with_metadata(content, found | fields))
+
+
+def with_metadata(content, fields):
+  """Puts metadata in place of what a TFLite file has of it.
+
+  Args:
+    content: bytes of the file.
+    fields: dict of what JSON can hold.
+
+  Returns:
+    bytes.
+  """
+  import flatbuffers
+  from ai_edge_litert import schema_py_generated as schema
+
+  text = json.dumps({**fields, _DIGEST: _ZEROS}, separators=(",", ":"))
+  model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content, 0))
+  entries = {entry.name: entry for entry in model.metadata or ()}
+  if _NAME not in entries:
+    entry = schema.MetadataT()
+    entry.name, entry.buffer = _NAME, len(model.buffers)
+    model.buffers.append(schema.BufferT())
+    model.metadata = [*(model.metadata or ()), entry]
+    entries[_NAME] = entry
+  model.buffers[entries[_NAME].buffer].data = np.frombuffer(text.encode(), np.uint8)
+  builder = flatbuffers.Builder(len(content))
+  builder.Finish(model.Pack(builder), b"TFL3")
+  content = bytes(builder.Output())
+  return content.replace(_field(_ZEROS), _field(hashlib.sha256(content).hexdigest()))
+
+
+def write(path, content):
+  """Writes a file whole or not at all."""
+  with atomic_path(path) as temporary, open(temporary, "wb") as file:
+    file.write(content)
+
+
+def metadata_or_none(path):
+  """As `read_metadata`, with None for a file that never had any.
+
+  Raises:
+    FileNotFoundError: no file at `path`.
+    ValueError: not a TFLite file, or changed since it was written.
+  """
+  content = _content(path)
+  # Without reading its structure: a file may be of any other program.
+  return _unpacked(content, path)[1] if _NAME in content else None
+
+
+def _content(path):
+  if not os.path.isfile(path):
+    raise FileNotFoundError(f"no TFLite file at {path}.")
+  with open(path, "rb") as file:
+    return file.read()
+
+
+def _unpacked(content, path):
+  """The content as it was when its digest was computed, and the fields."""
+  try:
+    text = _text(content)
+    fields = json.loads(text) if text is not None else None
+  except Exception as error:  # Of damaged offsets, each of its kind.
+    raise ValueError(f"{path} is not a TFLite file, or damaged ({type(error).__name__}: {error}).") from error
+  if not isinstance(fields, dict) or _DIGEST not in fields:
+    raise ValueError(
+      f"{path} has no metadata of tfkd: expected a file by tfkd.deploy.to_tflite, which says what its classes and its "
+      "input are."
+    )
+  digest = str(fields.pop(_DIGEST))
+  before = content.replace(_field(digest), _field(_ZEROS))
+  if hashlib.sha256(before).hexdigest() != digest:
+    raise ValueError(f"{path} is damaged: its SHA-256 differs from what was written. Export it again.")
+  return before, fields
+
+
+def _field(digest):
+  return f'"{_DIGEST}":"{digest}"'.encode()
+
+
+def _text(content):
+  """The JSON, or None where there is none."""
+  from ai_edge_litert import schema_py_generated as schema
+
+  if not schema.Model.ModelBufferHasIdentifier(content, 0):
+    raise ValueError("it does not begin as one")
+  model = schema.Model.GetRootAs(content, 0)
+  for number in range(model.MetadataLength()):
+    entry = model.Metadata(number)
+    if entry.Name() == _NAME:
+      data = model.Buffers(entry.Buffer()).DataAsNumpy()
+      return data.tobytes().decode()
+  return None
