@@ -4,8 +4,12 @@ Each worker has its part of the global batch; the first one writes the results, 
 goes to files. Where one of them dies, all are ended, and with --restarts started again: they go on from the last
 checkpoint. SIGTERM is passed on.
 
+With --strategy=parameter_server among the experiment's flags there are a chief, which writes and prints, the workers,
+and one server for the variables.
+
   python -m experiments.launch --workers=2 -- experiments.svhn.q3 --preset=quick
   python -m experiments.launch --workers=2 --restarts=3 -- experiments.food11.strong --checkpoint_steps=500
+  python -m experiments.launch --workers=2 -- experiments.svhn.q3 --preset=quick --strategy=parameter_server
 """
 
 import json
@@ -38,26 +42,35 @@ def main(argv):
   for attempt in range(flags.FLAGS.restarts + 1):
     if attempt:
       logging.info("start %d of %d", attempt + 1, flags.FLAGS.restarts + 1)
-    code = _run(command, flags.FLAGS.workers, is_asked_to_end)
+    code = _run(command, _jobs(rest, flags.FLAGS.workers), is_asked_to_end)
     if code == 0 or is_asked_to_end:
       break
   sys.exit(code)
 
 
-def _run(command, workers, is_asked_to_end):
-  """Runs the workers to their end; returns the exit code of the first that failed, or 0."""
-  cluster = {"worker": [f"127.0.0.1:{port}" for port in _free_ports(workers)]}
+def _jobs(arguments, workers):
+  """How many processes of each kind; the first one is in charge."""
+  if "--strategy=parameter_server" in arguments:
+    return {"chief": 1, "worker": workers, "ps": 1}
+  return {"worker": workers}
+
+
+def _run(command, jobs, is_asked_to_end):
+  """Runs the processes to the end of those that have one; returns the exit code of the first that failed, or 0."""
+  ports = _free_ports(sum(jobs.values()))
+  cluster = {job: [f"127.0.0.1:{ports.pop()}" for _ in range(count)] for job, count in jobs.items()}
   folder = tempfile.mkdtemp(prefix="workers-")
   processes = []
-  for index in range(workers):
-    task = {"cluster": cluster, "task": {"type": "worker", "index": index}}
+  for job, index in [(job, index) for job, count in jobs.items() for index in range(count)]:
+    task = {"cluster": cluster, "task": {"type": job, "index": index}}
     environment = os.environ | {"TF_CONFIG": json.dumps(task)}
-    with open(os.path.join(folder, f"{index}.log"), "wb") as log:
-      output = {} if index == 0 else {"stdout": log, "stderr": subprocess.STDOUT}
+    with open(os.path.join(folder, f"{len(processes)}.log"), "wb") as log:
+      output = {"stdout": log, "stderr": subprocess.STDOUT} if processes else {}
       processes.append(subprocess.Popen(command, env=environment, **output))
   logging.info("workers are processes %s; all but the first write to %s", [p.pid for p in processes], folder)
+  ending = processes[:1] if "chief" in jobs else processes  # A chief's workers serve until they are ended.
   try:
-    while any(process.poll() is None for process in processes):
+    while any(process.poll() is None for process in ending):
       failed = [index for index, process in enumerate(processes) if process.poll()]
       if failed or is_asked_to_end:
         if failed and not is_asked_to_end:

@@ -72,7 +72,8 @@ flags.DEFINE_enum(
 flags.DEFINE_boolean("scale_learning_rate", False, "Multiply learning rates by batch_size / 128.")
 flags.DEFINE_enum(
   "strategy", "auto", STRATEGIES, "Devices: auto takes all GPUs, or else the CPU; multi_worker those of all machines "
-  "of TF_CONFIG or of a SLURM job step (see experiments.launch)."
+  "of TF_CONFIG or of a SLURM job step, in step with each other; parameter_server TF_CONFIG's, each at its own pace "
+  "(see experiments.launch)."
 )  # fmt: skip
 flags.DEFINE_float("checkpoint_minutes", 5.0, "A killed run loses at most so much of a fit.", 0.0)
 flags.DEFINE_integer("checkpoint_steps", None, "Write a checkpoint after so many steps, too.", 1)

@@ -227,12 +227,7 @@ def workers(jobs):
   jobs.finish(mirrored, "--strategy=mirrored", launcher=("experiments.reliability.two_devices",))
   lost = []
   for is_killed in (False, True):
-    workdir = jobs.new_workdir()
-    process = jobs.start(workdir, launcher=("experiments.launch", "--workers=2", "--restarts=1", "--"))
-    if is_killed:
-      jobs.wait_for(workdir, process, lambda w=workdir: len(checkpoints(w)) > 1)
-      os.kill(worker_pids(jobs, workdir)[1], signal.SIGKILL)
-    code = process.wait(_LONGEST)
+    workdir, code = _launch(jobs, 2, is_killed)
     differences = [f"exit code {code}"] if code else jobs.differences(workdir, mirrored, _ROUNDING)
     if not code and len(set(_digests(jobs, workdir))) != 1:
       differences.append("workers differ")
@@ -243,6 +238,31 @@ def workers(jobs):
     {"what": "two workers, against two devices of one process", "tried": 1, "lost": lost[0]},
     {"what": "two workers, one of which is killed, likewise", "tried": 1, "lost": lost[1]},
   ]
+
+
+def servers(jobs):
+  """Chief, worker and server of variables end as one process: a single worker takes its steps in their order."""
+  lost = []
+  for is_killed in (False, True):
+    workdir, code = _launch(jobs, 1, is_killed, "--strategy=parameter_server")
+    differences = [f"exit code {code}"] if code else jobs.differences(workdir, tolerance=_ROUNDING)
+    if differences:
+      logging.error("%s differs from a run of one process: %s", workdir, "; ".join(differences))
+    lost.append(int(bool(differences)))
+  return [
+    {"what": "parameter server with one worker, against one process", "tried": 1, "lost": lost[0]},
+    {"what": "parameter server whose worker is killed, likewise", "tried": 1, "lost": lost[1]},
+  ]
+
+
+def _launch(jobs, workers, is_killed, *flags):
+  """Runs several processes to their end; or kills the second of them in between. Returns workdir and exit code."""
+  workdir = jobs.new_workdir()
+  process = jobs.start(workdir, *flags, launcher=("experiments.launch", f"--workers={workers}", "--restarts=1", "--"))
+  if is_killed:
+    jobs.wait_for(workdir, process, lambda: checkpoints(workdir))
+    os.kill(worker_pids(jobs, workdir)[1], signal.SIGKILL)
+  return workdir, process.wait(_LONGEST)
 
 
 def _digests(jobs, workdir):

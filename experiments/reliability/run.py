@@ -20,7 +20,7 @@ from experiments.reliability.readers import READERS
 from tfkd.train import report
 from tfkd.train.report import markdown_table
 
-_PARTS = ("kills", "terminations", "damages", "second_process", "full_disk", "workers", "fuzz")
+_PARTS = ("kills", "terminations", "damages", "second_process", "full_disk", "workers", "servers", "fuzz")
 flags.DEFINE_multi_enum("parts", _PARTS, _PARTS, "What to try; may be given several times.")
 flags.DEFINE_multi_enum("readers", list(READERS), list(READERS), "Whose files to damage; may be given several times.")
 flags.DEFINE_string("workdir", os.path.join("runs", "reliability"), "Folder for the report.")
@@ -63,6 +63,7 @@ def _trials(parts, kills):
       "second_process": lambda: [trials.second_process(jobs)],
       "full_disk": lambda: [trials.full_disk(jobs)],
       "workers": lambda: trials.workers(jobs),
+      "servers": lambda: trials.servers(jobs),
     }
     for part, make in makers.items():
       if part in parts:

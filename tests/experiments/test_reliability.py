@@ -33,6 +33,10 @@ def test_two_workers_end_as_two_devices_even_where_one_is_killed(jobs):
   assert [row["lost"] for row in trials.workers(jobs)] == [0, 0]
 
 
+def test_a_worker_of_a_parameter_server_ends_as_one_process_even_where_it_is_killed(jobs):
+  assert [row["lost"] for row in trials.servers(jobs)] == [0, 0]
+
+
 def test_a_differing_run_is_found(jobs):
   workdir = jobs.new_workdir()
   jobs.finish(workdir, "--learning_rate=0.004")
@@ -53,3 +57,12 @@ def test_the_launcher_wants_a_module(tmp_path):
 def test_several_workers_need_a_cluster(tmp_path):
   result = run("svhn.q1", tmp_path, "--strategy=multi_worker")
   assert result.returncode == 1 and "--strategy=multi_worker needs the environment variable TF_CONFIG" in result.stderr
+
+
+def test_a_parameter_server_needs_a_cluster_with_all_its_jobs(tmp_path, monkeypatch):
+  result = run("svhn.q1", tmp_path, "--strategy=parameter_server")
+  assert result.returncode == 1 and "--strategy=parameter_server needs the environment variable" in result.stderr
+  cluster = '{"cluster": {"chief": ["127.0.0.1:1"]}, "task": {"type": "chief", "index": 0}}'
+  monkeypatch.setitem(ENVIRONMENT, "TF_CONFIG", cluster)
+  result = run("svhn.q1", tmp_path, "--strategy=parameter_server")
+  assert result.returncode == 1 and "it has no worker and no ps" in result.stderr

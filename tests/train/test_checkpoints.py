@@ -230,3 +230,11 @@ def test_every_order_is_as_likely():
   assert len(counts) == 6 and (np.abs(counts - 100) < 40).all()  # Four deviations.
   assert int(data.rows(3, 2).cardinality()) == 2
   assert data.rows(3, 2, first_step=1).cardinality() == tf.data.INFINITE_CARDINALITY
+
+
+def test_workers_that_take_turns_see_every_batch_once():
+  def orders(**options):
+    return [tuple(i) for i, _ in data.rows(7, 2, shuffle_seed=1, **options).take(12 // options.get("every", 1))]
+
+  together = orders(first_step=3)
+  assert [orders(first_step=3 + worker, every=3) for worker in range(3)] == [together[w::3] for w in range(3)]

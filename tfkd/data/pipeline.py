@@ -7,8 +7,8 @@ from tfkd.data.augment import mixup as mix
 
 
 def batches(
-  inputs, labels, batch_size, *, shuffle_seed=None, first_step=None, augment=None, views=None, side=None,
-  normalize=None, num_classes=None, label_smoothing=0.0, mixup=0.0,
+  inputs, labels, batch_size, *, shuffle_seed=None, first_step=None, every=1, augment=None, views=None,
+  side=None, normalize=None, num_classes=None, label_smoothing=0.0, mixup=0.0,
 ):  # fmt: skip
   """Makes a data set of batches from arrays in memory.
 
@@ -19,7 +19,7 @@ def batches(
     labels: int [n].
     batch_size: examples of a batch, over all replicas; the last batch may be smaller.
     shuffle_seed: int for another order in every epoch, reproducible; None keeps the order.
-    first_step: see `rows`: a data set of all epochs, from so many-th batch on.
+    first_step, every: see `rows`: a data set of all epochs, from so many-th batch on.
     augment: function from (images float in [0, 1], draw) to such images, see `tfkd.data.augment`.
     views: of augment, how many changes each example has, which depend on example and view alone; None for new ones
       each time. Shuffled, an epoch shows one view of each example, drawn at random. In order, the data set shows view 0
@@ -69,11 +69,11 @@ def batches(
     return ((x, *tf.nest.map_structure(lambda take: take(indices), take_others)) if others else x), y
 
   total = n * views if views and shuffle_seed is None else n
-  dataset = rows(total, batch_size, shuffle_seed=shuffle_seed, first_step=first_step)
+  dataset = rows(total, batch_size, shuffle_seed=shuffle_seed, first_step=first_step, every=every)
   return dataset.map(gather, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
 
 
-def rows(n, batch_size, *, shuffle_seed=None, first_step=None):
+def rows(n, batch_size, *, shuffle_seed=None, first_step=None, every=1):
   """The order of examples: which are in which batch is decided by seed, epoch and step alone.
 
   So a training that was interrupted goes on with the very batches that it would have seen, at no cost.
@@ -84,6 +84,7 @@ def rows(n, batch_size, *, shuffle_seed=None, first_step=None):
     shuffle_seed: int for another order in every epoch; None keeps the order.
     first_step: None for one epoch; iterated again, another one. An int for all epochs without end, beginning with so
       many-th batch of the training; Keras' fit then needs `steps_per_epoch`.
+    every: with first_step, leave out all but every so many-th batch, where as many workers take turns.
 
   Returns:
     `tf.data.Dataset` of (int64 [batch], seed int64 [2] for what is drawn for the batch).
@@ -106,6 +107,7 @@ def rows(n, batch_size, *, shuffle_seed=None, first_step=None):
   else:
     epochs = tf.data.Dataset.range(first_step // steps, tf.int64.max)
     dataset, cardinality = epochs.flat_map(of_epoch).skip(first_step % steps), tf.data.INFINITE_CARDINALITY
+    dataset = dataset.shard(every, 0)
   return dataset.apply(tf.data.experimental.assert_cardinality(cardinality))
 
 

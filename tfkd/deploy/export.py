@@ -160,9 +160,7 @@ def _check_integer(content, io, kind):
   interpreter = Interpreter(model_content=content)
   interpreter.allocate_tensors()
   ends = {d["index"] for d in interpreter.get_input_details() + interpreter.get_output_details() if io == "float32"}
-  floats = [
-    d["name"] for d in interpreter.get_tensor_details() if d["dtype"] == np.float32 and d["index"] not in ends
-  ]
+  floats = [d["name"] for d in interpreter.get_tensor_details() if d["dtype"] == np.float32 and d["index"] not in ends]
   if floats:
     raise ValueError(
       f"the {kind} student does not convert to integers only: {len(floats)} tensors stay in float32 "

@@ -15,7 +15,7 @@ import tf_keras as keras
 from absl import logging
 
 from tfkd.files import atomic_path, from_checked_json, to_checked_json
-from tfkd.train.strategy import is_chief, is_multi_worker
+from tfkd.train.strategy import is_asynchronous, is_chief, is_in_step
 
 _KEPT = 2
 _MANIFEST = "manifest.json"
@@ -49,7 +49,10 @@ class Checkpoints(keras.callbacks.Callback):
     self._restored = None
     self._is_asked_to_end = False
     # Workers would not write at one step: they are asked at different moments.
-    self._saves_when_asked = not is_multi_worker(model.distribute_strategy)
+    self._saves_when_asked = not is_in_step(model.distribute_strategy)
+    # Steps that were sent to workers are taken some time before the epoch's end.
+    self._saves_inside_epochs = not is_asynchronous(model.distribute_strategy)
+    self._supports_tf_logs = True  # Keras': this does not ask what came out of a step.
     self._reset()
 
   @property
@@ -120,7 +123,7 @@ class Checkpoints(keras.callbacks.Callback):
     self._since_steps += batch + 1 - self.step
     self.step = batch + 1
     # An epoch's last step is followed by its validation, and by `on_epoch_end`.
-    if self.step < self._steps and self._is_due():
+    if self.step < self._steps and self._saves_inside_epochs and self._is_due():
       self.save()
     self._end_if_asked()
 

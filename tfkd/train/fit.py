@@ -12,7 +12,7 @@ from absl import logging
 from tfkd.finite import NOT_FINITE
 from tfkd.quantization import save
 from tfkd.train.checkpoints import Checkpoints
-from tfkd.train.strategy import is_chief
+from tfkd.train.strategy import is_asynchronous, is_chief
 
 
 class KeepBest(keras.callbacks.Callback):
@@ -31,6 +31,10 @@ class KeepBest(keras.callbacks.Callback):
     self._best = max(history.get("val_accuracy", ()), default=-1.0)
     self._epoch = 0
 
+    # Losses of steps that workers were sent come with the epoch's end.
+    self._looks_at_steps = not is_asynchronous(model.distribute_strategy)
+    self._supports_tf_logs = not self._looks_at_steps  # Keras' name.
+
   def on_train_begin(self, logs=None):
     if not os.path.exists(self._path):
       save(self._kept, self._path)
@@ -39,6 +43,16 @@ class KeepBest(keras.callbacks.Callback):
     self._epoch = epoch
 
   def on_train_batch_end(self, batch, logs=None):
+    if self._looks_at_steps:
+      self._check(batch, logs)
+
+  def on_epoch_end(self, epoch, logs=None):
+    self._check(self.params["steps"] - 1, logs)
+    if logs["val_accuracy"] > self._best:
+      self._best = logs["val_accuracy"]
+      save(self._kept, self._path)
+
+  def _check(self, batch, logs):
     if not math.isfinite(logs["loss"]):
       step = self._epoch * self.params["steps"] + batch
       raise FloatingPointError(
@@ -46,10 +60,32 @@ class KeepBest(keras.callbacks.Callback):
         f"model before it is in {self._path}."
       )
 
+
+class _Validation(keras.callbacks.Callback):
+  """What Keras' own validation does, with `evaluate`, which sees the whole data set under every strategy."""
+
+  def __init__(self, dataset):
+    super().__init__()
+    self._dataset = dataset
+    self._supports_tf_logs = True
+
   def on_epoch_end(self, epoch, logs=None):
-    if logs["val_accuracy"] > self._best:
-      self._best = logs["val_accuracy"]
-      save(self._kept, self._path)
+    logs.update({f"val_{name}": value for name, value in evaluate(self.model, self._dataset).items()})
+
+
+def evaluate(model, dataset):
+  """Keras' `evaluate` of a whole data set: workers that do not wait for each other would see parts of it, others twice.
+
+  Returns:
+    dict from name to float.
+  """
+  if not is_asynchronous(model.distribute_strategy):
+    return model.evaluate(dataset, verbose=0, return_dict=True)
+  model.reset_metrics()
+  step = tf.function(model.test_step)
+  for batch in dataset:
+    logs = step(batch)
+  return {name: float(value) for name, value in logs.items()}
 
 
 def fit(
@@ -62,8 +98,8 @@ def fit(
   Args:
     model: compiled and built `tf_keras` model or `Distiller`.
     kept: the part of it to keep when it is at its best.
-    train: function from the number of a step to the `tf.data` data set of all steps from that one on, without end; see
-      `tfkd.data.batches`, first_step.
+    train: function from the number of a step to the `tf.data` data set of all steps from that one on, without end, or
+      of `every` so many-th of them; see `tfkd.data.batches`, first_step and every.
     validation: `tf.data` data set, evaluated whole after every epoch.
     epochs: number of epochs.
     steps: of an epoch.
@@ -84,7 +120,7 @@ def fit(
   """
   checkpoints = Checkpoints(model, folder, epochs, steps, checkpoint_minutes, checkpoint_steps)
   # Metrics have variables once they were used.
-  checkpoints.restore(lambda: model.evaluate(validation.take(1), verbose=0))
+  checkpoints.restore(lambda: evaluate(model, validation.take(1)))
   writes = is_chief(model.distribute_strategy)
   if not checkpoints.first_step and writes and tf.io.gfile.exists(logdir):
     tf.io.gfile.rmtree(logdir)
@@ -92,11 +128,18 @@ def fit(
   callbacks = [KeepBest(kept, best, checkpoints.history)]
   if writes:
     callbacks.append(keras.callbacks.TensorBoard(logdir, write_graph=False))
+  if is_asynchronous(model.distribute_strategy):
+    callbacks, validation_data = [_Validation(validation), *callbacks], None
+    data = keras.utils.experimental.DatasetCreator(
+      lambda worker: train(checkpoints.first_step + worker.input_pipeline_id, every=worker.num_input_pipelines)
+    )
+  else:
+    data, validation_data = train(checkpoints.first_step), validation
   try:
     with checkpoints.saving_at_sigterm():
       model.fit(
-        train(checkpoints.first_step),
-        validation_data=validation,
+        data,
+        validation_data=validation_data,
         epochs=epochs,
         steps_per_epoch=steps,
         callbacks=[*callbacks, checkpoints],
@@ -111,7 +154,7 @@ def fit(
   history = checkpoints.history
   logging.info("wrote TensorBoard logs to %s", logdir)
   if model.optimizer.use_ema:
-    for name, value in model.evaluate(validation, verbose=0, return_dict=True).items():
+    for name, value in evaluate(model, validation).items():
       history[f"val_{name}"][-1] = value
   last = history["val_loss"][-1]
   if not math.isfinite(last):

@@ -18,12 +18,12 @@ from tfkd import Distiller, __version__, data, deploy, models, quantization
 from tfkd.teachers import CachedTeacher, cache
 from tfkd.train import hyperparameters
 from tfkd.train.configuration import FLOAT, Training
-from tfkd.train.fit import fit
+from tfkd.train.fit import evaluate, fit
 from tfkd.train.head import fit_head
 from tfkd.train.recipe import optimizer
 from tfkd.train.results import Results
 from tfkd.train.sharing import SharedDistillers, with_variables
-from tfkd.train.strategy import is_chief, is_multi_worker, make_strategy, wait_for_all
+from tfkd.train.strategy import is_asynchronous, is_chief, is_in_step, make_strategy, wait_for_all
 from tfkd.train.timing import interleaved
 from tfkd.train.workdir import open_workdir
 
@@ -71,6 +71,10 @@ class Sweep:
       )
     if training.teacher_head_only and not training.teacher_checkpoint:
       raise ValueError("--teacher_head_only trains the last layer of a --teacher_checkpoint; there is none.")
+    if training.teacher_head_only and is_asynchronous(self._strategy):
+      raise ValueError(
+        "--teacher_head_only trains in one process: begin with another --strategy; the workdir keeps the teacher."
+      )
     if training.views is not None and not training.augment:
       raise ValueError(f"--views={training.views} is of random changes: --augment is needed.")
     for epochs in (training.epochs, training.teacher_epochs):
@@ -161,7 +165,7 @@ class Sweep:
         )  # fmt: skip
     elif training.teacher_checkpoint:
       start = time.perf_counter()
-      history = {f"val_{k}": [v] for k, v in teacher.evaluate(test, verbose=0, return_dict=True).items()}
+      history = {f"val_{k}": [v] for k, v in evaluate(teacher, test).items()}
       seconds = time.perf_counter() - start
     else:
       logging.info("training the teacher: %s, %d epochs", training.dataset, training.teacher_epochs)
@@ -201,8 +205,7 @@ class Sweep:
     except ValueError as error:
       logging.warning("%s", error)
       shutil.rmtree(path)
-    # Some variables of a model of several workers are read by all together, or not at all.
-    teacher = quantization.load(self._teacher_path) if is_multi_worker(self._strategy) else self._teacher
+    teacher = quantization.load(self._teacher_path) if self._needs_copies else self._teacher
     return cache(teacher, self._evaluation_batches(*arrays, **augmentation), path)
 
   def step_seconds(self, students, rounds=25, steps=4):
@@ -277,14 +280,15 @@ class Sweep:
     logging.info("wrote %s; SHA-256 of its weights: %s", path, _digest(*model.get_weights()))
     row = student.key | {"accuracy": history["val_accuracy"][-1], "loss": history["val_hard_loss"][-1]}
     if teacher is None:
-      choices = model.predict(self._evaluation_batches(*self._test), verbose=0).argmax(axis=1)
+      predicting = quantization.load(path) if is_asynchronous(self._strategy) else model
+      choices = predicting.predict(self._evaluation_batches(*self._test), verbose=0).argmax(axis=1)
       row["agreement"] = float(np.mean(choices == self._cached["test"].outputs.argmax(axis=1)))
     else:
       row["agreement"] = history["val_agreement"][-1]
     is_deployed = student.scheme != FLOAT and not quantization.parse_scheme(student.scheme).is_low
     if is_deployed and is_chief(self._strategy):
       file = path.removesuffix(".keras") + ".tflite"
-      deploy.to_tflite(quantization.load(path) if is_multi_worker(self._strategy) else model, file)
+      deploy.to_tflite(quantization.load(path) if self._needs_copies else model, file)
       measured = deploy.evaluate(file, self._evaluation_batches(*self._test))
       row |= {
         "tflite_accuracy": measured["accuracy"],
@@ -300,7 +304,7 @@ class Sweep:
     """Options of `fit`: where a model's logs and checkpoints are, and how often they are written."""
     training = self._training
     places = {"logdir": self.path("logs", name), "folder": self.path("checkpoints", name)}
-    if is_multi_worker(self._strategy):
+    if is_in_step(self._strategy):
       # They must write together, and their clocks differ.
       return places | {"checkpoint_steps": training.checkpoint_steps or self.steps(1)}
     minutes, steps = training.checkpoint_minutes, training.checkpoint_steps
@@ -353,15 +357,22 @@ class Sweep:
       size -= 1  # So that every replica has an example of the last batch.
     return self._batches(inputs, labels, size, **options)
 
-  def _train_batches(self, inputs, seed, first_step):
+  def _train_batches(self, inputs, seed, first_step, every=1):
     training = self._training
     return self._batches(
-      inputs, self._train[1], training.batch_size, shuffle_seed=seed, first_step=first_step, **self._augmentation,
+      inputs, self._train[1], training.batch_size, shuffle_seed=seed, first_step=first_step, every=every,
+      **self._augmentation,
       num_classes=self._num_classes, label_smoothing=training.label_smoothing, mixup=training.mixup,
     )  # fmt: skip
 
   def _test_batches(self, inputs):
     return self._evaluation_batches(inputs, self._test[1], num_classes=self._num_classes)
+
+  @property
+  def _needs_copies(self):
+    """Whether this process alone cannot run a model of the strategy, only what was saved of it."""
+    # Some variables of workers in step are read by all together, or not at all; others lie on another machine.
+    return is_in_step(self._strategy) or is_asynchronous(self._strategy)
 
   @functools.cached_property
   def _teacher(self):
