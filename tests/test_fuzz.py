@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from experiments.reliability.fuzz import try_to_read
+from experiments.reliability.fuzz import try_to_read, valid_file
 from experiments.reliability.readers import READERS
 
 OPERATIONS = st.lists(
@@ -17,12 +17,7 @@ OPERATIONS = st.lists(
 @pytest.fixture(scope="module", params=list(READERS))
 def valid(request, tmp_path_factory):
   """Reader, its path, the file that is damaged, and what it holds."""
-  reader = READERS[request.param]
-  path = str(tmp_path_factory.mktemp("fuzz") / "x")
-  file = reader.write(path)
-  with open(file, "rb") as opened:
-    content = {"bytes": opened.read(), "content": reader.read(path)}
-  return reader, path, file, content
+  return valid_file(request.param, str(tmp_path_factory.mktemp("fuzz")))
 
 
 @settings(max_examples=30, deadline=20_000, derandomize=True, suppress_health_check=[HealthCheck.too_slow])

@@ -62,21 +62,19 @@ def to_checked_json(content):
   return json.dumps({**content, "sha256": _digest(content)}, sort_keys=True)
 
 
-def from_checked_json(text, is_checked=True):
+def from_checked_json(text):
   """The dict that `to_checked_json` was given.
 
-  Args:
-    text: the line.
-    is_checked: whether it must have a digest; False takes one without as it is.
-
   Raises:
-    ValueError: the text was changed since, or is no JSON.
+    ValueError: the text was changed since, has no digest, or is no JSON.
   """
-  content = json.loads(text)
+  try:
+    content = json.loads(text)
+  except RecursionError as error:
+    raise ValueError("it is nested too deeply") from error
   if not isinstance(content, dict):
     raise ValueError(f"expected a dict; found a {type(content).__name__}")
-  digest = content.pop("sha256", None)
-  if digest != _digest(content) and (is_checked or digest is not None):
+  if content.pop("sha256", None) != _digest(content):
     raise ValueError("its SHA-256 differs from what was written")
   return content
 

@@ -68,8 +68,13 @@ def try_to_read(reader, path, file, valid, operations):
     valid: dict with the file's bytes, and what is read from them.
     operations: see `mutated`.
   """
+  return outcome(reader, path, file, valid, mutated(valid["bytes"], operations))
+
+
+def outcome(reader, path, file, valid, content):
+  """What becomes of a file with this content; see `try_to_read`."""
   with open(file, "wb") as opened:
-    opened.write(mutated(valid["bytes"], operations))
+    opened.write(content)
   try:
     found = reader.read(path)
   except DOCUMENTED:
@@ -77,7 +82,7 @@ def try_to_read(reader, path, file, valid, operations):
   except _Hang:
     return "hang"
   except Exception as error:  # noqa: BLE001  (it is what is looked for)
-    logging.error("%s after %s: undocumented %s: %s", file, operations, type(error).__name__, error)
+    logging.error("%s: undocumented %s: %s", file, type(error).__name__, error)
     return "undocumented"
   return "read" if not reader.is_checked or _is_part(found, valid["content"]) else "wrong"
 
@@ -93,18 +98,23 @@ def _work(pipe, name, cases, seed):
   logging.set_verbosity(logging.FATAL)
   signal.signal(signal.SIGALRM, stop)
   folder = tempfile.mkdtemp()
-  reader, path = READERS[name], os.path.join(folder, "x")
-  file = reader.write(path)
-  with open(file, "rb") as opened:
-    valid = {"bytes": opened.read(), "content": reader.read(path)}
+  reader, path, file, valid = valid_file(name, folder)
   resource.setrlimit(resource.RLIMIT_AS, (_mapped() + _BYTES, resource.RLIM_INFINITY))
   logging.set_verbosity(logging.ERROR)
   for case in cases:
     signal.alarm(_SECONDS)
-    outcome = try_to_read(reader, path, file, valid, operations_of(case, seed))
+    found = try_to_read(reader, path, file, valid, operations_of(case, seed))
     signal.alarm(0)
-    pipe.send(outcome)
+    pipe.send(found)
   shutil.rmtree(folder)
+
+
+def valid_file(name, folder):
+  """Writes a valid file of a reader: what `try_to_read` takes before the operations."""
+  reader, path = READERS[name], os.path.join(folder, "x")
+  file = reader.write(path)
+  with open(file, "rb") as opened:
+    return reader, path, file, {"bytes": opened.read(), "content": reader.read(path)}
 
 
 def _mapped():

@@ -51,9 +51,17 @@ def test_a_damaged_line_is_named_and_the_others_are_used(tmp_path, caplog, damag
   assert (tmp_path / "results.jsonl.damaged").read_bytes().splitlines() == lines
 
 
-def test_rows_without_a_digest_are_taken_as_they_are(tmp_path):
-  (tmp_path / "results.jsonl").write_text('{"seed": 0}\n')
-  assert Results(str(tmp_path / "results.jsonl")).rows() == [{"seed": 0}]
+@pytest.mark.parametrize("line", ['{"seed": 0}', "0", "[" * 100_000])
+def test_rows_without_a_digest_are_damaged(tmp_path, line):
+  (tmp_path / "results.jsonl").write_text(line + "\n")
+  assert Results(str(tmp_path / "results.jsonl")).rows() == []
+
+
+@pytest.mark.parametrize("content", ["{", "0", "null", "[" * 100_000])
+def test_a_damaged_configuration_is_named(tmp_path, content):
+  (tmp_path / "config.json").write_text(content)
+  with pytest.raises(ValueError, match=r"config.json is damaged .*use another workdir, or --overwrite"):
+    open_workdir(str(tmp_path), {"epochs": 1})
 
 
 def test_a_row_that_cannot_be_written_leaves_the_file_as_it_was(tmp_path):
@@ -110,12 +118,6 @@ def test_overwrite_removes_results_and_nothing_else(tmp_path):
   open_workdir(tmp_path, {"epochs": 4}, overwrite=True)
   assert sorted(name for name in os.listdir(tmp_path) if name[0] != ".") == ["config.json", "thesis.tex"]
   assert json.loads((tmp_path / "config.json").read_text()) == {"epochs": 4}
-
-
-def test_a_damaged_configuration_is_named(tmp_path):
-  (tmp_path / "config.json").write_text("{")
-  with pytest.raises(ValueError, match="config.json is damaged"):
-    open_workdir(tmp_path, {})
 
 
 def test_difference_of_means():

@@ -45,15 +45,12 @@ class Results:
       return [], []
     rows, damaged = [], []
     with open(self._path, "rb") as file:
-      lines = list(file)
-    # Versions before this one wrote no digests; one file has them in all lines or in none.
-    is_checked = any(b'"sha256"' in line for line in lines)
-    for number, line in enumerate(lines, 1):
-      try:
-        rows.append(from_checked_json(line.decode(), is_checked))
-      except ValueError as error:
-        damaged.append(number)
-        if number not in self._named:
-          logging.warning("%s, line %d is damaged (%s): it is left out, and trained again", self._path, number, error)
-          self._named.add(number)
+      for number, line in enumerate(file, 1):
+        try:
+          rows.append(from_checked_json(line.decode()))
+        except ValueError as error:
+          damaged.append(number)
+          if number not in self._named:
+            logging.warning("%s, line %d is damaged (%s): it is left out, and trained again", self._path, number, error)
+            self._named.add(number)
     return rows, damaged

@@ -42,9 +42,9 @@ def open_workdir(path, configuration, overwrite=False, defaults=MappingProxyType
     with open(file, encoding="utf-8") as opened:
       try:
         found = json.load(opened)
-      except ValueError as error:
+        found = {**defaults, **found}
+      except (ValueError, TypeError, RecursionError) as error:
         raise ValueError(f"{file} is damaged ({error}): use another workdir, or --overwrite.") from error
-    found = {**defaults, **found}
     keys = sorted(found.keys() | configuration.keys())
     differences = [
       f"{k}: {found.get(k)} there, {configuration.get(k)} now" for k in keys if found.get(k) != configuration.get(k)
