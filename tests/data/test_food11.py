@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from tfkd import data
-from tfkd.data import food11
+from tfkd.data import food11, images
 
 RNG = np.random.default_rng(0)
 
@@ -146,7 +146,7 @@ def test_a_folder_that_cannot_be_written_is_read_all_the_same(folder, tmp_path, 
 
 def test_no_other_program_is_asked_and_no_image_is_too_large(folder, monkeypatch):
   (folder / "training" / "3_eps.jpg").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n")
-  monkeypatch.setattr(food11, "_MOST_PIXELS", 900_000)
+  monkeypatch.setattr(images, "_MOST_PIXELS", 900_000)
   _save(folder / "training" / "3_large.jpg", np.zeros((1000, 1000, 3), np.uint8))
   with pytest.raises(ValueError, match="images in .*: 3_eps.jpg, 3_large.jpg"):
     food11.load_arrays("train", str(folder), side=16)

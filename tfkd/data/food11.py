@@ -9,6 +9,7 @@ import tensorflow as tf
 from absl import logging
 from tqdm import tqdm
 
+from tfkd.data.images import read_image
 from tfkd.files import atomic_path
 
 CLASSES = (
@@ -19,8 +20,6 @@ CLASSES = (
 FOLDERS = {"train": "training", "test": "validation", "evaluation": "evaluation"}
 ON_BAD_IMAGE = ("error", "skip")
 _SHOWN = 5
-_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
-_MOST_PIXELS = 100_000_000  # 400 MB, once decoded.
 
 
 def load_arrays(split, data_dir=None, side=256, on_bad_image="error"):
@@ -136,17 +135,7 @@ def _write_cache(path, folder, names, side):
 
 def _decode(path, side):
   """uint8 [side, side, 3] and whether the file could be read."""
-  from PIL import Image, ImageOps
-
   try:
-    # Formats that need no other program: Pillow gives PostScript to Ghostscript, which runs it.
-    with Image.open(path, formats=_FORMATS) as image:
-      if image.width * image.height > _MOST_PIXELS:
-        return np.zeros((side, side, 3), np.uint8), False
-      image.draft("RGB", (side, side))  # A JPEG of many times the size is decoded at a fraction of it.
-      upright = ImageOps.exif_transpose(image).convert("RGB")
-      return np.asarray(ImageOps.fit(upright, (side, side), Image.Resampling.BILINEAR)), True
-  # Pillow raises nearly anything for a damaged file.
-  except (OSError, SyntaxError, ValueError, TypeError, IndexError, KeyError, OverflowError, MemoryError,
-          Image.DecompressionBombError):  # fmt: skip
+    return read_image(path, side, side), True
+  except ValueError:
     return np.zeros((side, side, 3), np.uint8), False

@@ -1,7 +1,6 @@
 """Students as TFLite files."""
 
 import contextlib
-import hashlib
 import os
 import re
 import sys
@@ -12,10 +11,10 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from tfkd.deploy.metadata import with_metadata, write
-from tfkd.quantization import batches_of_images, has_untrained_ranges, scheme_of
+from tfkd.deploy.metadata import weights_digest, with_metadata, write
+from tfkd.quantization import has_untrained_ranges, images_for_ranges, scheme_of
 
-_REPRESENTATIVE_IMAGES = 512
+_RANGE_BATCHES = 4
 _FOR_US = r"error|not supported|unsupported|custom op|flex"  # What of the converter's own log lines is for its user.
 
 
@@ -37,7 +36,7 @@ def to_tflite(student, path, *, io=None, representative_data=None, allow_float=F
     io: "int8" or "float32", type of images and logits; by default int8 where the file computes in integers. Integer
       files with float32 quantize at the entrance and dequantize at the exit.
     representative_data: images as an array or `tf.data` data set, as the student reads them, to quantize a float
-      student after its training; 512 are used.
+      student after its training; four batches are used, see `tfkd.quantization.calibrate`.
     allow_float: let operations without an integer form stay in float32, as those of `float_layers` do.
     labels: list of str, names of the classes.
     metadata: dict of what JSON can hold, kept in the file. Names that `python -m tfkd.deploy` knows: "mean" and "std"
@@ -84,14 +83,6 @@ def to_tflite(student, path, *, io=None, representative_data=None, allow_float=F
   return len(content)
 
 
-def weights_digest(model):
-  """SHA-256 of all weights of a model, which its files carry."""
-  digest = hashlib.sha256()
-  for weight in model.get_weights():
-    digest.update(np.ascontiguousarray(weight).data)
-  return digest.hexdigest()
-
-
 def _check_arguments(student, bits, io, representative_data, labels):
   if io not in (None, "int8", "float32"):
     raise ValueError(f'io must be "int8" or "float32"; got {io!r}.')
@@ -113,12 +104,10 @@ def _check_arguments(student, bits, io, representative_data, labels):
 
 def _single_images(data):
   count = 0
-  for batch in batches_of_images(data):
-    for image in batch[: _REPRESENTATIVE_IMAGES - count]:
+  for batch in images_for_ranges(data, _RANGE_BATCHES):
+    for image in batch:
       count += 1
       yield [image[None]]
-    if count == _REPRESENTATIVE_IMAGES:
-      return
   if not count:
     raise ValueError("representative_data yielded no image: give some hundred of the training set.")
 

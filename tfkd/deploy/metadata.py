@@ -44,7 +44,7 @@ def write_metadata(path, **fields):
 
 
 def with_metadata(content, fields):
-  """Puts metadata in place of what a TFLite file has of it.
+  """Puts metadata in place of what a TFLite file has of it, and shortens the names of its tensors.
 
   Args:
     content: bytes of the file.
@@ -66,16 +66,52 @@ def with_metadata(content, fields):
     model.metadata = [*(model.metadata or ()), entry]
     entries[_NAME] = entry
   model.buffers[entries[_NAME].buffer].data = np.frombuffer(text.encode(), np.uint8)
+  model.buffers = [_aligned(buffer) for buffer in model.buffers]
+  for graph in model.subgraphs:
+    for tensor in graph.tensors:
+      # The converter joins the names of all that it fused, which a small file has no room for.
+      tensor.name = tensor.name.partition(b";")[0]
   builder = flatbuffers.Builder(len(content))
   builder.Finish(model.Pack(builder), b"TFL3")
   content = bytes(builder.Output())
   return content.replace(_field(_ZEROS), _field(hashlib.sha256(content).hexdigest()))
 
 
+def _aligned(buffer):
+  """The same buffer, written at a multiple of 16 bytes, as kernels expect and the schema's Python writer forgets."""
+  from ai_edge_litert import schema_py_generated as schema
+
+  class Aligned(schema.BufferT):
+    def Pack(self, builder):  # noqa: N802  (the schema's name)
+      data = None
+      if self.data is not None:
+        content = np.asarray(self.data, np.uint8).tobytes()
+        builder.StartVector(1, len(content), 16)
+        builder.head -= len(content)
+        builder.Bytes[builder.head : builder.head + len(content)] = content
+        data = builder.EndVector()
+      schema.BufferStart(builder)
+      if data is not None:
+        schema.BufferAddData(builder, data)
+      return schema.BufferEnd(builder)
+
+  copy = Aligned()
+  copy.data = buffer.data
+  return copy
+
+
 def write(path, content):
   """Writes a file whole or not at all."""
   with atomic_path(path) as temporary, open(temporary, "wb") as file:
     file.write(content)
+
+
+def weights_digest(model):
+  """SHA-256 of all weights of a model, which its files carry."""
+  digest = hashlib.sha256()
+  for weight in model.get_weights():
+    digest.update(np.ascontiguousarray(weight).data)
+  return digest.hexdigest()
 
 
 def metadata_or_none(path):

@@ -1,8 +1,8 @@
 """Quantization-aware students: schemes on tfmot's extension points, calibration, saving."""
 
-from tfkd.quantization.calibration import batches_of_images as batches_of_images
 from tfkd.quantization.calibration import calibrate as calibrate
 from tfkd.quantization.calibration import has_untrained_ranges as has_untrained_ranges
+from tfkd.quantization.calibration import images_for_ranges as images_for_ranges
 from tfkd.quantization.low_bit import LowBitFeatures as LowBitFeatures
 from tfkd.quantization.low_bit import LowBitScheme as LowBitScheme
 from tfkd.quantization.low_bit import LowBitWeights as LowBitWeights

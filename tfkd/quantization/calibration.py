@@ -5,7 +5,6 @@ ranges, not the data, decide what the network sees.
 """
 
 import contextlib
-import itertools
 
 import numpy as np
 import tensorflow as tf
@@ -21,8 +20,9 @@ def calibrate(model, data, num_batches=NUM_BATCHES):
 
   Args:
     model: quantized `tf_keras` model; its ranges change, its weights and batch normalisation statistics do not.
-    data: images [n, ...] as an array, or a `tf.data` data set of images or of tuples that begin with images.
-    num_batches: at most so many batches are used.
+    data: images [n, ...] as an array, or a `tf.data` data set of images or of tuples that begin with images. An array
+      may be sorted by class; a data set should not be, for its first batches count.
+    num_batches: at most so many batches are used; of arrays, of 128 images spread evenly.
 
   Raises:
     ValueError: data yields no batch.
@@ -31,7 +31,7 @@ def calibrate(model, data, num_batches=NUM_BATCHES):
   before = [v.numpy() for v in moving]
   seen = 0
   with _observing(model):
-    for images in itertools.islice(batches_of_images(data), num_batches):
+    for images in images_for_ranges(data, num_batches):
       # training=True also sets the ranges of the weights.
       model(images, training=True)
       seen += 1
@@ -41,17 +41,19 @@ def calibrate(model, data, num_batches=NUM_BATCHES):
     raise ValueError("calibration data yielded no batch: give at least one image.")
 
 
-def batches_of_images(data):
-  """Yields batches of images, and nothing else, of what `calibrate` takes."""
+def images_for_ranges(data, num_batches):
+  """Yields at most so many batches of images of what `calibrate` takes."""
   if isinstance(data, tf.data.Dataset):
-    for element in data:
+    for element in data.take(num_batches):
       while isinstance(element, (tuple, list)):
         element = element[0]
       yield element
   else:
     images = np.asarray(data)
-    for start in range(0, len(images), _BATCH_SIZE):
-      yield tf.convert_to_tensor(images[start : start + _BATCH_SIZE], tf.float32)
+    count = min(len(images), num_batches * _BATCH_SIZE)
+    chosen = np.arange(count) * len(images) // max(count, 1)
+    for start in range(0, count, _BATCH_SIZE):
+      yield tf.convert_to_tensor(images[chosen[start : start + _BATCH_SIZE]], tf.float32)
 
 
 def has_untrained_ranges(model):

@@ -38,11 +38,25 @@ class LowBitWeights(tfmot.quantization.keras.quantizers.Quantizer):
 
   def __call__(self, inputs, training, weights, **kwargs):
     squashed = tf.tanh(inputs)
-    width = self.scale * tf.stop_gradient(tf.reduce_mean(tf.abs(squashed)))
-    clipped = tf.clip_by_value(tf.math.divide_no_nan(squashed, width), -0.5, 0.5)
-    rounded = (_rounded(clipped + 0.5, self.bits) - 0.5) * width
+    rounded = self.decode(*self._encode(squashed), self.bits)
     # The value to the last bit, with the gradient of what was rounded.
     return tf.stop_gradient(rounded) + (squashed - tf.stop_gradient(squashed))
+
+  def encode(self, kernel):
+    """The levels of a kernel's weights, whole numbers in [0, 2^bits - 1] as float32, and the width s of the grid."""
+    return self._encode(tf.tanh(kernel))
+
+  def _encode(self, squashed):
+    width = self.scale * tf.reduce_mean(tf.abs(squashed))
+    clipped = tf.clip_by_value(tf.math.divide_no_nan(squashed, width), -0.5, 0.5)
+    return tf.round((clipped + 0.5) * (2.0**self.bits - 1)), width
+
+  @staticmethod
+  def decode(levels, width, bits):
+    """The weights of levels, to the last bit those that the student computes with."""
+    width = tf.convert_to_tensor(width)
+    # Times the inverse: TensorFlow makes that of a division by a constant in graphs, and there alone.
+    return (tf.cast(levels, width.dtype) * (1 / (2.0**bits - 1)) - 0.5) * width
 
   def get_config(self):
     return {"bits": self.bits, "scale": self.scale}

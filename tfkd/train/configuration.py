@@ -74,8 +74,9 @@ class Student(NamedTuple):
   temperature: float | None = None
   choices: Mapping = MappingProxyType({})
   """Further numbers or words that set this student apart from others of its method."""
-  start: str = "scratch"
-  """"scratch"; "teacher": begin with the teacher's weights; "checkpoint": with those of the training's file."""
+  start: "str | Student" = "scratch"
+  """"scratch"; "teacher": begin with the teacher's weights; "checkpoint": with those of the training's file; or with
+  those of another student, a float one of the same network that was trained before."""
   adapt: Callable | None = None
   """Makes the model to train of (teacher, student), where an objective asks for a student of its own."""
   network: str | None = None

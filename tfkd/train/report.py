@@ -139,6 +139,36 @@ def accuracy_by_method(path, groups, baseline, title):
   save_figure(figure, path)
 
 
+def accuracy_against_bytes(path, groups, title):
+  """Draws accuracy over the size of a file, with deviations over seeds; a line joins those that none beats in both.
+
+  Args:
+    path: `.png` to write.
+    groups: dict from label to (bytes, list of accuracies in [0, 1]).
+    title: above the picture.
+  """
+  figure, axes = _figure(8, 4.8)
+  points = {label: (size / 1000, *_mean_and_deviation(values)) for label, (size, values) in groups.items()}
+  best = []
+  for size, mean, _ in sorted(points.values(), key=lambda point: (point[0], -point[1])):
+    if not best or mean > best[-1][1]:
+      best.append((size, mean))
+  axes.step(*zip(*best, strict=True), where="post", color="0.7", linewidth=1.2, zorder=0)
+  for number, (label, (size, mean, deviation)) in enumerate(points.items()):
+    marker = "o" if number < 10 else "s"
+    axes.errorbar(size, mean, deviation, marker=marker, capsize=3, linestyle="none", label=f"{label}: {mean:.1f} %")
+  axes.set_xscale("log")
+  axes.xaxis.get_major_locator().set_params(subs=(1, 2, 5))
+  axes.xaxis.set_major_formatter("{x:g}")
+  axes.xaxis.set_minor_formatter("")
+  axes.set_xlabel("bytes of the file, thousands")
+  axes.set_ylabel("test accuracy, %")
+  axes.set_title(title, fontsize=10)
+  axes.grid(alpha=0.3, which="both")
+  axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
+  save_figure(figure, path)
+
+
 def heat_map(path, cells, x_label, y_label, title):
   """Draws mean accuracies over two choices; combinations that were not run stay empty.
 

@@ -14,10 +14,11 @@ import tf_keras as keras
 from absl import logging
 from tqdm import tqdm
 
-from tfkd import Distiller, __version__, data, deploy, models, quantization
+from tfkd import Distiller, __version__, data, models, quantization
 from tfkd.teachers import CachedTeacher, cache
 from tfkd.train import hyperparameters
-from tfkd.train.configuration import FLOAT, Training
+from tfkd.train.configuration import FLOAT, Student, Training
+from tfkd.train.export import export, file_metadata
 from tfkd.train.fit import evaluate, fit
 from tfkd.train.head import fit_head
 from tfkd.train.recipe import optimizer
@@ -55,7 +56,7 @@ class Sweep:
     self._build_teacher = models.parse(training.teacher)
     models.parse(training.student)  # A wrong name is an error now, not after the teacher's training.
     options = {"image_size": training.image_size, "on_bad_image": training.on_bad_image}
-    self._info = data.info(training.dataset, **options)
+    self.info = data.info(training.dataset, **options)
     self._load = functools.partial(data.load_arrays, training.dataset, data_dir=training.data_dir, **options)
     self._train, self._test = self._load("train", limit=training.limit_train), self._load("test")
     if training.batch_size > len(self._train[1]):
@@ -136,19 +137,36 @@ class Sweep:
 
     Args:
       student: `Student` that the results have.
-      split: of the data set, whole.
+      split: see `batches`.
 
     Returns:
       Logits float32 [n, classes], in the order of the images.
     """
-    model = quantization.load(self._student_path(student))
-    return model.predict(self._evaluation_batches(*self._load(split)), verbose=0)
+    return self.load(student).predict(self.batches(split), verbose=0)
+
+  def load(self, student):
+    """The trained `tf_keras` model of a student that the results have."""
+    return quantization.load(self._student_path(student))
+
+  def load_teacher(self):
+    """The teacher's `tf_keras` model, of this process alone."""
+    return quantization.load(self._teacher_path)
+
+  def batches(self, split, **options):
+    """A split as the networks read it: `tf.data` data set of (images, labels), whole, of "train" what students see.
+
+    Args:
+      split: of the data set.
+      **options: of `tfkd.data.batches`; without any, in order.
+    """
+    arrays = {"train": self._train, "test": self._test}.get(split) or self._load(split)
+    return self._evaluation_batches(*arrays, **options)
 
   def _train_teacher(self):
     training = self._training
     keras.utils.set_random_seed(0)
     with self._strategy.scope(), _arithmetic(training.mixed_precision):
-      teacher = self._build_teacher(num_classes=len(self._info.classes), input_shape=self._info.image_shape)
+      teacher = self._build_teacher(num_classes=len(self.info.classes), input_shape=self.info.image_shape)
       self._compile(teacher, training.teacher_epochs, training.teacher_learning_rate)
     test = self._test_batches(self._test[0])
     if training.teacher_checkpoint:
@@ -159,7 +177,7 @@ class Sweep:
       logging.info("training the teacher's last layer: %s, %d epochs", training.dataset, training.teacher_epochs)
       with self._strategy.scope():
         history, seconds = fit_head(
-          teacher, self._evaluation_batches(*self._train), self._evaluation_batches(*self._test),
+          teacher, self.batches("train"), self.batches("test"),
           optimizer=optimizer(training, training.teacher_learning_rate, self.steps(training.teacher_epochs)),
           epochs=training.teacher_epochs, batch_size=training.batch_size, **kept,
         )  # fmt: skip
@@ -205,7 +223,7 @@ class Sweep:
     except ValueError as error:
       logging.warning("%s", error)
       shutil.rmtree(path)
-    teacher = quantization.load(self._teacher_path) if self._needs_copies else self._teacher
+    teacher = self.load_teacher() if self._needs_copies else self._teacher
     return cache(teacher, self._evaluation_batches(*arrays, **augmentation), path)
 
   def step_seconds(self, students, rounds=25, steps=4):
@@ -233,7 +251,7 @@ class Sweep:
     arithmetic = training.mixed_precision if student.scheme == FLOAT else "none"
     with self._strategy.scope(), _arithmetic(arithmetic):
       network = student.network or training.student
-      model = models.build(network, len(self._info.classes), self._info.image_shape)
+      model = models.build(network, len(self.info.classes), self.info.image_shape)
       if student.adapt:
         model = student.adapt(self._teacher, model)
       if student.start == "teacher":
@@ -243,10 +261,13 @@ class Sweep:
             f"teacher={training.teacher}."
           )
         model.set_weights(self._teacher.get_weights())
+      elif isinstance(student.start, Student):
+        model.set_weights(self.load(student.start).get_weights())
       elif student.start == "checkpoint":
         models.load_torch_weights(model, training.student_checkpoint, head=False)
       if student.scheme != FLOAT:
-        calibration_data = self._batches(*self._train, training.batch_size)
+        # In no order of classes: some batches are all that is looked at.
+        calibration_data = self._batches(*self._train, training.batch_size, shuffle_seed=0)
         model = quantization.quantize(model, student.scheme, calibration_data=calibration_data)
       # Copies: a layer belongs to one distiller, and a sweep may list one objective for several seeds.
       objectives = [type(o).from_config(o.get_config()) for o in student.objectives]
@@ -281,20 +302,14 @@ class Sweep:
     row = student.key | {"accuracy": history["val_accuracy"][-1], "loss": history["val_hard_loss"][-1]}
     if teacher is None:
       predicting = quantization.load(path) if is_asynchronous(self._strategy) else model
-      choices = predicting.predict(self._evaluation_batches(*self._test), verbose=0).argmax(axis=1)
+      choices = predicting.predict(self.batches("test"), verbose=0).argmax(axis=1)
       row["agreement"] = float(np.mean(choices == self._cached["test"].outputs.argmax(axis=1)))
     else:
       row["agreement"] = history["val_agreement"][-1]
-    is_deployed = student.scheme != FLOAT and not quantization.parse_scheme(student.scheme).is_low
-    if is_deployed and is_chief(self._strategy):
-      file = path.removesuffix(".keras") + ".tflite"
-      deploy.to_tflite(quantization.load(path) if self._needs_copies else model, file)
-      measured = deploy.evaluate(file, self._evaluation_batches(*self._test))
-      row |= {
-        "tflite_accuracy": measured["accuracy"],
-        "tflite_loss": measured["loss"],
-        "tflite_bytes": measured["bytes"],
-      }
+    if is_chief(self._strategy):
+      local = quantization.load(path) if self._needs_copies else model
+      fields = file_metadata(self._training, self.info, student)
+      row |= export(local, path.removesuffix(".keras"), self.batches("test"), info=self.info, fields=fields)
     self._finish(student.name, path)
     self._add_row(row, model, seconds, history)
     if is_chief(self._strategy):
@@ -337,21 +352,21 @@ class Sweep:
   @property
   def _augmentation(self):
     """Options of `data.batches`."""
-    return {"augment": self._info.augment, "views": self._training.views} if self._training.augment else {}
+    return {"augment": self.info.augment, "views": self._training.views} if self._training.augment else {}
 
   @property
   def _num_classes(self):
     """Where labels must be distributions, over so many classes."""
-    return len(self._info.classes) if self._training.label_smoothing or self._training.mixup else None
+    return len(self.info.classes) if self._training.label_smoothing or self._training.mixup else None
 
   def _batches(self, inputs, labels, batch_size, **options):
     """Images as the networks read them."""
     return data.batches(
-      inputs, labels, batch_size, side=self._info.image_shape[0], normalize=self._info.normalize, **options
+      inputs, labels, batch_size, side=self.info.image_shape[0], normalize=self.info.normalize, **options
     )
 
   def _evaluation_batches(self, inputs, labels, **options):
-    height, width, _ = self._info.image_shape
+    height, width, _ = self.info.image_shape
     size = min(max(self._training.batch_size, _EVALUATION_PIXELS // (height * width)), len(labels))
     while 0 < len(labels) % size < self._strategy.num_replicas_in_sync:
       size -= 1  # So that every replica has an example of the last batch.
@@ -391,7 +406,7 @@ class Sweep:
     epochs = len(history.get("loss", ()))
     row["history"] = {name: [round(float(v), 6) for v in values] for name, values in history.items()}
     # Seconds include tracing and the evaluation after each epoch; the rate counts training images only.
-    row |= quantization.sizes(model)
+    row = quantization.sizes(model) | row
     flags = self._training._asdict()
     for name in ("data_dir", "teacher_checkpoint", "student_checkpoint"):
       if flags[name]:

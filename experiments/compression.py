@@ -1,0 +1,234 @@
+r"""One network as files of fewer and fewer bits, quantized after its training, in it, and in it with a teacher.
+
+Every file is measured on the whole test set, and on one thread in turns with the float student's. Students of eight and
+four bits go on from the float student of their seed; those of two train from scratch, as long as both trainings
+together. 20 minutes on two cores at --preset=full, and resumed where it was interrupted.
+
+  python -m experiments.compression --preset=quick
+  python -m experiments.compression --preset=full
+  python -m experiments.compression --preset=full --dataset=cifar10 --data_dir=cifar10_train_jpeg.tar.xz \
+    --limit_train=20000 --teacher=resnet20 --student=resnet8 --teacher_epochs=12 --epochs=8 --qat_epochs=4 \
+    --augment --views=8
+"""
+
+import os
+from typing import NamedTuple
+
+import numpy as np
+from absl import app, flags, logging
+
+from experiments import response, run_flags
+from tfkd import deploy, quantization
+from tfkd.train import FLOAT, Results, Student, Sweep, report
+from tfkd.train.report import accuracy_against_bytes, finding, markdown_table, mean_and_deviation
+
+flags.adopt_module_key_flags(run_flags)  # So that --help lists them.
+flags.adopt_module_key_flags(response)
+flags.DEFINE_integer("qat_epochs", None, "Epochs of quantization-aware students after the float ones'. [preset]", 1)
+
+PICTURE = "accuracy_against_bytes.png"
+_HEADER = ["model", "accuracy", "parameters", "file, bytes", "share", "latency, ms", "p95", "share", "agreement"]
+_QUESTION = "compression"
+_COMMON = {
+  "dataset": "house_numbers", "teacher": "svhn_cnn", "student": "svhn_cnn", "teacher_epochs": 5, "temperature": 5.0,
+  "alpha": 0.8, "scheme": FLOAT,
+}  # fmt: skip
+PRESETS = {
+  "quick": _COMMON | {"epochs": 2, "qat_epochs": 1, "seeds": [0]},
+  "full": _COMMON | {"epochs": 4, "qat_epochs": 3, "seeds": [0, 1, 2]},
+}
+
+
+class Variant(NamedTuple):
+  """A row of the table."""
+
+  scheme: str
+  is_trained: bool
+  """With its quantization, not before it."""
+  is_distilled: bool = False
+
+
+FLOAT_TEACHER, FLOAT_STUDENT = "float teacher", "float student"
+VARIANTS = {
+  "PTQ int8": Variant("w8a8", False),
+  "QAT int8": Variant("w8a8", True),
+  "QAT int8 + distillation": Variant("w8a8", True, True),
+  "PTQ int4": Variant("w4a8", False),
+  "QAT int4": Variant("w4a8", True),
+  "QAT int4 + distillation": Variant("w4a8", True, True),
+  "w2a1": Variant("w2a1", True),
+  "w2a1 + distillation": Variant("w2a1", True, True),
+}
+
+
+def main(argv):
+  run_flags.start(argv, PRESETS)
+  given = flags.FLAGS
+  workdir = given.workdir or os.path.join("runs", "compression", given.dataset)
+  with run_flags.errors_without_traceback():
+    sweep = Sweep(workdir, run_flags.training(), given.overwrite)
+    students = []
+    for seed in run_flags.seeds():
+      students.append(_float_student(seed))
+      students += [_student(variant, seed) for variant in VARIANTS.values() if variant.is_trained]
+    sweep.run(students)
+    rows = _measured(sweep, run_flags.seeds())
+    (teacher,) = sweep.results.find(question="teacher")
+  print(_write_report(workdir, teacher, rows, given.student))  # noqa: T201  (the answer)
+
+
+def _float_student(seed):
+  return Student(_QUESTION, "labels", FLOAT, seed)
+
+
+def _student(variant, seed):
+  given = flags.FLAGS
+  is_low = quantization.parse_scheme(variant.scheme).is_low
+  fields = {"epochs": given.epochs + given.qat_epochs} if is_low else {
+    "epochs": given.qat_epochs, "start": _float_student(seed)
+  }  # fmt: skip
+  if not variant.is_distilled:
+    return Student(_QUESTION, "labels", variant.scheme, seed, **fields)
+  student = response.response(_QUESTION, "labels + teacher", seed, given.temperature, given.alpha, **fields)
+  return student._replace(scheme=variant.scheme)
+
+
+def _measured(sweep, seeds):
+  """Rows of all files: those of an earlier run, and with them what is missing."""
+  results = Results(sweep.path("files.jsonl"))
+  for seed in seeds:
+    for name in (FLOAT_STUDENT, FLOAT_TEACHER, *VARIANTS):
+      if not results.find(variant=name, seed=seed):
+        row = _measure(sweep, name, seed)
+        logging.info("%s, seed %d: %.2f %%, %d bytes", name, seed, 100 * row["accuracy"], row["bytes"])
+        results.add({"variant": name, "seed": seed, **row})
+  return [row for row in results.rows() if row["seed"] in seeds]
+
+
+def _measure(sweep, name, seed):
+  """Writes one file, where the sweep has not, and measures it."""
+  path = sweep.path("files", f"{name.replace(' ', '_')}-seed{seed}.tflite")
+  model = _model(sweep, name, seed)
+  options = {}
+  if name == "PTQ int8":
+    options["representative_data"] = sweep.batches("train", shuffle_seed=0)
+  fields = {"data": flags.FLAGS.dataset, "network": model.name, "method": name, "seed": seed}
+  mean, std = sweep.info.normalize or (0.0, 1.0)
+  deploy.to_tflite(model, path, labels=sweep.info.classes, metadata={**fields, "mean": mean, "std": std}, **options)
+  row = deploy.evaluate(path, sweep.batches("test"), model)
+  deploy.write_metadata(path, accuracy=round(row["accuracy"], 4))
+  row |= deploy.benchmark(path, 1, sweep.path("files", f"{FLOAT_STUDENT.replace(' ', '_')}-seed{seed}.tflite"))
+  row |= {"parameters": quantization.sizes(model)["parameters"], "bytes": os.path.getsize(path)}
+  bits = quantization.scheme_of(model)
+  if bits is not None and bits.is_low:
+    # Its TFLite file is a float one that shows the arithmetic; what is sent is the pack, restored here.
+    pack = path.replace(".tflite", ".pack")
+    row["bytes"] = deploy.pack(model, pack)
+    restored = deploy.unpack(pack)
+    restored.compile(metrics=["accuracy"])
+    row["accuracy"] = restored.evaluate(sweep.batches("test"), verbose=0, return_dict=True)["accuracy"]
+  return row
+
+
+def _model(sweep, name, seed):
+  if name == FLOAT_TEACHER:
+    return sweep.load_teacher()
+  variant = VARIANTS.get(name)
+  if variant is not None and variant.is_trained:
+    return sweep.load(_student(variant, seed))
+  model = sweep.load(_float_student(seed))
+  if name == "PTQ int4":
+    # The converter's own quantization after training has no four bits; the grid is that of the trained ones.
+    return quantization.quantize(model, variant.scheme, calibration_data=sweep.batches("train", shuffle_seed=0))
+  return model
+
+
+def _write_report(workdir, teacher, rows, student):
+  """Writes `report.md` and the picture into the workdir.
+
+  Args:
+    workdir: where to.
+    teacher: its row of the results.
+    rows: of all files, one for each variant and seed.
+    student: the network's name.
+
+  Returns:
+    The report's text, with the paths of both files at its end.
+  """
+  groups = {}
+  for row in rows:
+    groups.setdefault(row["variant"], []).append(row)
+  baseline = groups[FLOAT_STUDENT]
+  seeds = sorted({row["seed"] for row in rows})
+  title = f"{student} on {teacher['dataset']}"
+  text = (
+    f"# Files: {title}\n\n"
+    f"Accuracy of the files in percent on all {teacher['test_images']:,} test images, mean ± standard deviation over "
+    f"seeds ({', '.join(map(str, seeds))}); the teacher is one. Shares are of the float student's file, and of the "
+    "median time it takes for an image on one thread, in turns with it. Agreement: images of which the file and its "
+    "Keras model choose the same class.\n\n"
+  )
+  order = list(groups)
+  order.remove(FLOAT_TEACHER)
+  table = [_row(name, groups[name], baseline) for name in [FLOAT_TEACHER, *order]]
+  text += markdown_table(_HEADER, table)
+  text += (
+    "\nFiles of w2a1 are packs, restored for this. No kernel of LiteRT computes in these bits: their latency is that of "
+    f"a float file with the same arithmetic.\n\n{_fidelity(groups)}\n\n{_order(groups)}\n\n![Accuracy against bytes]"
+    f"({PICTURE})\n"
+  )
+  accuracy_against_bytes(
+    os.path.join(workdir, PICTURE),
+    {name: (_mean(found, "bytes"), _all(found, "accuracy")) for name, found in groups.items()},
+    f"Files of {title}",
+  )
+  return report.write_report(workdir, text, [PICTURE])
+
+
+def _row(name, rows, baseline):
+  size = _mean(rows, "bytes")
+  return [
+    name,
+    mean_and_deviation(_all(rows, "accuracy") if name != FLOAT_TEACHER else [rows[0]["accuracy"]], 100),
+    f"{rows[0]['parameters']:,}",
+    f"{size:,.0f}",
+    f"{size / _mean(baseline, 'bytes'):.3f}",
+    f"{np.median(_all(rows, 'median_ms')):.3f}",
+    f"{np.median(_all(rows, 'p95_ms')):.3f}",
+    f"{np.median(_all(rows, 'ratio')):.2f}",
+    f"{100 * min(_all(rows, 'agreement')):.2f}",
+  ]
+
+
+def _fidelity(groups):
+  """How far the files are from their Keras models."""
+  rows = [row for name, found in groups.items() if name != FLOAT_TEACHER for row in found]
+  apart = max(abs(row["accuracy"] - row["student_accuracy"]) for row in rows)
+  steps = max(row["worst_steps"] or 0 for row in rows)
+  agreement = min(_all(rows, "agreement"))
+  return (
+    f"At worst a file's accuracy is {100 * apart:.2f} points from its Keras model's, {100 * agreement:.2f} % of the "
+    f"images have the same class, and a logit is {steps:.0f} steps of the output's grid away."
+  )
+
+
+def _order(groups):
+  """What four bits keep: trained with its quantization against after it, and with a teacher against without."""
+  ptq, qat, distilled = (_all(groups[name], "accuracy") for name in ("PTQ int4", "QAT int4", "QAT int4 + distillation"))
+  return (
+    f"{finding('QAT at int4', qat, 'PTQ', ptq)} {finding('with distillation it', distilled, 'QAT alone', qat)} "
+    + finding("w2a1 with distillation", _all(groups["w2a1 + distillation"], "accuracy"), "w2a1 alone",
+              _all(groups["w2a1"], "accuracy"))
+  )  # fmt: skip
+
+
+def _all(rows, field):
+  return [row[field] for row in rows]
+
+
+def _mean(rows, field):
+  return float(np.mean(_all(rows, field)))
+
+
+if __name__ == "__main__":
+  app.run(main)

@@ -1,0 +1,53 @@
+"""A trained student as the file that its scheme leaves as, measured on the whole test set."""
+
+import os
+
+from tfkd import deploy, quantization
+
+
+def file_metadata(training, info, student=None):
+  """What a file shall say of its model, beside its classes and its accuracy.
+
+  Args:
+    training: `Training`.
+    info: `tfkd.data.Dataset`.
+    student: `Student`; None of a teacher.
+  """
+  mean, std = info.normalize or (0.0, 1.0)
+  fields = {"data": training.dataset, "mean": mean, "std": std}
+  if student is not None:
+    fields |= {"network": student.network or training.student, "method": student.method, "seed": student.seed}
+    if student.objectives:
+      fields |= {"teacher": training.teacher, "objectives": [objective.name for objective in student.objectives]}
+    if student.temperature is not None:
+      fields["temperature"] = student.temperature
+  return fields
+
+
+def export(model, stem, test, *, info, fields):
+  """Writes a quantized student's file beside its `.keras`: TFLite where LiteRT computes in its bits, or a pack.
+
+  Args:
+    model: the student, of this process alone; a float one has no file.
+    stem: path without suffix.
+    test: `tf.data` data set of (images, labels), whole.
+    info: `tfkd.data.Dataset`.
+    fields: dict for the file's metadata, see `file_metadata`.
+
+  Returns:
+    dict of fields for the results' row.
+  """
+  bits = quantization.scheme_of(model)
+  if bits is None:
+    return {}
+  if bits.is_low:
+    return {"packed_bytes": deploy.pack(model, f"{stem}.pack")}
+  path = f"{stem}.tflite"
+  deploy.to_tflite(model, path, labels=info.classes, metadata=fields)
+  measured = deploy.evaluate(path, test)
+  deploy.write_metadata(path, accuracy=round(measured["accuracy"], 4))
+  return {
+    "tflite_accuracy": measured["accuracy"],
+    "tflite_loss": measured["loss"],
+    "tflite_bytes": os.path.getsize(path),
+  }
