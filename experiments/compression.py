@@ -173,8 +173,8 @@ def _write_report(workdir, teacher, rows, student):
   table = [_row(name, groups[name], baseline) for name in [FLOAT_TEACHER, *order]]
   text += markdown_table(_HEADER, table)
   text += (
-    "\nFiles of w2a1 are packs, restored for this. No kernel of LiteRT computes in these bits: their latency is that of "
-    f"a float file with the same arithmetic.\n\n{_fidelity(groups)}\n\n{_order(groups)}\n\n![Accuracy against bytes]"
+    "\nFiles of w2a1 are packs, restored for this. No kernel of LiteRT computes in these bits: their latency is that "
+    f"of a float file with the same arithmetic.\n\n{_fidelity(groups)}\n\n{_order(groups)}\n\n![Accuracy against bytes]"
     f"({PICTURE})\n"
   )
   accuracy_against_bytes(

@@ -138,6 +138,12 @@ def _write_safetensors(path):
   return os.path.join(path, "s.safetensors")
 
 
+def _write_pack(path):
+  os.makedirs(path)
+  deploy.pack(quantization.quantize(_model(), "w2a1"), os.path.join(path, "s.pack"))
+  return os.path.join(path, "s.pack")
+
+
 def _in(name, read):
   return lambda path: read(os.path.join(path, name))
 
@@ -172,6 +178,10 @@ READERS = {
   "results": Reader(_write_results, lambda path: Results(os.path.join(path, "results.jsonl")).rows(), True),
   "configuration": Reader(_write_config, lambda path: open_workdir(path, {"epochs": 3, "dataset": "svhn"})),
   "model": Reader(_write_model, _in("m.keras", quantization.load)),
-  "TFLite": Reader(_write_tflite, _evaluated),
+  "TFLite": Reader(_write_tflite, _evaluated, True),
+  "pack": Reader(
+    _write_pack,
+    lambda path: np.concatenate([w.ravel() for w in deploy.unpack(os.path.join(path, "s.pack")).get_weights()]),
+  ),
   ".safetensors": Reader(_write_safetensors, _in("s.safetensors", read_state_dict)),
 }

@@ -96,16 +96,38 @@ def test_rows_files_and_resume(tmp_path, data_dir, monkeypatch):
 def test_a_student_that_starts_from_the_teacher_has_its_weights(tmp_path, data_dir):
   # A learning rate of zero keeps what the student began with.
   runs = _sweep(tmp_path, data_dir, learning_rate=0.0)
-  runs.run([Student("q1", "labels", "w8a8", seed, start=start) for seed, start in ((0, "teacher"), (1, "scratch"))])
-  teacher = quantization.load(str(tmp_path / "teacher" / "model.keras")).get_layer("conv3").kernel
-  kernels = [
-    quantization.load(str(tmp_path / "students" / f"q1-labels-w8a8-seed{s}.keras"))
-    .get_layer("quant_conv3")
-    ._weight_vars[0][0]
-    for s in (0, 1)
-  ]
+  float_student = Student("q1", "labels", FLOAT, 7)
+  starts = ("teacher", "scratch", float_student)
+  students = [Student("q1", "labels", "w8a8", seed, start=start) for seed, start in enumerate(starts)]
+  runs.run([float_student, *students])
+  teacher = runs.load_teacher().get_layer("conv3").kernel
+  kernels = [runs.load(student).get_layer("quant_conv3")._weight_vars[0][0] for student in students]
   np.testing.assert_array_equal(kernels[0], teacher)
   assert np.abs(kernels[1] - teacher).max() > 0.01
+  np.testing.assert_array_equal(kernels[2], runs.load(float_student).get_layer("conv3").kernel)
+  assert np.abs(kernels[2] - teacher).max() > 0.01
+  with pytest.raises(ValueError, match="can go on from a float one of the same network; q1-labels-w8a8-seed0 is w8a8"):
+    runs.run([Student("q1", "labels", "w8a8", 9, start=students[0])])
+
+
+def test_files_say_what_they_are(tmp_path, data_dir):
+  runs = _sweep(tmp_path, data_dir)
+  student = Student("q3", "labels + teacher", "w8a8", 1, (SoftTargets(5.0),), 1.0, 5.0)
+  low = Student("q3", "labels", "w2a1", 1)
+  runs.run([student, low])
+  fields = deploy.read_metadata(str(tmp_path / "students" / f"{student.name}.tflite"))
+  del fields["weights_sha256"]
+  (row,) = runs.rows(student)
+  assert fields.pop("accuracy") == round(row["tflite_accuracy"], 4)
+  assert fields == {
+    "data": "house_numbers", "mean": 0.0, "std": 1.0, "network": "svhn_cnnx0.125", "method": "labels + teacher",
+    "seed": 1, "teacher": "svhn_cnnx0.125", "objectives": ["soft_targets"], "temperature": 5.0, "scheme": "w8a8",
+    "labels": list("0123456789"),
+  }  # fmt: skip
+  (row,) = runs.rows(low)
+  pack = str(tmp_path / "students" / f"{low.name}.pack")
+  assert row["packed_bytes"] == os.path.getsize(pack)
+  np.testing.assert_array_equal(deploy.unpack(pack).predict(runs.batches("test"), verbose=0), runs.predict(low, "test"))
 
 
 def test_other_data_in_the_same_workdir_is_refused(tmp_path, data_dir):

@@ -10,6 +10,7 @@ import warnings
 import numpy as np
 import tensorflow as tf
 from absl import logging
+from tensorflow.lite.python.convert import ConverterError
 
 from tfkd.deploy.metadata import weights_digest, with_metadata, write
 from tfkd.quantization import has_untrained_ranges, images_for_ranges, scheme_of
@@ -46,7 +47,8 @@ def to_tflite(student, path, *, io=None, representative_data=None, allow_float=F
     int, bytes of the file.
 
   Raises:
-    ValueError: an argument does not fit the student, or operations stay in float and may not; their tensors are named.
+    ValueError: an argument does not fit the student, TFLite lacks one of its operations, or operations stay in float
+      and may not; their tensors are named.
   """
   bits = scheme_of(student)
   trained_integer = bits is not None and not bits.is_low
@@ -71,7 +73,11 @@ def to_tflite(student, path, *, io=None, representative_data=None, allow_float=F
     if not allow_float:
       converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
   with _quiet():
-    content = converter.convert()
+    try:
+      content = converter.convert()
+    except (ConverterError, RuntimeError) as error:
+      hint = " Or let such operations stay in float with allow_float=True." if representative_data is not None else ""
+      raise ValueError(f"{student.name} does not convert to TFLite: {error}.{hint}") from error
   if integer and not allow_float:
     _check_integer(content, io, "converted" if bits is None else str(bits))
   fields = {**(metadata or {}), "scheme": str(bits or ("PTQ w8a8" if integer else "float"))}

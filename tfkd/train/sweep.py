@@ -262,6 +262,12 @@ class Sweep:
           )
         model.set_weights(self._teacher.get_weights())
       elif isinstance(student.start, Student):
+        other = student.start.network or training.student
+        if (other, student.start.scheme) != (network, FLOAT):
+          raise ValueError(
+            f"a student of {network} can go on from a float one of the same network; {student.start.name} is "
+            f"{student.start.scheme}, of {other}."
+          )
         model.set_weights(self.load(student.start).get_weights())
       elif student.start == "checkpoint":
         models.load_torch_weights(model, training.student_checkpoint, head=False)

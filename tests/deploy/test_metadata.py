@@ -1,0 +1,62 @@
+"""What a file says of itself."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfkd import deploy
+from tfkd.models import svhn_cnn
+
+
+@pytest.fixture
+def path(tmp_path):
+  path = str(tmp_path / "a.tflite")
+  metadata = {"data": "svhn", "mean": [0.1, 0.2, 0.3], "temperature": 4.0, "method": "Größe \u4e2d"}
+  deploy.to_tflite(svhn_cnn(width=2), path, labels=list("abcdefghij"), metadata=metadata)
+  return path
+
+
+def test_metadata_is_read_as_it_was_given(path):
+  fields = deploy.read_metadata(path)
+  digest = fields.pop("weights_sha256")
+  assert len(digest) == 64
+  assert fields == {
+    "data": "svhn", "mean": [0.1, 0.2, 0.3], "temperature": 4.0, "method": "Größe \u4e2d", "scheme": "float",
+    "labels": list("abcdefghij"),
+  }  # fmt: skip
+
+
+def test_fields_are_added_and_the_network_stays(path):
+  images = tf.data.Dataset.from_tensors((np.random.default_rng(0).random((3, 32, 32, 3), np.float32), np.zeros(3)))
+  before, fields = deploy.logits(path, images)[0], deploy.read_metadata(path)
+  deploy.write_metadata(path, accuracy=0.5, data="cifar10")
+  assert deploy.read_metadata(path) == fields | {"accuracy": 0.5, "data": "cifar10"}
+  np.testing.assert_array_equal(deploy.logits(path, images)[0], before)
+
+
+def test_any_changed_byte_is_found(path):
+  with open(path, "rb") as file:
+    content = file.read()
+  rng = np.random.default_rng(0)
+  for at in rng.integers(0, len(content), 200):
+    changed = bytearray(content)
+    changed[at] ^= 1 << rng.integers(8)
+    with open(path, "wb") as file:
+      file.write(changed)
+    with pytest.raises(ValueError, match="a.tflite"):
+      deploy.read_metadata(path)
+
+
+def test_files_of_other_programs_have_no_metadata(tmp_path):
+  model = svhn_cnn(width=2)
+  path = tmp_path / "plain.tflite"
+  path.write_bytes(tf.lite.TFLiteConverter.from_keras_model(model).convert())
+  for function in (deploy.read_metadata, deploy.write_metadata):
+    with pytest.raises(ValueError, match="plain.tflite has no metadata of tfkd: expected a file by tfkd.deploy.to_tf"):
+      function(str(path))
+  images = tf.data.Dataset.from_tensors((np.zeros((2, 32, 32, 3), np.float32), np.zeros(2)))
+  assert deploy.evaluate(str(path), images)["images"] == 2  # Which needs none.
+  with pytest.raises(ValueError, match="was made of another model"):
+    deploy.evaluate(str(path), images, model)
+  with pytest.raises(FileNotFoundError, match="no TFLite file at"):
+    deploy.read_metadata(str(tmp_path / "none.tflite"))

@@ -1,0 +1,102 @@
+"""Students of few bits, packed and restored."""
+
+import json
+import zipfile
+
+import numpy as np
+import pytest
+import tf_keras as keras
+
+from tfkd import deploy, models, quantization
+from tfkd.deploy.packed import _from_bits, _to_bits
+
+LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+
+def _student(network, scheme, images, **options):
+  student = quantization.quantize(models.build(network), scheme, **options)
+  student.compile("adam", LOSS)
+  student.fit(*images, batch_size=16, epochs=1, verbose=0)
+  return student
+
+
+@pytest.mark.parametrize("bits", range(1, 9))
+def test_bits_are_restored_and_take_no_more_room(bits):
+  levels = np.random.default_rng(bits).integers(0, 2**bits, 1001).astype(np.uint8)
+  content = _to_bits(levels, bits)
+  assert len(content) == -(-1001 * bits // 8)
+  np.testing.assert_array_equal(_from_bits(content, 1001, bits), levels)
+
+
+@pytest.mark.parametrize(
+  "network, scheme", [("svhn_cnnx0.25", "w2a1"), ("resnet8", "w3a4"), ("depthwise_cnn", "w1a1"), ("wrn-10-1", "w8a7")]
+)
+def test_a_restored_student_answers_bit_by_bit_as_before(network, scheme, images, tmp_path):
+  student = _student(network, scheme, images)
+  path = str(tmp_path / "a.pack")
+  assert deploy.pack(student, path) == (tmp_path / "a.pack").stat().st_size
+  restored = deploy.unpack(path)
+  expected = student.predict(images[0], verbose=0)
+  assert expected.std() > 0
+  np.testing.assert_array_equal(restored.predict(images[0], verbose=0), expected)
+  assert not restored.trainable_variables
+
+
+def test_kernels_of_the_file_have_as_many_values_as_their_bits_allow(images, tmp_path):
+  student = _student("svhn_cnnx0.25", "w2a1", images, float_layers=["logits", "conv0"], weight_scale=3.0)
+  path = str(tmp_path / "a.pack")
+  deploy.pack(student, path)
+  restored = deploy.unpack(path)
+  assert len(np.unique(restored.get_layer("quant_conv1").layer.kernel)) == 4
+  np.testing.assert_array_equal(restored.get_layer("conv0").kernel, student.get_layer("conv0").kernel)
+  np.testing.assert_array_equal(restored.predict(images[0], verbose=0), student.predict(images[0], verbose=0))
+
+
+def test_the_homeworks_student_is_small(tmp_path):
+  student = quantization.quantize(models.svhn_cnn(), "w2a1")
+  sizes = quantization.sizes(student)
+  size = deploy.pack(student, str(tmp_path / "a.pack"))
+  assert sizes["packed_bytes"] < size <= 0.08 * sizes["float32_bytes"]
+
+
+@pytest.mark.parametrize("scheme, words", [("w8a8", "is w8a8: use to_tflite"), (None, "is float: use to_tflite")])
+def test_students_of_eight_feature_bits_are_no_packs(scheme, words, images, tmp_path):
+  student = models.build("svhn_cnnx0.125")
+  if scheme:
+    student = quantization.quantize(student, scheme, calibration_data=images[0])
+  with pytest.raises(ValueError, match=words):
+    deploy.pack(student, str(tmp_path / "a.pack"))
+  assert not list(tmp_path.iterdir())
+
+
+def test_damage_is_named(images, tmp_path):
+  path = tmp_path / "a.pack"
+  deploy.pack(quantization.quantize(models.build("svhn_cnnx0.125"), "w2a1"), str(path))
+  content = path.read_bytes()
+  for cut in (0, 10, len(content) // 2, len(content) - 1):
+    path.write_bytes(content[:cut])
+    with pytest.raises(ValueError, match="a.pack is not a packed student, or damaged"):
+      deploy.unpack(str(path))
+  with zipfile.ZipFile(path, "w") as archive:
+    archive.writestr("student.json", "{}")
+  with pytest.raises(ValueError, match="a.pack is not a packed student, or damaged"):
+    deploy.unpack(str(path))
+  with pytest.raises(FileNotFoundError, match="no packed student at"):
+    deploy.unpack(str(tmp_path / "none.pack"))
+
+
+def test_a_file_runs_no_code(tmp_path):
+  path = tmp_path / "a.pack"
+  deploy.pack(quantization.quantize(models.build("svhn_cnnx0.125"), "w2a1"), str(path))
+  with zipfile.ZipFile(path) as archive:
+    header, weights = json.loads(archive.read("student.json")), archive.read("weights.bin")
+  inputs = keras.Input((4,))
+  model = keras.Model(inputs, keras.layers.Lambda(lambda x: 1 / 0)(keras.Input((4,))) if False else inputs)
+  config = keras.saving.serialize_keras_object(keras.layers.Lambda(lambda x: x, name="evil"))
+  header["model"] = keras.saving.serialize_keras_object(model)
+  header["model"]["config"]["layers"].append({**config, "name": "evil", "inbound_nodes": []})
+  with zipfile.ZipFile(path, "w") as archive:
+    archive.writestr("student.json", json.dumps(header))
+    archive.writestr("weights.bin", weights)
+  with pytest.raises(ValueError, match="safe_mode"):
+    deploy.unpack(str(path))
