@@ -12,7 +12,6 @@ together. 20 minutes on two cores at --preset=full, and resumed where it was int
 """
 
 import os
-from typing import NamedTuple
 
 import numpy as np
 from absl import app, flags, logging
@@ -20,6 +19,7 @@ from absl import app, flags, logging
 from experiments import response, run_flags
 from tfkd import deploy, quantization
 from tfkd.train import FLOAT, Results, Student, Sweep, report
+from tfkd.train.export import file_metadata
 from tfkd.train.report import accuracy_against_bytes, finding, markdown_table, mean_and_deviation
 
 flags.adopt_module_key_flags(run_flags)  # So that --help lists them.
@@ -27,7 +27,17 @@ flags.adopt_module_key_flags(response)
 flags.DEFINE_integer("qat_epochs", None, "Epochs of quantization-aware students after the float ones'. [preset]", 1)
 
 PICTURE = "accuracy_against_bytes.png"
-_HEADER = ["model", "accuracy", "parameters", "file, bytes", "share", "latency, ms", "p95", "share", "agreement"]
+_HEADER = [
+  "model",
+  "accuracy",
+  "parameters",
+  "file, bytes",
+  "of float",
+  "median, ms",
+  "p95, ms",
+  "of float",
+  "agreement",
+]
 _QUESTION = "compression"
 _COMMON = {
   "dataset": "house_numbers", "teacher": "svhn_cnn", "student": "svhn_cnn", "teacher_epochs": 5, "temperature": 5.0,
@@ -39,38 +49,34 @@ PRESETS = {
 }
 
 
-class Variant(NamedTuple):
-  """A row of the table."""
-
-  scheme: str
-  is_trained: bool
-  """With its quantization, not before it."""
-  is_distilled: bool = False
-
-
-FLOAT_TEACHER, FLOAT_STUDENT = "float teacher", "float student"
-VARIANTS = {
-  "PTQ int8": Variant("w8a8", False),
-  "QAT int8": Variant("w8a8", True),
-  "QAT int8 + distillation": Variant("w8a8", True, True),
-  "PTQ int4": Variant("w4a8", False),
-  "QAT int4": Variant("w4a8", True),
-  "QAT int4 + distillation": Variant("w4a8", True, True),
-  "w2a1": Variant("w2a1", True),
-  "w2a1 + distillation": Variant("w2a1", True, True),
+# Those that were trained with their quantization: scheme, and whether a teacher took part.
+TRAINED = {
+  "QAT int8": ("w8a8", False),
+  "QAT int8 + distillation": ("w8a8", True),
+  "QAT int4": ("w4a8", False),
+  "QAT int4 + distillation": ("w4a8", True),
+  "w2a1": ("w2a1", False),
+  "w2a1 + distillation": ("w2a1", True),
 }
+FLOAT_TEACHER, FLOAT_STUDENT, PTQ_INT8, PTQ_INT4 = "float teacher", "float student", "PTQ int8", "PTQ int4"
+FILES = (
+  FLOAT_TEACHER, FLOAT_STUDENT, PTQ_INT8, "QAT int8", "QAT int8 + distillation", PTQ_INT4, "QAT int4",
+  "QAT int4 + distillation", "w2a1", "w2a1 + distillation",
+)  # fmt: skip
 
 
 def main(argv):
   run_flags.start(argv, PRESETS)
   given = flags.FLAGS
+  if given.scheme != FLOAT:
+    raise app.UsageError(f"--scheme={given.scheme}: the table has every scheme of its own.")
   workdir = given.workdir or os.path.join("runs", "compression", given.dataset)
   with run_flags.errors_without_traceback():
     sweep = Sweep(workdir, run_flags.training(), given.overwrite)
     students = []
     for seed in run_flags.seeds():
       students.append(_float_student(seed))
-      students += [_student(variant, seed) for variant in VARIANTS.values() if variant.is_trained]
+      students += [_student(*choices, seed) for choices in TRAINED.values()]
     sweep.run(students)
     rows = _measured(sweep, run_flags.seeds())
     (teacher,) = sweep.results.find(question="teacher")
@@ -81,23 +87,24 @@ def _float_student(seed):
   return Student(_QUESTION, "labels", FLOAT, seed)
 
 
-def _student(variant, seed):
+def _student(scheme, is_distilled, seed):
   given = flags.FLAGS
-  is_low = quantization.parse_scheme(variant.scheme).is_low
+  is_low = quantization.parse_scheme(scheme).is_low
   fields = {"epochs": given.epochs + given.qat_epochs} if is_low else {
     "epochs": given.qat_epochs, "start": _float_student(seed)
   }  # fmt: skip
-  if not variant.is_distilled:
-    return Student(_QUESTION, "labels", variant.scheme, seed, **fields)
+  if not is_distilled:
+    return Student(_QUESTION, "labels", scheme, seed, **fields)
   student = response.response(_QUESTION, "labels + teacher", seed, given.temperature, given.alpha, **fields)
-  return student._replace(scheme=variant.scheme)
+  return student._replace(scheme=scheme)
 
 
 def _measured(sweep, seeds):
   """Rows of all files: those of an earlier run, and with them what is missing."""
   results = Results(sweep.path("files.jsonl"))
   for seed in seeds:
-    for name in (FLOAT_STUDENT, FLOAT_TEACHER, *VARIANTS):
+    # The float student's file first: the others' latency is compared with it.
+    for name in sorted(FILES, key=lambda name: name != FLOAT_STUDENT):
       if not results.find(variant=name, seed=seed):
         row = _measure(sweep, name, seed)
         logging.info("%s, seed %d: %.2f %%, %d bytes", name, seed, 100 * row["accuracy"], row["bytes"])
@@ -108,13 +115,16 @@ def _measured(sweep, seeds):
 def _measure(sweep, name, seed):
   """Writes one file, where the sweep has not, and measures it."""
   path = sweep.path("files", f"{name.replace(' ', '_')}-seed{seed}.tflite")
-  model = _model(sweep, name, seed)
+  student = _trained(name, seed)
+  model = sweep.load_teacher() if student is None else sweep.load(student)
   options = {}
-  if name == "PTQ int8":
+  if name == PTQ_INT8:
     options["representative_data"] = sweep.batches("train", shuffle_seed=0)
-  fields = {"data": flags.FLAGS.dataset, "network": model.name, "method": name, "seed": seed}
-  mean, std = sweep.info.normalize or (0.0, 1.0)
-  deploy.to_tflite(model, path, labels=sweep.info.classes, metadata={**fields, "mean": mean, "std": std}, **options)
+  elif name == PTQ_INT4:
+    # The converter's own quantization after training has no four bits; the grid is that of the trained ones.
+    model = quantization.quantize(model, "w4a8", calibration_data=sweep.batches("train", shuffle_seed=0))
+  fields = file_metadata(run_flags.training(), sweep.info, student) | {"method": name}
+  deploy.to_tflite(model, path, labels=sweep.info.classes, metadata=fields, **options)
   row = deploy.evaluate(path, sweep.batches("test"), model)
   deploy.write_metadata(path, accuracy=round(row["accuracy"], 4))
   row |= deploy.benchmark(path, 1, sweep.path("files", f"{FLOAT_STUDENT.replace(' ', '_')}-seed{seed}.tflite"))
@@ -130,17 +140,11 @@ def _measure(sweep, name, seed):
   return row
 
 
-def _model(sweep, name, seed):
+def _trained(name, seed):
+  """The student that a file is made of; None of the teacher."""
   if name == FLOAT_TEACHER:
-    return sweep.load_teacher()
-  variant = VARIANTS.get(name)
-  if variant is not None and variant.is_trained:
-    return sweep.load(_student(variant, seed))
-  model = sweep.load(_float_student(seed))
-  if name == "PTQ int4":
-    # The converter's own quantization after training has no four bits; the grid is that of the trained ones.
-    return quantization.quantize(model, variant.scheme, calibration_data=sweep.batches("train", shuffle_seed=0))
-  return model
+    return None
+  return _student(*TRAINED[name], seed) if name in TRAINED else _float_student(seed)
 
 
 def _write_report(workdir, teacher, rows, student):
@@ -155,22 +159,18 @@ def _write_report(workdir, teacher, rows, student):
   Returns:
     The report's text, with the paths of both files at its end.
   """
-  groups = {}
-  for row in rows:
-    groups.setdefault(row["variant"], []).append(row)
+  groups = {name: [row for row in rows if row["variant"] == name] for name in FILES}
   baseline = groups[FLOAT_STUDENT]
   seeds = sorted({row["seed"] for row in rows})
   title = f"{student} on {teacher['dataset']}"
   text = (
     f"# Files: {title}\n\n"
     f"Accuracy of the files in percent on all {teacher['test_images']:,} test images, mean ± standard deviation over "
-    f"seeds ({', '.join(map(str, seeds))}); the teacher is one. Shares are of the float student's file, and of the "
-    "median time it takes for an image on one thread, in turns with it. Agreement: images of which the file and its "
-    "Keras model choose the same class.\n\n"
+    f"seeds ({', '.join(map(str, seeds))}); the teacher is one. Bytes and time of an image on one thread stand beside "
+    "the float student's, with which each file took turns. Agreement: the least share, in percent, of images of which "
+    "a file and its Keras model choose the same class.\n\n"
   )
-  order = list(groups)
-  order.remove(FLOAT_TEACHER)
-  table = [_row(name, groups[name], baseline) for name in [FLOAT_TEACHER, *order]]
+  table = [_row(name, found, baseline) for name, found in groups.items()]
   text += markdown_table(_HEADER, table)
   text += (
     "\nFiles of w2a1 are packs, restored for this. No kernel of LiteRT computes in these bits: their latency is that "
@@ -201,23 +201,24 @@ def _row(name, rows, baseline):
 
 
 def _fidelity(groups):
-  """How far the files are from their Keras models."""
-  rows = [row for name, found in groups.items() if name != FLOAT_TEACHER for row in found]
+  """How far the files are from the Keras models that were trained with their quantization."""
+  rows = [row for name in TRAINED for row in groups[name]]
   apart = max(abs(row["accuracy"] - row["student_accuracy"]) for row in rows)
   steps = max(row["worst_steps"] or 0 for row in rows)
   agreement = min(_all(rows, "agreement"))
   return (
-    f"At worst a file's accuracy is {100 * apart:.2f} points from its Keras model's, {100 * agreement:.2f} % of the "
-    f"images have the same class, and a logit is {steps:.0f} steps of the output's grid away."
+    f"At worst, the accuracy of a file trained with its quantization is {100 * apart:.2f} points from its Keras "
+    f"model's, {100 * agreement:.2f} % of the images have the same class, and a logit is {steps:.0f} steps of the "
+    "output's grid away."
   )
 
 
 def _order(groups):
   """What four bits keep: trained with its quantization against after it, and with a teacher against without."""
-  ptq, qat, distilled = (_all(groups[name], "accuracy") for name in ("PTQ int4", "QAT int4", "QAT int4 + distillation"))
+  ptq, qat, distilled = (_all(groups[name], "accuracy") for name in (PTQ_INT4, "QAT int4", "QAT int4 + distillation"))
   return (
     f"{finding('QAT at int4', qat, 'PTQ', ptq)} {finding('with distillation it', distilled, 'QAT alone', qat)} "
-    + finding("w2a1 with distillation", _all(groups["w2a1 + distillation"], "accuracy"), "w2a1 alone",
+    + finding("a w2a1 student with distillation", _all(groups["w2a1 + distillation"], "accuracy"), "w2a1 alone",
               _all(groups["w2a1"], "accuracy"))
   )  # fmt: skip
 
