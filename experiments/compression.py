@@ -119,13 +119,13 @@ def _measure(sweep, name, seed):
   model = sweep.load_teacher() if student is None else sweep.load(student)
   options = {}
   if name == PTQ_INT8:
-    options["representative_data"] = sweep.batches("train", shuffle_seed=0)
+    options["representative_data"] = sweep.examples.batches("train", shuffle_seed=0)
   elif name == PTQ_INT4:
     # The converter's own quantization after training has no four bits; the grid is that of the trained ones.
-    model = quantization.quantize(model, "w4a8", calibration_data=sweep.batches("train", shuffle_seed=0))
-  fields = file_metadata(run_flags.training(), sweep.info, student) | {"method": name}
-  deploy.to_tflite(model, path, labels=sweep.info.classes, metadata=fields, **options)
-  row = deploy.evaluate(path, sweep.batches("test"), model)
+    model = quantization.quantize(model, "w4a8", calibration_data=sweep.examples.batches("train", shuffle_seed=0))
+  fields = file_metadata(run_flags.training(), sweep.examples.info, student) | {"method": name}
+  deploy.to_tflite(model, path, labels=sweep.examples.info.classes, metadata=fields, **options)
+  row = deploy.evaluate(path, sweep.examples.batches("test"), model)
   deploy.write_metadata(path, accuracy=round(row["accuracy"], 4))
   row |= deploy.benchmark(path, 1, sweep.path("files", f"{FLOAT_STUDENT.replace(' ', '_')}-seed{seed}.tflite"))
   row |= {"parameters": quantization.sizes(model)["parameters"], "bytes": os.path.getsize(path)}
@@ -136,7 +136,7 @@ def _measure(sweep, name, seed):
     row["bytes"] = deploy.pack(model, pack)
     restored = deploy.unpack(pack)
     restored.compile(metrics=["accuracy"])
-    row["accuracy"] = restored.evaluate(sweep.batches("test"), verbose=0, return_dict=True)["accuracy"]
+    row["accuracy"] = restored.evaluate(sweep.examples.batches("test"), verbose=0, return_dict=True)["accuracy"]
   return row
 
 

@@ -10,7 +10,7 @@ import tf_keras as keras
 from safetensors.numpy import save_file
 
 from tests.losses import references
-from tfkd import deploy, models, quantization
+from tfkd import data, deploy, models, quantization
 from tfkd.data import house_numbers
 from tfkd.models import torch_weights
 from tfkd.objectives import SoftTargets
@@ -53,7 +53,7 @@ def test_rows_files_and_resume(tmp_path, data_dir, monkeypatch):
   assert low["flags"]["data_dir"] == os.path.basename(data_dir)
 
   # The row states what the files hold.
-  images, labels = runs._test
+  images, labels = runs.examples.test
   logits = {}
   for row, name in (
     (teacher, "teacher/model"),
@@ -70,7 +70,7 @@ def test_rows_files_and_resume(tmp_path, data_dir, monkeypatch):
   outputs = str(tmp_path / "teacher" / "outputs" / "test")
   np.testing.assert_allclose(CachedTeacher(outputs).outputs, logits["teacher/model"], atol=1e-4)
   path = str(tmp_path / "students" / "q2-soft-w8a8-T5-soft_weight1-seed1.tflite")
-  dataset = sweep.data.batches(images, labels, 20)
+  dataset = data.batches(images, labels, 20)
   assert deploy.evaluate(path, dataset)["accuracy"] == eight["tflite_accuracy"]
   assert eight["tflite_bytes"] == os.path.getsize(path) and "tflite_bytes" not in low
 
@@ -127,7 +127,9 @@ def test_files_say_what_they_are(tmp_path, data_dir):
   (row,) = runs.rows(low)
   pack = str(tmp_path / "students" / f"{low.name}.pack")
   assert row["packed_bytes"] == os.path.getsize(pack)
-  np.testing.assert_array_equal(deploy.unpack(pack).predict(runs.batches("test"), verbose=0), runs.predict(low, "test"))
+  np.testing.assert_array_equal(
+    deploy.unpack(pack).predict(runs.examples.batches("test"), verbose=0), runs.predict(low, "test")
+  )
 
 
 def test_other_data_in_the_same_workdir_is_refused(tmp_path, data_dir):
@@ -199,10 +201,10 @@ def test_students_of_changed_images_and_labels(tmp_path, data_dir, training, mon
   assert ("agreement" in runs.results.rows()[1]["history"]) == precomputed[0]
   for row, student in zip(runs.results.rows()[1:], students, strict=True):
     model = quantization.load(str(tmp_path / "students" / f"{student.name}.keras"))
-    logits = model.predict(runs._test[0] / np.float32(255), verbose=0)
-    assert row["accuracy"] == pytest.approx(np.mean(logits.argmax(1) == runs._test[1]))
+    logits = model.predict(runs.examples.test[0] / np.float32(255), verbose=0)
+    assert row["accuracy"] == pytest.approx(np.mean(logits.argmax(1) == runs.examples.test[1]))
     # The test's labels are not smoothed.
-    loss = keras.losses.sparse_categorical_crossentropy(runs._test[1], logits, from_logits=True)
+    loss = keras.losses.sparse_categorical_crossentropy(runs.examples.test[1], logits, from_logits=True)
     assert row["loss"] == pytest.approx(np.mean(loss), rel=1e-4)
   kept = {name for name in os.listdir(tmp_path / "teacher" / "outputs") if not name.startswith(".")}
   assert kept == ({"test"} if new_images else {"test", "train-3views" if "views" in training else "train"})
@@ -256,7 +258,7 @@ def test_a_last_batch_of_fewer_examples_than_replicas_is_refused(tmp_path, data_
   with pytest.raises(ValueError, match="the last batch of an epoch has 1 examples for 4 replicas"):
     _sweep(tmp_path, data_dir, strategy="mirrored", batch_size=19)
   runs = _sweep(tmp_path, data_dir, strategy="mirrored", batch_size=39)  # The test split's 40 in 39 and 1.
-  sizes = [len(y) for _, y in runs._evaluation_batches(*runs._test)]
+  sizes = [len(y) for _, y in runs.examples.evaluation_batches(*runs.examples.test)]
   assert sum(sizes) == 40 and sizes[-1] >= 4
 
 
@@ -281,7 +283,7 @@ def test_students_may_have_a_network_and_epochs_of_their_own(tmp_path, data_dir)
   assert second["choices"] == {"network": "plain_cnn", "epochs": 2}
   assert second["parameters"] == models.plain_cnn(10, (32, 32, 3)).count_params() != first["parameters"]
   logits = runs.predict(own, "test")
-  images, labels = runs._test
+  images, labels = runs.examples.test
   assert np.mean(logits.argmax(axis=1) == labels) == pytest.approx(second["accuracy"])
   model = quantization.load(str(tmp_path / "students" / f"{own.name}.keras"))
   np.testing.assert_allclose(logits, model.predict(images / np.float32(255), verbose=0), atol=1e-4)
@@ -302,7 +304,7 @@ def test_a_teacher_from_a_checkpoint_is_not_trained(tmp_path, data_dir):
   runs = _sweep(tmp_path / "out", data_dir, **options)
   student = Student("q", "soft", FLOAT, 0, (SoftTargets(2.0),), 0.0)
   runs.run([student])
-  images, labels = runs._test
+  images, labels = runs.examples.test
   teacher = runs.results.find(question="teacher")[0]
   expected = source.predict(images / np.float32(255), verbose=0)
   np.testing.assert_allclose(runs._cached["test"].outputs, expected, atol=1e-4)

@@ -14,10 +14,11 @@ import tf_keras as keras
 from absl import logging
 from tqdm import tqdm
 
-from tfkd import Distiller, __version__, data, models, quantization
+from tfkd import Distiller, __version__, models, quantization
 from tfkd.teachers import CachedTeacher, cache
 from tfkd.train import hyperparameters
 from tfkd.train.configuration import FLOAT, Student, Training
+from tfkd.train.examples import Examples
 from tfkd.train.export import export, file_metadata
 from tfkd.train.fit import evaluate, fit
 from tfkd.train.head import fit_head
@@ -28,7 +29,6 @@ from tfkd.train.strategy import is_asynchronous, is_chief, is_in_step, make_stra
 from tfkd.train.timing import interleaved
 from tfkd.train.workdir import open_workdir
 
-_EVALUATION_PIXELS = 500 * 32 * 32  # Of a batch; a training batch may hold more, and fits too.
 # Fields of a training that do not decide results: what they lead to does.
 _PLACES = (
   "data_dir", "on_bad_image", "teacher_checkpoint", "student_checkpoint", "strategy", "checkpoint_minutes",
@@ -55,36 +55,20 @@ class Sweep:
     self._training = training
     self._build_teacher = models.parse(training.teacher)
     models.parse(training.student)  # A wrong name is an error now, not after the teacher's training.
-    options = {"image_size": training.image_size, "on_bad_image": training.on_bad_image}
-    self.info = data.info(training.dataset, **options)
-    self._load = functools.partial(data.load_arrays, training.dataset, data_dir=training.data_dir, **options)
-    self._train, self._test = self._load("train", limit=training.limit_train), self._load("test")
-    if training.batch_size > len(self._train[1]):
-      raise ValueError(
-        f"--batch_size is {training.batch_size}, but there are only {len(self._train[1])} training images."
-      )
-    rest = len(self._train[1]) % training.batch_size
-    if 0 < rest < self._strategy.num_replicas_in_sync:
-      # oneDNN's convolutions fail on no examples, and batch normalisation would learn NaN from them.
-      raise ValueError(
-        f"the last batch of an epoch has {rest} examples for {self._strategy.num_replicas_in_sync} replicas: choose "
-        "another --batch_size, or --limit_train."
-      )
+    self.examples = Examples(training, self._strategy.num_replicas_in_sync)
     if training.teacher_head_only and not training.teacher_checkpoint:
       raise ValueError("--teacher_head_only trains the last layer of a --teacher_checkpoint; there is none.")
     if training.teacher_head_only and is_asynchronous(self._strategy):
       raise ValueError(
         "--teacher_head_only trains in one process: begin with another --strategy; the workdir keeps the teacher."
       )
-    if training.views is not None and not training.augment:
-      raise ValueError(f"--views={training.views} is of random changes: --augment is needed.")
     for epochs in (training.epochs, training.teacher_epochs):
       optimizer(training, 0.0, self.steps(epochs))
     # Where the files lie and which devices train does not decide the results; the pixels do.
     configuration, defaults = (
       {k: v for k, v in fields.items() if k not in _PLACES} for fields in (training._asdict(), Training._field_defaults)
     )
-    configuration["data_sha256"] = _digest(*self._train, *self._test)
+    configuration["data_sha256"] = _digest(*self.examples.train, *self.examples.test)
     for name in ("teacher_checkpoint", "student_checkpoint"):
       if getattr(training, name):
         configuration[f"{name}_sha256"] = _digest(np.fromfile(getattr(training, name), np.uint8))
@@ -102,7 +86,7 @@ class Sweep:
 
   def steps(self, epochs):
     """Number of optimizer steps, for weights that change with them."""
-    return epochs * -(-len(self._train[1]) // self._training.batch_size)
+    return epochs * -(-len(self.examples.train[1]) // self._training.batch_size)
 
   def train_teacher(self):
     """Trains the teacher, unless the workdir has it, and computes its outputs for both splits, unless it has them."""
@@ -137,12 +121,12 @@ class Sweep:
 
     Args:
       student: `Student` that the results have.
-      split: see `batches`.
+      split: of the data set, see `Examples.batches`.
 
     Returns:
       Logits float32 [n, classes], in the order of the images.
     """
-    return self.load(student).predict(self.batches(split), verbose=0)
+    return self.load(student).predict(self.examples.batches(split), verbose=0)
 
   def load(self, student):
     """The trained `tf_keras` model of a student that the results have."""
@@ -152,23 +136,15 @@ class Sweep:
     """The teacher's `tf_keras` model, of this process alone."""
     return quantization.load(self._teacher_path)
 
-  def batches(self, split, **options):
-    """A split as the networks read it: `tf.data` data set of (images, labels), whole, of "train" what students see.
-
-    Args:
-      split: of the data set.
-      **options: of `tfkd.data.batches`; without any, in order.
-    """
-    arrays = {"train": self._train, "test": self._test}.get(split) or self._load(split)
-    return self._evaluation_batches(*arrays, **options)
-
   def _train_teacher(self):
     training = self._training
     keras.utils.set_random_seed(0)
     with self._strategy.scope(), _arithmetic(training.mixed_precision):
-      teacher = self._build_teacher(num_classes=len(self.info.classes), input_shape=self.info.image_shape)
+      teacher = self._build_teacher(
+        num_classes=len(self.examples.info.classes), input_shape=self.examples.info.image_shape
+      )
       self._compile(teacher, training.teacher_epochs, training.teacher_learning_rate)
-    test = self._test_batches(self._test[0])
+    test = self.examples.test_batches(self.examples.test[0])
     if training.teacher_checkpoint:
       models.load_torch_weights(teacher, training.teacher_checkpoint, head=not training.teacher_head_only)
       logging.info("the teacher has the weights of %s", training.teacher_checkpoint)
@@ -177,7 +153,7 @@ class Sweep:
       logging.info("training the teacher's last layer: %s, %d epochs", training.dataset, training.teacher_epochs)
       with self._strategy.scope():
         history, seconds = fit_head(
-          teacher, self.batches("train"), self.batches("test"),
+          teacher, self.examples.batches("train"), self.examples.batches("test"),
           optimizer=optimizer(training, training.teacher_learning_rate, self.steps(training.teacher_epochs)),
           epochs=training.teacher_epochs, batch_size=training.batch_size, **kept,
         )  # fmt: skip
@@ -187,7 +163,7 @@ class Sweep:
       seconds = time.perf_counter() - start
     else:
       logging.info("training the teacher: %s, %d epochs", training.dataset, training.teacher_epochs)
-      train = functools.partial(self._train_batches, self._train[0], 0)
+      train = functools.partial(self.examples.train_batches, self.examples.train[0], 0)
       history, seconds = fit(teacher, teacher, train, test, epochs=training.teacher_epochs, steps=self.steps(1), **kept)
     if is_chief(self._strategy) and os.path.exists(self.path("teacher")):
       shutil.rmtree(self.path("teacher"))  # What another one answered.
@@ -202,10 +178,14 @@ class Sweep:
 
   def _teacher_outputs(self):
     """A `CachedTeacher` for each split, written once: of test, and of train where the same images come again."""
-    wanted = {"test": ("test", self._test, {})}
-    if not self._always_new_images:
+    wanted = {"test": ("test", self.examples.test, {})}
+    if not self.examples.always_new:
       views = self._training.views
-      wanted["train"] = ("train" if views is None else f"train-{views}views", self._train, self._augmentation)
+      wanted["train"] = (
+        "train" if views is None else f"train-{views}views",
+        self.examples.train,
+        self.examples.augmentation,
+      )
     return {split: self._outputs_of(*arguments) for split, arguments in wanted.items()}
 
   def _outputs_of(self, folder, arrays, augmentation):
@@ -224,7 +204,7 @@ class Sweep:
       logging.warning("%s", error)
       shutil.rmtree(path)
     teacher = self.load_teacher() if self._needs_copies else self._teacher
-    return cache(teacher, self._evaluation_batches(*arrays, **augmentation), path)
+    return cache(teacher, self.examples.evaluation_batches(*arrays, **augmentation), path)
 
   def step_seconds(self, students, rounds=25, steps=4):
     """Times training steps of several students in turn, each with the teacher run online.
@@ -237,7 +217,7 @@ class Sweep:
     Returns:
       dict from key to list of float, seconds per step, one for each round.
     """
-    batches = self._train_batches(self._train[0], 0, 0)
+    batches = self.examples.train_batches(self.examples.train[0], 0, 0)
     turns = {}
     for key, student in tqdm(students.items(), desc="tracing", unit="student", dynamic_ncols=True):
       distiller = self._distiller(student, self._teacher)
@@ -251,7 +231,7 @@ class Sweep:
     arithmetic = training.mixed_precision if student.scheme == FLOAT else "none"
     with self._strategy.scope(), _arithmetic(arithmetic):
       network = student.network or training.student
-      model = models.build(network, len(self.info.classes), self.info.image_shape)
+      model = models.build(network, len(self.examples.info.classes), self.examples.info.image_shape)
       if student.adapt:
         model = student.adapt(self._teacher, model)
       if student.start == "teacher":
@@ -272,8 +252,7 @@ class Sweep:
       elif student.start == "checkpoint":
         models.load_torch_weights(model, training.student_checkpoint, head=False)
       if student.scheme != FLOAT:
-        # In no order of classes: some batches are all that is looked at.
-        calibration_data = self._batches(*self._train, training.batch_size, shuffle_seed=0)
+        calibration_data = self.examples.calibration_batches()
         model = quantization.quantize(model, student.scheme, calibration_data=calibration_data)
       # Copies: a layer belongs to one distiller, and a sweep may list one objective for several seeds.
       objectives = [type(o).from_config(o.get_config()) for o in student.objectives]
@@ -284,11 +263,11 @@ class Sweep:
       return self._distillers.share(distiller, [network, student.scheme, adapt, self._epochs(student)])
 
   def _train_student(self, student):
-    images, test_images = self._train[0], self._test[0]
+    images, test_images = self.examples.train[0], self.examples.test[0]
     # The teacher runs where its answer was not computed before: features, and images that no one saw before.
     if any(objective.teacher_layers for objective in student.objectives):
       teacher = self._teacher
-    elif not self._always_new_images:
+    elif not self.examples.always_new:
       teacher = self._cached["train"]
       images, test_images = (images, teacher.outputs), (test_images, self._cached["test"].outputs)
     else:
@@ -296,9 +275,10 @@ class Sweep:
       teacher = self._teacher if reads_teacher else None
     distiller = self._distiller(student, teacher)
     model = distiller.student
+    train = functools.partial(self.examples.train_batches, images, student.seed)
     history, seconds = fit(
-      distiller, model, functools.partial(self._train_batches, images, student.seed), self._test_batches(test_images),
-      epochs=self._epochs(student), steps=self.steps(1), **self._places(student.name),
+      distiller, model, train, self.examples.test_batches(test_images), epochs=self._epochs(student),
+      steps=self.steps(1), **self._places(student.name),
     )  # fmt: skip
     path = self._student_path(student)
     model.compile()  # The distiller's optimizer slots are no part of the student.
@@ -308,14 +288,16 @@ class Sweep:
     row = student.key | {"accuracy": history["val_accuracy"][-1], "loss": history["val_hard_loss"][-1]}
     if teacher is None:
       predicting = quantization.load(path) if is_asynchronous(self._strategy) else model
-      choices = predicting.predict(self.batches("test"), verbose=0).argmax(axis=1)
+      choices = predicting.predict(self.examples.batches("test"), verbose=0).argmax(axis=1)
       row["agreement"] = float(np.mean(choices == self._cached["test"].outputs.argmax(axis=1)))
     else:
       row["agreement"] = history["val_agreement"][-1]
     if is_chief(self._strategy):
       local = quantization.load(path) if self._needs_copies else model
-      fields = file_metadata(self._training, self.info, student)
-      row |= export(local, path.removesuffix(".keras"), self.batches("test"), info=self.info, fields=fields)
+      fields = file_metadata(self._training, self.examples.info, student)
+      row |= export(
+        local, path.removesuffix(".keras"), self.examples.batches("test"), info=self.examples.info, fields=fields
+      )
     self._finish(student.name, path)
     self._add_row(row, model, seconds, history)
     if is_chief(self._strategy):
@@ -339,7 +321,7 @@ class Sweep:
       shutil.rmtree(folder)
 
   def _compile(self, model, epochs, learning_rate):
-    crossentropy = keras.losses.SparseCategoricalCrossentropy if self._num_classes is None else (
+    crossentropy = keras.losses.SparseCategoricalCrossentropy if self.examples.num_classes is None else (
       keras.losses.CategoricalCrossentropy
     )  # fmt: skip
     model.compile(
@@ -350,44 +332,6 @@ class Sweep:
 
   def _epochs(self, student):
     return student.epochs or self._training.epochs
-
-  @property
-  def _always_new_images(self):
-    return bool(self._training.augment and self._training.views is None or self._training.mixup)
-
-  @property
-  def _augmentation(self):
-    """Options of `data.batches`."""
-    return {"augment": self.info.augment, "views": self._training.views} if self._training.augment else {}
-
-  @property
-  def _num_classes(self):
-    """Where labels must be distributions, over so many classes."""
-    return len(self.info.classes) if self._training.label_smoothing or self._training.mixup else None
-
-  def _batches(self, inputs, labels, batch_size, **options):
-    """Images as the networks read them."""
-    return data.batches(
-      inputs, labels, batch_size, side=self.info.image_shape[0], normalize=self.info.normalize, **options
-    )
-
-  def _evaluation_batches(self, inputs, labels, **options):
-    height, width, _ = self.info.image_shape
-    size = min(max(self._training.batch_size, _EVALUATION_PIXELS // (height * width)), len(labels))
-    while 0 < len(labels) % size < self._strategy.num_replicas_in_sync:
-      size -= 1  # So that every replica has an example of the last batch.
-    return self._batches(inputs, labels, size, **options)
-
-  def _train_batches(self, inputs, seed, first_step, every=1):
-    training = self._training
-    return self._batches(
-      inputs, self._train[1], training.batch_size, shuffle_seed=seed, first_step=first_step, every=every,
-      **self._augmentation,
-      num_classes=self._num_classes, label_smoothing=training.label_smoothing, mixup=training.mixup,
-    )  # fmt: skip
-
-  def _test_batches(self, inputs):
-    return self._evaluation_batches(inputs, self._test[1], num_classes=self._num_classes)
 
   @property
   def _needs_copies(self):
@@ -418,8 +362,8 @@ class Sweep:
       if flags[name]:
         flags[name] = os.path.basename(os.path.normpath(flags[name]))  # Rows are published; paths are not.
     row |= {"dataset": self._training.dataset, "flags": flags, "versions": _versions()}
-    row |= {"seconds": round(seconds, 2), "images_per_second": round(epochs * len(self._train[1]) / seconds, 1)}
-    row |= {"test_images": len(self._test[1]), "train_images": len(self._train[1])}
+    row |= {"seconds": round(seconds, 2), "images_per_second": round(epochs * len(self.examples.train[1]) / seconds, 1)}
+    row |= {"test_images": len(self.examples.test[1]), "train_images": len(self.examples.train[1])}
     self.results.add(row)
     wait_for_all(self._strategy)
 
