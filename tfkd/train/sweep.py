@@ -281,7 +281,6 @@ class Sweep:
       steps=self.steps(1), **self._places(student.name),
     )  # fmt: skip
     path = self._student_path(student)
-    model.compile()  # The distiller's optimizer slots are no part of the student.
     quantization.save(model, path)
     # Workers say it each for itself.
     logging.info("wrote %s; SHA-256 of its weights: %s", path, _digest(*model.get_weights()))
