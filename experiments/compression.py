@@ -2,12 +2,12 @@ r"""One network as files of fewer and fewer bits, quantized after its training, 
 
 Every file is measured on the whole test set, and on one thread in turns with the float student's. Students of eight and
 four bits go on from the float student of their seed; those of two train from scratch, as long as both trainings
-together. 20 minutes on two cores at --preset=full, and resumed where it was interrupted.
+together. Half an hour on two cores at --preset=full, and resumed where it was interrupted.
 
   python -m experiments.compression --preset=quick
   python -m experiments.compression --preset=full
   python -m experiments.compression --preset=full --dataset=cifar10 --data_dir=cifar10_train_jpeg.tar.xz \
-    --limit_train=20000 --teacher=resnet20 --student=resnet8 --teacher_epochs=12 --epochs=8 --qat_epochs=4 \
+    --limit_train=20000 --teacher=resnet20 --student=resnet8 --teacher_epochs=10 --epochs=5 --qat_epochs=2 \
     --augment --views=8
 """
 
