@@ -28,16 +28,8 @@ flags.DEFINE_integer("qat_epochs", None, "Epochs of quantization-aware students 
 
 PICTURE = "accuracy_against_bytes.png"
 _HEADER = [
-  "model",
-  "accuracy",
-  "parameters",
-  "file, bytes",
-  "of float",
-  "median, ms",
-  "p95, ms",
-  "of float",
-  "agreement",
-]
+  "model", "accuracy", "parameters", "file, bytes", "of float", "median, ms", "p95, ms", "of float", "agreement",
+]  # fmt: skip
 _QUESTION = "compression"
 _COMMON = {
   "dataset": "house_numbers", "teacher": "svhn_cnn", "student": "svhn_cnn", "teacher_epochs": 5, "temperature": 5.0,
@@ -47,7 +39,6 @@ PRESETS = {
   "quick": _COMMON | {"epochs": 2, "qat_epochs": 1, "seeds": [0]},
   "full": _COMMON | {"epochs": 4, "qat_epochs": 3, "seeds": [0, 1, 2]},
 }
-
 
 # Those that were trained with their quantization: scheme, and whether a teacher took part.
 TRAINED = {
@@ -113,8 +104,8 @@ def _measured(sweep, seeds):
 
 
 def _measure(sweep, name, seed):
-  """Writes one file, where the sweep has not, and measures it."""
-  path = sweep.path("files", f"{name.replace(' ', '_')}-seed{seed}.tflite")
+  """Writes one file and measures it."""
+  path = _path(sweep, name, seed)
   student = _trained(name, seed)
   model = sweep.load_teacher() if student is None else sweep.load(student)
   options = {}
@@ -127,7 +118,7 @@ def _measure(sweep, name, seed):
   deploy.to_tflite(model, path, labels=sweep.examples.info.classes, metadata=fields, **options)
   row = deploy.evaluate(path, sweep.examples.batches("test"), model)
   deploy.write_metadata(path, accuracy=round(row["accuracy"], 4))
-  row |= deploy.benchmark(path, 1, sweep.path("files", f"{FLOAT_STUDENT.replace(' ', '_')}-seed{seed}.tflite"))
+  row |= deploy.benchmark(path, 1, _path(sweep, FLOAT_STUDENT, seed))
   row |= {"parameters": quantization.sizes(model)["parameters"], "bytes": os.path.getsize(path)}
   bits = quantization.scheme_of(model)
   if bits is not None and bits.is_low:
@@ -138,6 +129,10 @@ def _measure(sweep, name, seed):
     restored.compile(metrics=["accuracy"])
     row["accuracy"] = restored.evaluate(sweep.examples.batches("test"), verbose=0, return_dict=True)["accuracy"]
   return row
+
+
+def _path(sweep, name, seed):
+  return sweep.path("files", f"{name.replace(' ', '_')}-seed{seed}.tflite")
 
 
 def _trained(name, seed):

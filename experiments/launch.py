@@ -50,7 +50,7 @@ def main(argv):
 
 def _jobs(arguments, workers):
   """How many processes of each kind; the first one is in charge."""
-  if "--strategy=parameter_server" in arguments:
+  if any(argument.rpartition("=")[2] == "parameter_server" for argument in arguments):
     return {"chief": 1, "worker": workers, "ps": 1}
   return {"worker": workers}
 

@@ -91,7 +91,7 @@ def test_a_file_runs_no_code(tmp_path):
   with zipfile.ZipFile(path) as archive:
     header, weights = json.loads(archive.read("student.json")), archive.read("weights.bin")
   inputs = keras.Input((4,))
-  model = keras.Model(inputs, keras.layers.Lambda(lambda x: 1 / 0)(keras.Input((4,))) if False else inputs)
+  model = keras.Model(inputs, inputs)
   config = keras.saving.serialize_keras_object(keras.layers.Lambda(lambda x: x, name="evil"))
   header["model"] = keras.saving.serialize_keras_object(model)
   header["model"]["config"]["layers"].append({**config, "name": "evil", "inbound_nodes": []})

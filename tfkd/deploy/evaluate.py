@@ -22,7 +22,7 @@ def logits(path, dataset, num_threads=None):
     FileNotFoundError: no file at `path`.
     ValueError: not a TFLite file, one that was changed since it was written, or its input does not fit the images.
   """
-  found, labels, _ = _run_all(path, dataset, None, num_threads)
+  found, labels, _ = _run_all(interpreter(path, num_threads), dataset, None)
   return found, labels
 
 
@@ -46,7 +46,8 @@ def evaluate(path, dataset, student=None, num_threads=None):
     fields = metadata_or_none(path)
     if fields is None or fields.get("weights_sha256") != weights_digest(student):
       raise ValueError(f"{path} was made of another model, or of other weights, than {student.name}: export it again.")
-  scores, labels, students = _run_all(path, dataset, student, num_threads)
+  opened = interpreter(path, num_threads)
+  scores, labels, students = _run_all(opened, dataset, student)
   shifted = scores - scores.max(axis=1, keepdims=True)
   log_probabilities = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
   measured = {
@@ -57,7 +58,7 @@ def evaluate(path, dataset, student=None, num_threads=None):
   }
   if student is not None:
     differences = np.abs(scores - students)
-    (details,) = interpreter(path).get_output_details()
+    (details,) = opened.get_output_details()
     step = details["quantization"][0]
     measured |= {
       "student_accuracy": _accuracy(students, labels),
@@ -117,9 +118,8 @@ def interpreter(path, num_threads=None):
   return opened
 
 
-def _run_all(path, dataset, student, num_threads):
+def _run_all(opened, dataset, student):
   """Logits of the file, labels, and logits of the student, or None."""
-  opened = interpreter(path, num_threads)
   rows = []
   for images, labels in dataset.as_numpy_iterator():
     answers = () if student is None else (student.predict_on_batch(images),)

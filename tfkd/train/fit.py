@@ -30,7 +30,6 @@ class KeepBest(keras.callbacks.Callback):
     self._path = path
     self._best = max(history.get("val_accuracy", ()), default=-1.0)
     self._epoch = 0
-
     # Losses of steps that workers were sent come with the epoch's end.
     self._looks_at_steps = not is_asynchronous(model.distribute_strategy)
     self._supports_tf_logs = not self._looks_at_steps  # Keras' name.
@@ -64,17 +63,23 @@ class KeepBest(keras.callbacks.Callback):
 class _Validation(keras.callbacks.Callback):
   """What Keras' own validation does, with `evaluate`, which sees the whole data set under every strategy."""
 
-  def __init__(self, dataset):
+  def __init__(self, model, dataset):
     super().__init__()
     self._dataset = dataset
+    self._step = tf.function(model.test_step)  # Traced once for all epochs.
     self._supports_tf_logs = True
 
   def on_epoch_end(self, epoch, logs=None):
-    logs.update({f"val_{name}": value for name, value in evaluate(self.model, self._dataset).items()})
+    logs.update({f"val_{name}": value for name, value in evaluate(self.model, self._dataset, self._step).items()})
 
 
-def evaluate(model, dataset):
+def evaluate(model, dataset, step=None):
   """Keras' `evaluate` of a whole data set: workers that do not wait for each other would see parts of it, others twice.
+
+  Args:
+    model: compiled `tf_keras` model or `Distiller`.
+    dataset: `tf.data` data set.
+    step: the model's `test_step` as a `tf.function`, where it was traced before.
 
   Returns:
     dict from name to float.
@@ -82,7 +87,7 @@ def evaluate(model, dataset):
   if not is_asynchronous(model.distribute_strategy):
     return model.evaluate(dataset, verbose=0, return_dict=True)
   model.reset_metrics()
-  step = tf.function(model.test_step)
+  step = step or tf.function(model.test_step)
   for batch in dataset:
     logs = step(batch)
   return {name: float(value) for name, value in logs.items()}
@@ -129,7 +134,7 @@ def fit(
   if writes:
     callbacks.append(keras.callbacks.TensorBoard(logdir, write_graph=False))
   if is_asynchronous(model.distribute_strategy):
-    callbacks, validation_data = [_Validation(validation), *callbacks], None
+    callbacks, validation_data = [_Validation(model, validation), *callbacks], None
     data = keras.utils.experimental.DatasetCreator(
       lambda worker: train(checkpoints.first_step + worker.input_pipeline_id, every=worker.num_input_pipelines)
     )
