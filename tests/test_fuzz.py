@@ -20,10 +20,19 @@ def valid(request, tmp_path_factory):
   return valid_file(request.param, str(tmp_path_factory.mktemp("fuzz")))
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _quiet():
+  """Readers warn of what they pass over, here at every example; tests of other modules want to hear it."""
+  logger = logging.getLogger("absl")
+  level = logger.level
+  logger.setLevel(logging.ERROR)
+  yield
+  logger.setLevel(level)
+
+
 @settings(max_examples=30, deadline=20_000, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 @given(operations=OPERATIONS)
 def test_a_damaged_file_is_refused_with_a_documented_error_or_read(valid, operations):
-  logging.getLogger("absl").setLevel(logging.ERROR)
   assert try_to_read(*valid, operations) in ("refused", "read")
 
 

@@ -1,6 +1,5 @@
 """Killed, terminated and distributed runs, in small; `experiments.reliability.run` is the long form."""
 
-import os
 import subprocess
 import sys
 
@@ -13,8 +12,9 @@ from tests.experiments.scripts import ENVIRONMENT, run
 
 @pytest.fixture(scope="module")
 def jobs(tmp_path_factory):
-  os.environ["PYTHONPATH"] = ENVIRONMENT["PYTHONPATH"]
-  return trials.Jobs(str(tmp_path_factory.mktemp("jobs")), images=160)
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setenv("PYTHONPATH", ENVIRONMENT["PYTHONPATH"])
+    yield trials.Jobs(str(tmp_path_factory.mktemp("jobs")), images=160)
 
 
 def test_a_killed_run_ends_as_one_that_was_not(jobs):
