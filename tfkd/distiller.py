@@ -93,6 +93,13 @@ class Distiller(keras.Model):
       compiled = self.compiled_loss.metrics[1:] + self.compiled_metrics.metrics
     return list(self._means.values()) + compiled
 
+  def make_train_function(self, force=False):
+    # TensorFlow traces a step twice in which variables are made: those of the optimizer are made before.
+    has_build = isinstance(self.optimizer, keras.optimizers.Optimizer)  # Legacy ones have none.
+    if has_build and all(_has_its_variables(part) for part in (self.student, *self.objectives)):
+      self.optimizer.build(self.trainable_variables)
+    return super().make_train_function(force)
+
   def train_step(self, data):
     x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
     teacher = self._run_teacher(x)
@@ -234,6 +241,12 @@ class Distiller(keras.Model):
     for key in ("student", "objectives"):
       config[key] = keras.saving.deserialize_keras_object(config[key], custom_objects)
     return cls(**config)
+
+
+def _has_its_variables(layer):
+  """Whether no call will make more of them."""
+  is_built = layer.built or type(layer).build is Objective.build
+  return is_built and all(part.built for part in layer.submodules if isinstance(part, keras.layers.Layer))
 
 
 def _as_float32(outputs):

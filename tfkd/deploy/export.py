@@ -64,7 +64,10 @@ def to_tflite(student, path, *, io=None, representative_data=None, allow_float=F
   # Of batch one and without variables: the converter folds the rounding of the weights into constants.
   signature = tf.TensorSpec([1, *student.input_shape[1:]], tf.float32, name="images")
   function = tf.function(logits).get_concrete_function(signature)
-  converter = tf.lite.TFLiteConverter.from_concrete_functions([function], student)
+  # The converter saves what it is given: variables alone, for a Keras model would have each of its layers traced anew.
+  variables = tf.Module()
+  variables.held = list(student.variables)
+  converter = tf.lite.TFLiteConverter.from_concrete_functions([function], variables)
   if integer:
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
     converter.inference_input_type = converter.inference_output_type = tf.as_dtype(io)

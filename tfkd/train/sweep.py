@@ -320,13 +320,15 @@ class Sweep:
       shutil.rmtree(folder)
 
   def _compile(self, model, epochs, learning_rate):
-    crossentropy = keras.losses.SparseCategoricalCrossentropy if self.examples.num_classes is None else (
-      keras.losses.CategoricalCrossentropy
-    )  # fmt: skip
+    if self.examples.num_classes is None:
+      crossentropy, accuracy = keras.losses.SparseCategoricalCrossentropy, keras.metrics.SparseCategoricalAccuracy
+    else:
+      crossentropy, accuracy = keras.losses.CategoricalCrossentropy, keras.metrics.CategoricalAccuracy
     model.compile(
       optimizer(self._training, learning_rate, self.steps(epochs)),
       loss=crossentropy(from_logits=True),
-      metrics=["accuracy"],
+      # By its name, Keras would make its variables in the first step, which is traced twice then.
+      metrics=[accuracy("accuracy")],
     )
 
   def _epochs(self, student):
