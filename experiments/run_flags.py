@@ -140,6 +140,8 @@ def start(argv, presets):
   logging.set_verbosity(logging.INFO)  # absl hides them by default.
   if flags.FLAGS.deterministic:
     tf.config.experimental.enable_op_determinism()
+    # It would put sums of several terms in another order at every trace.
+    tf.config.optimizer.set_experimental_options({"arithmetic_optimization": False})
   # Whatever is done is on disk under its final name; a fit in progress writes a checkpoint before.
   signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
 

@@ -128,7 +128,7 @@ class Distiller(keras.Model):
   def _terms(self, teacher, student, y, sample_weight, training):
     """Means over this replica's examples: each term by its name, and under "loss" their weighted sum."""
     terms = {"hard_loss": self._hard_loss(student[0], y, sample_weight)}
-    total = self.hard_loss_weight * terms["hard_loss"]
+    weighted = [self.hard_loss_weight * terms["hard_loss"]]
     step = self.optimizer.iterations if self._is_compiled else tf.constant(0, tf.int64)
     available = {"training": training, "step": step}
     for objective in self.objectives:
@@ -141,8 +141,8 @@ class Distiller(keras.Model):
         inputs = tf.nest.map_structure(lambda t, counts=counts: tf.boolean_mask(t, counts), inputs)
       options = {k: v for k, v in available.items() if k in inspect.signature(objective.call).parameters}
       terms[objective.name] = mean_over_examples(objective(inputs, **options), weights, num_examples(inputs))
-      total += objective.weight_at(step) * terms[objective.name]
-    return {"loss": total, **terms}
+      weighted.append(objective.weight_at(step) * terms[objective.name])
+    return {"loss": _sum(weighted), **terms}
 
   def _hard_loss(self, student_outputs, y, sample_weight):
     if y is None or self.compiled_loss._user_losses is None:
@@ -155,7 +155,7 @@ class Distiller(keras.Model):
 
   def _own_loss(self):
     """The student's regularizers and `add_loss`, and those of connectors: a sum, not a mean over examples."""
-    return tf.add_n([tf.cast(loss, tf.float32) for loss in self.losses]) if self.losses else 0.0
+    return _sum([tf.cast(loss, tf.float32) for loss in self.losses]) if self.losses else 0.0
 
   def _update(self, terms, teacher_outputs, student_outputs, x, y, sample_weight):
     for name, value in terms.items():
@@ -241,6 +241,11 @@ class Distiller(keras.Model):
     for key in ("student", "objectives"):
       config[key] = keras.saving.deserialize_keras_object(config[key], custom_objects)
     return cls(**config)
+
+
+def _sum(scalars):
+  """Their sum in one order: TensorFlow's optimizer of graphs reorders what is added one by one, at every trace anew."""
+  return tf.reduce_sum(tf.stack(scalars))
 
 
 def _has_its_variables(layer):
