@@ -8,7 +8,7 @@ import tf_keras as keras
 import tfkd
 from tests.distiller.small import SPARSE, compiled, cross_entropy, dense, with_batch_norm
 from tests.losses import references
-from tfkd.objectives import SoftTargets
+from tfkd.objectives import Hint, Objective, SoftTargets
 
 layers = keras.layers
 
@@ -27,6 +27,40 @@ class TestKerasHabits:
     compiled(teacher, other, [SoftTargets(3.0)], compile_options=options).fit(x, y, **fit)
     for a, b in zip(plain.get_weights(), other.get_weights(), strict=True):
       np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+
+  def test_a_step_is_traced_once(self, vectors):
+    x, y = vectors
+    traces = []
+
+    class Traced(tfkd.Distiller):
+      def train_step(self, data):
+        traces.append(data)
+        return super().train_step(data)
+
+    objectives = [SoftTargets(3.0), Hint("hidden", "hidden", connector="linear")]
+    distiller = Traced(with_batch_norm(), with_batch_norm(), objectives)
+    # By name, Keras makes a metric in the first step.
+    distiller.compile("adam", SPARSE, [keras.metrics.SparseCategoricalAccuracy("accuracy")])
+    distiller.fit(x, y, batch_size=8, epochs=2, verbose=0)
+    assert len(traces) == 1
+
+  @pytest.mark.parametrize("optimizer", [keras.optimizers.Adam(0.1), keras.optimizers.legacy.Adam(0.1)])
+  def test_weights_that_the_first_call_makes_are_trained(self, vectors, optimizer):
+    class Late(Objective):
+      def __init__(self):
+        super().__init__()
+        self.dense = layers.Dense(4)
+
+      def call(self, inputs):
+        teacher, student = inputs
+        return tf.reduce_mean((teacher - self.dense(student)) ** 2, axis=1)
+
+    x, y = vectors
+    distiller = compiled(dense(), dense(), [Late()], optimizer)
+    distiller.fit(x, y, batch_size=8, verbose=0)
+    before = distiller.objectives[0].get_weights()
+    distiller.fit(x, y, batch_size=8, verbose=0)
+    assert all((a != b).any() for a, b in zip(before, distiller.objectives[0].get_weights(), strict=True))
 
   def test_saved_distiller_goes_on_as_if_never_saved(self, vectors, tmp_path):
     x, y = vectors
