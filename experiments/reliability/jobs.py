@@ -221,34 +221,38 @@ def full_disk(jobs):
   return {"what": "full disk", "tried": tried, "lost": lost}
 
 
-def workers(jobs, kills=(False, True)):
+def workers(jobs):
   """Two workers end as two devices of one process, and so they do where one is killed and all are started again."""
   mirrored = jobs.new_workdir()
   jobs.finish(mirrored, "--strategy=mirrored", launcher=("experiments.reliability.two_devices",))
-  rows = []
-  for is_killed in kills:
+  lost = []
+  for is_killed in (False, True):
     workdir, code = _launch(jobs, 2, is_killed)
     differences = [f"exit code {code}"] if code else jobs.differences(workdir, mirrored, _ROUNDING)
     if not code and len(set(_digests(jobs, workdir))) != 1:
       differences.append("workers differ")
     if differences:
       logging.error("%s differs from the mirrored run %s: %s", workdir, mirrored, "; ".join(differences))
-    what = "one of which is killed, likewise" if is_killed else "against two devices of one process"
-    rows.append({"what": f"two workers, {what}", "tried": 1, "lost": int(bool(differences))})
-  return rows
+    lost.append(int(bool(differences)))
+  return [
+    {"what": "two workers, against two devices of one process", "tried": 1, "lost": lost[0]},
+    {"what": "two workers, one of which is killed, likewise", "tried": 1, "lost": lost[1]},
+  ]
 
 
-def servers(jobs, kills=(False, True)):
+def servers(jobs):
   """Chief, worker and server of variables end as one process: a single worker takes its steps in their order."""
-  rows = []
-  for is_killed in kills:
+  lost = []
+  for is_killed in (False, True):
     workdir, code = _launch(jobs, 1, is_killed, "--strategy=parameter_server")
     differences = [f"exit code {code}"] if code else jobs.differences(workdir, tolerance=_ROUNDING)
     if differences:
       logging.error("%s differs from a run of one process: %s", workdir, "; ".join(differences))
-    what = "whose worker is killed, likewise" if is_killed else "with one worker, against one process"
-    rows.append({"what": f"parameter server {what}", "tried": 1, "lost": int(bool(differences))})
-  return rows
+    lost.append(int(bool(differences)))
+  return [
+    {"what": "parameter server with one worker, against one process", "tried": 1, "lost": lost[0]},
+    {"what": "parameter server whose worker is killed, likewise", "tried": 1, "lost": lost[1]},
+  ]
 
 
 def _launch(jobs, workers, is_killed, *flags):

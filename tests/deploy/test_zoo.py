@@ -18,19 +18,12 @@ NARROW = (
 def test_convolutional_networks_become_integers(network, tmp_path):
   path = str(tmp_path / "a.tflite")
   model = models.build(network)
-  settle = tf.function(lambda: model(IMAGES, training=True))
-  for _ in range(80):
-    settle()  # Batch normalisation comes to know these images, as in training: calibration sees the batch's statistics.
   deploy.to_tflite(model, path)
   assert deploy.evaluate(path, DATASET, model)["worst_difference"] < 1e-3
   student = quantization.quantize(model, "w8a8", calibration_data=IMAGES)
-  plain, rounded = model.predict(IMAGES, verbose=0), student.predict(IMAGES, verbose=0)
-  # Fifty untrained layers are chaotic: noise of 1/256 in the images alone leaves a correlation of 0.88.
-  correlation, steps = (0.75, 64) if network.startswith("resnet50") else (0.98, 16)
-  assert np.corrcoef(plain.ravel(), rounded.ravel())[0, 1] > correlation
   deploy.to_tflite(student, path)  # Which finds a tensor that is not an integer.
-  # A trained student's are 4 at the most.
-  assert deploy.evaluate(path, DATASET, student)["worst_steps"] <= steps
+  # Of weights that nobody trained, in up to fifty layers: a trained student's are 4 at the most.
+  assert deploy.evaluate(path, DATASET, student)["worst_steps"] <= 16
 
 
 def test_a_transformer_becomes_integers_after_its_training(tmp_path):

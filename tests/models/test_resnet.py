@@ -1,11 +1,12 @@
-"""Residual networks have the published sizes and stages."""
+"""Residual networks have the published sizes, stages, and quantize whole."""
 
 import math
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
-from tfkd import models
+from tfkd import deploy, models, quantization
 from tfkd.taps import tappable
 
 
@@ -56,6 +57,32 @@ def test_stages_are_tapped_by_name(model, stages):
   for number, (side, channels) in enumerate(stages, 1):
     assert shapes[f"layer{number}"].as_list() == [None, side, side, channels]
   assert f"layer{len(stages) + 1}" not in shapes
+
+
+@pytest.mark.parametrize(
+  "build, correlation",
+  [
+    (lambda: models.resnet18(width=4), 0.99),
+    # Fifty untrained layers are chaotic: noise of 1/256 in the images alone leaves a correlation of 0.88.
+    (lambda: models.resnet50(width=4, stem="imagenet", input_shape=(64, 64, 3)), 0.75),
+    (lambda: models.cifar_resnet(8), 0.99),
+    (lambda: models.wide_resnet(16, 1), 0.99),
+  ],
+  ids=["resnet18", "resnet50", "resnet8", "wrn_16_1"],
+)
+def test_quantizes_whole_and_exports_to_integers(build, correlation, tmp_path):
+  model = build()
+  images = np.random.default_rng(0).uniform(size=(32, *model.input_shape[1:])).astype(np.float32)
+  settle = tf.function(lambda: model(images, training=True))
+  for _ in range(80):
+    settle()  # Batch normalisation comes to know these images, as in training: calibration sees the batch's statistics.
+  quantized = quantization.quantize(model, "w8a8", calibration_data=images)
+  plain, rounded = model.predict(images, verbose=0), quantized.predict(images, verbose=0)
+  assert np.corrcoef(plain.ravel(), rounded.ravel())[0, 1] > correlation
+  path = str(tmp_path / "model.tflite")
+  deploy.to_tflite(quantized, path)  # Refuses a file with float tensors.
+  written, _ = deploy.logits(path, tf.data.Dataset.from_tensor_slices((images, np.zeros(32))).batch(16))
+  assert np.corrcoef(written.ravel(), rounded.ravel())[0, 1] > correlation
 
 
 def test_the_stand_in_before_a_preactivation_changes_nothing():
