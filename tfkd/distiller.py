@@ -94,9 +94,11 @@ class Distiller(keras.Model):
     return list(self._means.values()) + compiled
 
   def make_train_function(self, force=False):
-    # TensorFlow traces a step twice in which variables are made: those of the optimizer are made before.
+    # TensorFlow traces a step twice in which variables are made: those of the optimizer are made before. Keras asks for
+    # the function in every `train_on_batch`.
+    is_new = self.train_function is None or force
     has_build = isinstance(self.optimizer, keras.optimizers.Optimizer)  # Legacy ones have none.
-    if has_build and all(_has_its_variables(part) for part in (self.student, *self.objectives)):
+    if is_new and has_build and all(_has_its_variables(part) for part in (self.student, *self.objectives)):
       self.optimizer.build(self.trainable_variables)
     return super().make_train_function(force)
 
