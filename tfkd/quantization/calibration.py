@@ -6,12 +6,12 @@ ranges, not the data, decide what the network sees.
 
 import contextlib
 
-import numpy as np
 import tensorflow as tf
 from tensorflow_model_optimization.python.core.quantization.keras import quantize_layer, quantize_wrapper
 
+from tfkd.quantization.inputs import input_batches
+
 NUM_BATCHES = 20
-_BATCH_SIZE = 128
 _TFMOT_LEAST = -6.0
 
 
@@ -20,40 +20,25 @@ def calibrate(model, data, num_batches=NUM_BATCHES):
 
   Args:
     model: quantized `tf_keras` model; its ranges change, its weights and batch normalisation statistics do not.
-    data: images [n, ...] as an array, or a `tf.data` data set of images or of tuples that begin with images. An array
-      may be sorted by class; a data set should not be, for its first batches count.
-    num_batches: at most so many batches are used; of arrays, of 128 images spread evenly.
+    data: inputs in any form that `model.fit` takes, see `input_batches`. Arrays may be sorted by class; a data set
+      should not be, since only its first batches are read.
+    num_batches: at most this many batches are used; of arrays, of 128 examples spread evenly.
 
   Raises:
-    ValueError: data yields no batch.
+    ValueError: data yields no batch, or does not fit the model's inputs.
   """
   moving = [v for v in model.non_trainable_variables if "moving_" in v.name]
   before = [v.numpy() for v in moving]
   seen = 0
   with _observing(model):
-    for images in images_for_ranges(data, num_batches):
+    for inputs in input_batches(model, data, num_batches):
       # training=True also sets the ranges of the weights.
-      model(images, training=True)
+      model(tf.nest.pack_sequence_as(model._nested_inputs, inputs), training=True)
       seen += 1
   for variable, value in zip(moving, before, strict=True):
     variable.assign(value)
   if not seen:
-    raise ValueError("calibration data yielded no batch: give at least one image.")
-
-
-def images_for_ranges(data, num_batches):
-  """Yields at most so many batches of images of what `calibrate` takes."""
-  if isinstance(data, tf.data.Dataset):
-    for element in data.take(num_batches):
-      while isinstance(element, (tuple, list)):
-        element = element[0]
-      yield element
-  else:
-    images = np.asarray(data)
-    count = min(len(images), num_batches * _BATCH_SIZE)
-    chosen = np.arange(count) * len(images) // max(count, 1)
-    for start in range(0, count, _BATCH_SIZE):
-      yield tf.convert_to_tensor(images[chosen[start : start + _BATCH_SIZE]], tf.float32)
+    raise ValueError("calibration data yielded no batch: give at least one example.")
 
 
 def has_untrained_ranges(model):

@@ -1,0 +1,110 @@
+"""TensorFlow's converter: in a process of its own, and never silently wrong."""
+
+import re
+
+import keras as keras3
+import numpy as np
+import pytest
+import tensorflow as tf
+import tf_keras as keras
+
+from tfkd import deploy, quantization
+from tfkd.deploy.evaluate import interpreter, run
+from tfkd.quantization import conversion
+
+layers = keras.layers
+RNG = np.random.default_rng(0)
+SERIES = RNG.random((8, 12, 4), np.float32)
+IMAGES = RNG.random((8, 12, 12, 3), np.float32)
+
+
+def test_a_crash_of_the_converter_is_an_error_whose_advice_works(tmp_path):
+  path = str(tmp_path / "a.tflite")
+
+  def recurrent(unroll):
+    return keras.Sequential([keras.Input((12, 4)), layers.GRU(4, unroll=unroll, name="steps"), layers.Dense(2)])
+
+  with pytest.raises(ValueError, match=r"crashed \(SIG\w+\).* steps with unroll=True. Log: (\S+)") as error:
+    deploy.to_tflite(recurrent(False), path, representative_data=SERIES)
+  log = re.search(r"Log: (\S+)", str(error.value))[1]
+  assert "Fatal Python error" in open(log, encoding="utf-8").read()  # noqa: SIM115
+  # The next conversion starts another process.
+  model = recurrent(True)
+  deploy.to_tflite(model, path, representative_data=SERIES)
+  difference = np.abs(run(interpreter(path), SERIES) - model.predict(SERIES, verbose=0))
+  assert difference.max() < 0.05
+
+
+def test_float_tensors_that_no_operation_reads_are_no_obstacle(tmp_path):
+  path = str(tmp_path / "a.tflite")
+  model = keras.Sequential([keras.Input((12, 4)), layers.LSTM(4), layers.Dense(2)])
+  deploy.to_tflite(model, path, representative_data=SERIES)
+  opened = interpreter(path)
+  assert any(d["dtype"] == np.float32 for d in opened.get_tensor_details())
+  expected = model.predict(SERIES, verbose=0)
+  assert np.abs(run(opened, SERIES) - expected).max() < 0.15 * np.ptp(expected)
+
+
+def test_float_tensors_that_operations_read_are_named():
+  model = keras.Sequential([keras.Input((12, 12, 3)), layers.Conv2D(2, 3), layers.Flatten(), layers.Dense(2)])
+  assert conversion.float_tensors(conversion.convert(model), None)
+
+
+@pytest.mark.parametrize("integers", [False, True])
+def test_a_keras_3_model_is_converted_with_its_weights(integers, tmp_path):
+  inputs = keras3.Input((12, 12, 3))
+  x = keras3.layers.BatchNormalization()(keras3.layers.Conv2D(4, 3, use_bias=False)(inputs))
+  x = keras3.layers.GlobalAveragePooling2D()(keras3.layers.ReLU()(x))
+  model = keras3.Model(inputs, keras3.layers.Dense(3)(x))
+  path = str(tmp_path / "a.tflite")
+  deploy.to_tflite(model, path, representative_data=IMAGES if integers else None)
+  expected = np.asarray(model(IMAGES))
+  np.testing.assert_allclose(run(interpreter(path), IMAGES), expected, atol=0.05 if integers else 1e-5)
+
+
+def test_several_inputs_and_outputs_keep_their_names(tmp_path):
+  a, b = keras.Input((3,), name="words", dtype="int32"), keras.Input((4,), name="numbers")
+  x = layers.Concatenate()([layers.Flatten()(layers.Embedding(5, 2)(a)), b])
+  model = keras.Model({"words": a, "numbers": b}, [layers.Dense(2, name="one")(x), layers.Dense(3, name="two")(x)])
+  path = str(tmp_path / "a.tflite")
+  deploy.to_tflite(model, path)
+  from ai_edge_litert.interpreter import Interpreter
+
+  signature = Interpreter(path).get_signature_runner("serving_default")
+  words, numbers = np.array([[1, 2, 4]], np.int32), RNG.random((1, 4), np.float32)
+  found = signature(words=words, numbers=numbers)
+  for name, expected in zip(("one", "two"), model({"words": words, "numbers": numbers}), strict=True):
+    np.testing.assert_allclose(found[name], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_what_has_no_file_is_refused_in_a_sentence(tmp_path):
+  path = str(tmp_path / "a.tflite")
+
+  class Own(keras.Model):
+    def call(self, inputs):
+      return inputs
+
+  with pytest.raises(TypeError, match="functional or Sequential model with an Input; got Own"):
+    deploy.to_tflite(Own(), path)
+  mixed = keras.Sequential([keras.Input((3,)), layers.Dense(2, dtype="mixed_float16", name="half")])
+  with pytest.raises(ValueError, match="computes in float16 .*'half'.* under the float32 policy") as error:
+    deploy.to_tflite(mixed, path)
+  assert "\n" not in str(error.value)
+  with pytest.raises(ValueError, match=r"fixed ones: build the student for one size"):
+    deploy.to_tflite(keras.Sequential([keras.Input((None, None, 3)), layers.Conv2D(2, 1)]), path)
+  inputs = keras.Input((4,))
+  odd = keras.Model(inputs, layers.Lambda(lambda x: tf.strings.length(tf.strings.as_string(x)))(inputs))
+  with pytest.raises(ValueError, match=r"TFLite has no operation for tf.\w+.* Log: \S+$"):
+    deploy.to_tflite(odd, path)
+  assert not list(tmp_path.iterdir())
+
+
+def test_a_float32_student_is_quantized_under_a_mixed_policy(tmp_path):
+  model = keras.Sequential([keras.Input((3,)), layers.Dense(4), layers.ReLU(), layers.Dense(2)])
+  keras.mixed_precision.set_global_policy("mixed_float16")
+  try:
+    student = quantization.quantize(model, "w8a8", calibration_data=RNG.random((8, 3)))
+    assert keras.mixed_precision.global_policy().name == "mixed_float16"
+    deploy.to_tflite(student, str(tmp_path / "a.tflite"))
+  finally:
+    keras.mixed_precision.set_global_policy("float32")

@@ -1,0 +1,97 @@
+"""Batches of a model's inputs, from data in the forms that its `fit` takes."""
+
+import itertools
+
+import numpy as np
+import tensorflow as tf
+import tf_keras as keras
+
+_BATCH_SIZE = 128
+
+
+def input_batches(model, data, num_batches):
+  """Yields batches of what a model reads.
+
+  Args:
+    model: functional or `Sequential` model.
+    data: what `model.fit` takes, with or without labels and sample weights: an array [n, ...]; a list, tuple or dict of
+      arrays, one for each input; a tuple (inputs, labels[, sample_weight]) of arrays; or a `tf.data` data set, a
+      `keras.utils.Sequence` or a generator of such batches. Of inputs paired with teacher outputs, the inputs.
+    num_batches: at most this many batches are read; of arrays, of 128 examples spread evenly.
+
+  Yields:
+    list of tensors [batch, ...], one for each of `model.inputs`.
+
+  Raises:
+    ValueError: the data does not fit the model's inputs.
+  """
+  if isinstance(data, tf.data.Dataset):
+    elements = data.take(num_batches)
+  elif isinstance(data, keras.utils.Sequence):
+    elements = (data[index] for index in range(min(len(data), num_batches)))
+  elif hasattr(data, "__next__"):
+    elements = itertools.islice(data, num_batches)
+  else:
+    elements = ((batch,) for batch in _spread(_arrays(model, data), num_batches))
+  for element in elements:
+    # As Keras reads a batch: (inputs,), (inputs, labels) or (inputs, labels, sample_weight).
+    inputs = element[0] if isinstance(element, (tuple, list)) else element
+    yield [_checked(t, i, n) for t, i, n in zip(_by_input(model, inputs), model.inputs, _names(model), strict=True)]
+
+
+def _names(model):
+  """Names of the inputs; of Keras 3, of their tensors."""
+  return getattr(model, "input_names", None) or [tensor.name for tensor in model.inputs]
+
+
+def _checked(values, expected, name):
+  """A batch as a tensor of an input's type."""
+  tensor = tf.convert_to_tensor(values)
+  shape = tf.TensorShape(expected.shape)
+  if not shape.is_compatible_with(tensor.shape):
+    advice = "batch the data set" if tensor.shape.rank == shape.rank - 1 else "give data as the model's fit reads it"
+    raise ValueError(f"input '{name}' has shape {shape}, and a batch of the data {tensor.shape}: {advice}.")
+  return tf.cast(tensor, expected.dtype)
+
+
+def _arrays(model, data):
+  """One array for each input."""
+  single = len(model.inputs) == 1
+  if isinstance(data, tuple) and len(data) in (2, 3) and (single or _has_entries(data[0], len(model.inputs))):
+    data = data[0]
+  elif isinstance(data, list) and single and len(data) != 1:
+    data = np.asarray(data)  # A list of examples.
+  return [np.asarray(array) for array in _by_input(model, data)]
+
+
+def _has_entries(data, count):
+  return isinstance(data, (tuple, list, dict)) and len(data) == count
+
+
+def _by_input(model, data):
+  """The entries of a nested structure, in the order of the model's inputs."""
+  names = _names(model)
+  if isinstance(data, dict):
+    missing = [name for name in names if name not in data]
+    if missing:
+      raise ValueError(f"{model.name} reads inputs {', '.join(names)}; the data has {', '.join(map(str, data))}.")
+    return [data[name] for name in names]
+  if not isinstance(data, (tuple, list)):
+    data = [data]
+  if len(names) == 1 and len(data) == 2:
+    data = data[:1]  # Teacher outputs travel with the inputs.
+  if len(data) != len(names):
+    raise ValueError(
+      f"{model.name} reads {len(names)} inputs, {', '.join(map(str, names))}, and the data has {len(data)}: give a "
+      "dict by name, or of a data set elements ((first, second, ...), labels)."
+    )
+  return list(data)
+
+
+def _spread(arrays, num_batches):
+  if len({len(array) for array in arrays}) > 1:
+    raise ValueError(f"the inputs' arrays have different lengths: {', '.join(str(len(a)) for a in arrays)}.")
+  count = min(len(arrays[0]), num_batches * _BATCH_SIZE)
+  chosen = np.arange(count) * len(arrays[0]) // max(count, 1)
+  for start in range(0, count, _BATCH_SIZE):
+    yield [array[chosen[start : start + _BATCH_SIZE]] for array in arrays]
