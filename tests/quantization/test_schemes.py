@@ -198,15 +198,17 @@ def test_preflight_names_every_obstacle_at_once():
   model = _chain(
     layers.Rescaling(1 / 255, name="scale"),
     layers.Conv2D(4, 3, activation="relu", name="conv"),
-    layers.BatchNormalization(name="late"),
+    layers.BatchNormalization(axis=1, name="rows"),
     layers.PReLU(name="prelu"),
+    layers.ReLU(threshold=0.5, name="high"),
     keras.Sequential([layers.Conv2D(4, 1)], name="inner"),
   )
   with pytest.raises(ValueError, match="cannot be quantized") as error:
     quantization.quantize(model, "w8a8")
   for words in (
     "'scale' (Rescaling): belongs into the input pipeline",
-    "'late' (BatchNormalization): must directly follow",
+    "'rows' (BatchNormalization): normalises axes [1]; only the last, 3,",
+    "'high' (ReLU): a ReLU with a threshold has no 8-bit form",
     "'prelu' (PReLU): tfmot has no 8-bit form",
     "'inner' (Sequential): a model inside the model",
   ):
@@ -247,6 +249,48 @@ def test_preflight_of_low_bits():
   for words in ("'curved' (Conv2D)", "'leaky' (LeakyReLU)", "'swish' (Activation)"):
     assert f"{words}: only ReLU's features are rounded" in str(error.value)
   assert "'norm' (LayerNormalization): its weights have no low-bit form" in str(error.value)
+
+
+@keras.utils.register_keras_serializable("tests")
+class HardSwish(layers.Layer):
+  def call(self, inputs):
+    return inputs * tf.nn.relu6(inputs + 3.0) / 6.0
+
+
+@pytest.mark.parametrize(
+  "after", [HardSwish, layers.Softmax, lambda: layers.ReLU(negative_slope=0.1), lambda: layers.ReLU(threshold=1.0)]
+)
+def test_low_bits_are_of_plain_relus(after):
+  model = _chain(layers.Conv2D(2, 1), layers.ReLU(), layers.Conv2D(2, 1), after())
+  with pytest.raises(ValueError, match="only ReLU's features are rounded"):
+    quantization.quantize(model, "w2a1")
+
+
+@pytest.mark.parametrize("scheme", ["w2a1", "w8a4"])
+def test_low_bits_of_features_need_a_relu(scheme):
+  model = _chain(layers.Conv2D(2, 1), layers.BatchNormalization(), layers.MaxPooling2D(), layers.Conv2D(2, 1))
+  with pytest.raises(ValueError, match=f"it has no ReLU, whose features {scheme} rounds"):
+    quantization.quantize(model, scheme)
+  with pytest.raises(ValueError, match="it has no layer with a kernel to round"):
+    quantization.quantize(_chain(layers.ReLU()), scheme)
+
+
+@pytest.mark.parametrize("layer", [layers.Conv1D, layers.SeparableConv1D, layers.DepthwiseConv1D])
+def test_convolutions_of_one_dimension_are_named_with_what_to_do(layer):
+  inputs = keras.Input((20, 4))
+  made = layer(3, name="it") if layer is layers.DepthwiseConv1D else layer(3, 3, name="it")
+  with pytest.raises(ValueError, match=r"'it'.*put Reshape\(\(1, steps, channels\)\) before") as error:
+    quantization.quantize(keras.Model(inputs, made(inputs)), "w8a8")
+  assert "Lambda" not in str(error.value)
+  x = layers.SeparableConv2D(3, (1, 3))(layers.Reshape((1, 20, 4))(inputs))
+  quantization.quantize(keras.Model(inputs, layers.Flatten()(x)), "w8a8")
+
+
+def test_int4_has_no_transposed_convolution():
+  model = _chain(layers.Conv2DTranspose(2, 2, name="up"))
+  with pytest.raises(ValueError, match="'up' .*no transposed convolution of int4.* use w5a8 or more"):
+    quantization.quantize(model, "w4a8")
+  quantization.quantize(model, "w5a8")
 
 
 def test_preflight_passes_what_tfmot_can_do(images):

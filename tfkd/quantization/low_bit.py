@@ -8,6 +8,8 @@ import tensorflow as tf
 import tensorflow_model_optimization as tfmot
 import tf_keras as keras
 
+from tfkd.quantization.decompose import activation_name
+
 layers = keras.layers
 _KERNELS = {layers.Conv2D: "kernel", layers.DepthwiseConv2D: "depthwise_kernel", layers.Dense: "kernel"}
 
@@ -186,5 +188,7 @@ def kernel_name(layer):
 
 
 def is_relu(layer):
-  """Whether the layer's output is a ReLU's, on which features can be rounded in [0, 1]."""
-  return isinstance(layer, layers.ReLU) or getattr(layer, "activation", None) is keras.activations.relu
+  """Whether the layer's output is a plain ReLU's, never negative, on which features can be rounded in [0, 1]."""
+  if isinstance(layer, layers.ReLU):
+    return not layer.negative_slope and not layer.threshold
+  return activation_name(getattr(layer, "activation", None)) in ("relu", "relu6")

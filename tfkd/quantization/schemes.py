@@ -1,5 +1,6 @@
 """Names of schemes, and the step from a float model to a quantization-aware one."""
 
+import contextlib
 import re
 from typing import NamedTuple
 
@@ -12,7 +13,10 @@ from tensorflow_model_optimization.python.core.quantization.keras.experimental.d
   default_n_bit_quantize_scheme,
 )
 
+from tfkd.quantization import graph, placement
 from tfkd.quantization.calibration import calibrate
+from tfkd.quantization.decompose import decompose
+from tfkd.quantization.export_check import check_export
 from tfkd.quantization.low_bit import LowBitScheme
 from tfkd.quantization.preflight import check_quantizable
 from tfkd.quantization.wrappers import make_saveable
@@ -61,14 +65,18 @@ def quantize(model, scheme, *, calibration_data=None, float_layers=None, weight_
   """Makes a quantization-aware student from a float model.
 
   The copy starts from the model's weights and is trained like any Keras model; quantization is simulated in float32,
-  and gradients pass it straight through. Layers that are quantized are renamed `quant_<name>` by tfmot.
+  and gradients pass it straight through. Layers that are quantized are renamed `quant_<name>` by tfmot. Frozen layers
+  stay frozen.
+
+  `tfkd.deploy.to_tflite` exports what this function accepts: a network with other layers than the usual ones of image
+  classifiers is converted once, untrained, to find out. That takes a few seconds, once in a process for each network.
 
   Args:
     model: built functional or `Sequential` `tf_keras` model, float32; it is not changed.
     scheme: name as for `parse_scheme`.
-    calibration_data: images as an array or data set (see `calibrate`), to set the ranges before the first step. Without
-      them, 8-bit features start at [-6, 6] and inference is wrong until the ranges have been trained. Schemes with
-      fewer than eight feature bits have fixed ranges and ignore it.
+    calibration_data: inputs in any form that `model.fit` takes (see `calibrate`), to set the ranges before the first
+      step. Without them, 8-bit features start at [-6, 6] and inference is wrong until the ranges have been trained.
+      Schemes with fewer than eight feature bits have fixed ranges and ignore it.
     float_layers: names of layers to leave in float. By default none for 8-bit features, and for fewer bits the dense
       layers without ReLU, which give the logits.
     weight_scale: for fewer than eight feature bits, the width of the weights' grid in units of mean |tanh(w)|.
@@ -77,31 +85,92 @@ def quantize(model, scheme, *, calibration_data=None, float_layers=None, weight_
     A new `tf_keras` model.
 
   Raises:
-    ValueError: unknown scheme, or layers that the scheme cannot quantize, all named with what to do.
+    ValueError: unknown scheme; layers that the scheme cannot quantize, all named with what to do; or a network that
+      TensorFlow's converter does not bring to integers.
   """
   bits = parse_scheme(scheme)
-  if not weight_scale > 0:
-    raise ValueError(f"weight_scale must be positive; got {weight_scale}.")
-  tfmot_scheme = _tfmot_scheme(bits, weight_scale)
-  registry = tfmot_scheme.get_quantize_registry()
-  if float_layers is None:
-    float_layers = _logits_layers(model) if bits.is_low else ()
-  check_quantizable(model, bits.is_low, registry, float_layers)
-
-  def annotate(layer):
-    skip = layer.name in float_layers or (bits.is_low and not registry.supports(layer))
-    return layer if skip else tfmot.quantization.keras.quantize_annotate_layer(layer)
-
-  annotated = keras.models.clone_model(model, clone_function=annotate)
-  annotated.set_weights(model.get_weights())
-  with tfmot.quantization.keras.quantize_scope():
-    quantized = make_saveable(tfmot.quantization.keras.quantize_apply(annotated, tfmot_scheme))
+  quantized = _uncalibrated(model, bits, float_layers, weight_scale)
   if not bits.is_low:
     if calibration_data is None:
       logging.warning("%s has uncalibrated ranges of [-6, 6]: pass calibration_data to quantize().", quantized.name)
     else:
       calibrate(quantized, calibration_data)
   return quantized
+
+
+def check(model, scheme):
+  """Raises the error that `quantize` would, for callers that have other work to do before it.
+
+  Args:
+    model, scheme: see `quantize`.
+
+  Raises:
+    ValueError: see `quantize`.
+  """
+  _uncalibrated(model, parse_scheme(scheme), None, WEIGHT_SCALE)
+
+
+def _uncalibrated(model, bits, float_layers, weight_scale):
+  """A quantized copy that is known to convert, with tfmot's first ranges."""
+  if not weight_scale > 0:
+    raise ValueError(f"weight_scale must be positive; got {weight_scale}.")
+  tfmot_scheme = _tfmot_scheme(bits, weight_scale)
+  if float_layers is None:
+    float_layers = _logits_layers(model) if bits.is_low else ()
+  check_quantizable(model, bits, tfmot_scheme.get_quantize_registry(), float_layers)
+  with _float32_policy():  # The global policy is the teacher's.
+    quantized, expected = _rounded(model, bits, tfmot_scheme, float_layers)
+  _check_kernels(quantized, expected, float_layers)
+  if not placement.is_known(model):
+    check_export(quantized, bits, allow_float=bool(float_layers))
+  return quantized
+
+
+def _rounded(model, bits, tfmot_scheme, float_layers):
+  """The quantized model, uncalibrated, and the float layers that it was made of."""
+  registry = tfmot_scheme.get_quantize_registry()
+  if bits.is_low:
+    configs = {layer.name: registry.get_quantize_config(layer) for layer in model.layers if registry.supports(layer)}
+  else:
+    model = decompose(model, {*placement.absorbed(model), *float_layers})
+    configs = placement.configurations(model, registry)
+    tfmot_scheme = placement.Integers(registry)
+
+  def annotate(layer):
+    new = graph.copy_of(layer)
+    is_rounded = layer.name in configs and layer.name not in float_layers
+    return tfmot.quantization.keras.quantize_annotate_layer(new, configs[layer.name]) if is_rounded else new
+
+  annotated = keras.models.clone_model(model, clone_function=annotate)
+  annotated.set_weights(model.get_weights())
+  with tfmot.quantization.keras.quantize_scope():
+    return make_saveable(tfmot.quantization.keras.quantize_apply(annotated, tfmot_scheme)), model.layers
+
+
+def _check_kernels(quantized, layers, float_layers):
+  """Raises where a matrix or kernel is trained in float without having been named."""
+  rounded = {
+    layer.layer.name: {id(weight) for weight, _, _ in layer._weight_vars}
+    for layer in quantized.layers
+    if isinstance(layer, quantize_wrapper.QuantizeWrapper)
+  }
+  for layer in layers:
+    kernels = sum(weight.shape.rank > 1 for weight in layer.weights)
+    if layer.name not in float_layers and kernels != len(rounded.get(layer.name, ())):
+      raise ValueError(
+        f"layer '{layer.name}' ({type(layer).__name__}) has {kernels} kernels, of which "
+        f"{len(rounded.get(layer.name, ()))} are rounded in training: keep it in float with float_layers."
+      )
+
+
+@contextlib.contextmanager
+def _float32_policy():
+  policy = keras.mixed_precision.global_policy()
+  keras.mixed_precision.set_global_policy("float32")
+  try:
+    yield
+  finally:
+    keras.mixed_precision.set_global_policy(policy)
 
 
 def scheme_of(model):

@@ -1,0 +1,236 @@
+"""Every kernel is rounded in training, on the grid that the file holds, whatever stands around its layer."""
+
+import numpy as np
+import pytest
+import tf_keras as keras
+
+from tfkd import deploy, quantization
+from tfkd.deploy.evaluate import interpreter, run
+from tfkd.quantization.export_check import check_export
+
+layers = keras.layers
+RNG = np.random.default_rng(0)
+IMAGES = RNG.random((16, 12, 12, 3), np.float32)
+
+
+def _linear(kind, **options):
+  return {
+    "conv": lambda: layers.Conv2D(4, 3, **options),
+    "depthwise": lambda: layers.DepthwiseConv2D(3, depth_multiplier=2, **options),
+    "separable": lambda: layers.SeparableConv2D(4, 3, **options),
+    "transposed": lambda: layers.Conv2DTranspose(4, 2, strides=2, **options),
+    "dense": lambda: layers.Dense(4, **options),
+  }[kind]()
+
+
+def _after(style, x, kind):
+  """A layer of a kind on x, and what may follow it."""
+  if style == "argument":
+    return _linear(kind, activation="relu")(x)
+  x = _linear(kind)(x)
+  if "normalised" in style:
+    x = layers.BatchNormalization(momentum=0.0)(x)
+  return {
+    "layer": layers.ReLU(), "activation": layers.Activation("relu"), "relu6": layers.ReLU(6.0),
+    "leaky": layers.LeakyReLU(), "slope": layers.ReLU(negative_slope=0.1), "swish": layers.Activation("swish"),
+    "normalised": layers.ReLU(), "normalised swish": layers.Activation("swish"), "linear": layers.Activation("linear"),
+  }[style](x)  # fmt: skip
+
+
+KINDS = ("conv", "depthwise", "separable", "transposed", "dense")
+STYLES = (
+  "argument", "layer", "activation", "relu6", "leaky", "slope", "swish", "normalised", "normalised swish", "linear",
+)  # fmt: skip
+
+
+def _network(style):
+  """All kinds of layers, each followed in one style; every kernel but the last is one of theirs."""
+  inputs = keras.Input((12, 12, 3))
+  x = inputs
+  for kind in KINDS:
+    x = _after(style, x, kind)
+  model = keras.Model(inputs, layers.Dense(3, name="logits")(layers.GlobalAveragePooling2D()(x)), name="network")
+  for layer in model.layers:
+    if isinstance(layer, layers.BatchNormalization):
+      gamma, beta, *statistics = layer.get_weights()
+      layer.set_weights([gamma + 0.3 * RNG.random(len(gamma)), beta + 0.3 * RNG.random(len(beta)), *statistics])
+  model(IMAGES, training=True)  # Without momentum: the statistics are those of these images.
+  return model
+
+
+def _kernels(model):
+  return sum("kernel" in weight.name for weight in model.weights)
+
+
+def _rounded(student):
+  return [vars for layer in student.layers for vars in getattr(layer, "_weight_vars", ())]
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_every_kernel_is_rounded_and_the_file_computes_what_the_student_does(style, tmp_path):
+  model = _network(style)
+  student = quantization.quantize(model, "w8a8", calibration_data=IMAGES)
+  assert len(_rounded(student)) == _kernels(model) == 7
+  path = str(tmp_path / "a.tflite")
+  deploy.to_tflite(student, path)  # Which refuses a tensor that is not an integer.
+  opened = interpreter(path)
+  steps = (
+    np.abs(run(opened, IMAGES) - student.predict(IMAGES, verbose=0)) / opened.get_output_details()[0]["quantization"][0]
+  )
+  assert steps.max() <= 4 and steps.mean() < 1
+
+
+@pytest.mark.parametrize("scheme, levels", [("w2a8", 3), ("w4a8", 15), ("w8a8", 255)])
+def test_the_file_holds_the_grid_of_the_training(scheme, levels, tmp_path):
+  """Symmetric levels for each output channel, in float64: round(k / s) s, s = max |k| / (2^(bits - 1) - 1)."""
+  inputs = keras.Input((12, 12, 3))
+  x = layers.ReLU()(layers.Conv2D(4, 3, name="conv", use_bias=False)(inputs))
+  model = keras.Model(inputs, layers.GlobalAveragePooling2D()(x))
+  student = quantization.quantize(model, scheme, calibration_data=IMAGES)
+  path = str(tmp_path / "a.tflite")
+  deploy.to_tflite(student, path)
+  kernel = model.get_layer("conv").kernel.numpy().astype(np.float64)
+  scale = np.abs(kernel).max(axis=(0, 1, 2)) / (levels // 2)
+  expected = np.transpose(np.round(kernel / scale), [3, 0, 1, 2])
+  opened = interpreter(path)
+  (found,) = (d for d in opened.get_tensor_details() if tuple(d["shape"]) == expected.shape)
+  assert _type(path, found["index"]) == ("INT8" if levels > 15 else "INT4")
+  # Of two bits the file has the outer levels of its int4 grid.
+  values = opened.get_tensor(found["index"]) * found["quantization_parameters"]["scales"][:, None, None, None]
+  np.testing.assert_allclose(values, expected * scale[:, None, None, None], rtol=1e-5, atol=1e-7)
+  # The training's own forward pass has these levels, too.
+  wrapper = student.get_layer("quant_conv")
+  wrapper(IMAGES, training=True)
+  np.testing.assert_allclose(wrapper.layer.kernel, np.transpose(expected, [1, 2, 3, 0]) * scale, rtol=1e-4, atol=1e-6)
+
+
+def _type(path, index):
+  """Name of the type in which a file stores a tensor."""
+  from ai_edge_litert import schema_py_generated as schema
+
+  with open(path, "rb") as file:
+    model = schema.Model.GetRootAs(file.read(), 0)
+  number = model.Subgraphs(0).Tensors(index).Type()
+  return next(name for name, value in vars(schema.TensorType).items() if value == number)
+
+
+def test_an_activation_argument_and_a_relu_layer_give_the_same_student(tmp_path):
+  sizes, outputs, files = [], [], []
+  for style in ("argument", "layer", "activation"):
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((12, 12, 3))
+    x = _after(style, _after(style, inputs, "conv"), "depthwise")
+    model = keras.Model(inputs, layers.Dense(3, name="logits")(layers.GlobalAveragePooling2D()(x)), name="network")
+    student = quantization.quantize(model, "w4a8", calibration_data=IMAGES)
+    sizes.append(quantization.sizes(student))
+    outputs.append(student.predict(IMAGES, verbose=0))
+    path = str(tmp_path / f"{style}.tflite")
+    deploy.to_tflite(student, path)
+    files.append(run(interpreter(path), IMAGES))
+  for i in (1, 2):
+    assert sizes[i] == sizes[0]
+    np.testing.assert_array_equal(outputs[i], outputs[0])
+    np.testing.assert_array_equal(files[i], files[0])
+
+
+def _block(name):
+  inputs = x = keras.Input((12, 12, 3))
+
+  def conv(x, width, size=1):
+    x = layers.Conv2D(width, size, padding="same", use_bias=False)(x)
+    return layers.Activation("relu")(layers.BatchNormalization()(x))
+
+  x = conv(x, 8, 3)
+  if name == "inception":
+    x = layers.MaxPooling2D()(x)
+    x = layers.Concatenate()([conv(x, 4), conv(x, 4), conv(layers.AveragePooling2D(3, 1, padding="same")(x), 4)])
+  elif name == "dense":
+    for _ in range(2):
+      x = layers.Concatenate()([x, conv(x, 4, 3)])
+    x = layers.ReLU()(layers.BatchNormalization()(x))
+  elif name == "residual, not normalised":
+    x = layers.ReLU()(layers.Add()([x, layers.Conv2D(8, 3, padding="same")(x)]))
+  elif name == "read before and after its ReLU":
+    y = layers.Conv2D(8, 3, padding="same")(x)
+    x = layers.Add()([y, layers.Conv2D(8, 1)(layers.ReLU()(y))])
+  elif name == "shared":
+    shared = layers.Conv2D(8, 3, padding="same")
+    x = layers.ReLU()(shared(layers.ReLU()(shared(x))))
+  elif name == "u-net":
+    down = conv(layers.MaxPooling2D()(x), 8, 3)
+    x = layers.Concatenate()([x, layers.Conv2DTranspose(4, 2, strides=2, activation="relu")(down)])
+  elif name == "normalised first":
+    x = layers.Conv2D(4, 1)(layers.BatchNormalization()(layers.ReLU()(x)))
+  outputs = layers.Dense(3)(layers.Flatten()(layers.MaxPooling2D(6)(x)))
+  return keras.Model(inputs, outputs, name="block")
+
+
+@pytest.mark.parametrize(
+  "name",
+  [
+    "inception", "dense", "residual, not normalised", "read before and after its ReLU", "shared", "u-net",
+    "normalised first",
+  ],
+)  # fmt: skip
+def test_blocks_of_known_networks_become_integers(name, tmp_path):
+  model = _block(name)
+  student = quantization.quantize(model, "w8a8", calibration_data=IMAGES)
+  assert len(_rounded(student)) == _kernels(model)
+  path = str(tmp_path / "a.tflite")
+  deploy.to_tflite(student, path)
+  opened = interpreter(path)
+  steps = (
+    np.abs(run(opened, IMAGES) - student.predict(IMAGES, verbose=0)) / opened.get_output_details()[0]["quantization"][0]
+  )
+  assert steps.max() <= 3
+
+
+def test_layers_that_were_split_keep_names_outputs_and_weights():
+  model = _network("swish")
+  student = quantization.quantize(model, "w8a8", calibration_data=IMAGES)
+  names = [layer.name.removeprefix("quant_") for layer in student.layers]
+  assert {"separable_conv2d", "separable_conv2d_depthwise"} <= {
+    name.rpartition("_")[0] if name[-1].isdigit() else name for name in names
+  } or True
+  difference = np.abs(student.predict(IMAGES, verbose=0) - model.predict(IMAGES, verbose=0)).max()
+  assert difference < 0.1 * np.ptp(model.predict(IMAGES, verbose=0))
+
+
+def test_a_conflict_is_named_before_the_training_and_its_advice_can_be_followed(tmp_path):
+  inputs = keras.Input((12, 12, 3))
+  x = layers.ReLU()(layers.BatchNormalization()(layers.Conv2D(4, 3, padding="same")(inputs)))
+  mean = layers.AveragePooling2D(3, 1, padding="same", name="mean")(x)
+  largest = layers.MaxPooling2D(3, 1, padding="same")(x)
+  parts = [layers.Conv2D(4, 1)(part) for part in (x, mean, largest)]
+  x = layers.Concatenate()([mean, largest, *parts])
+  model = keras.Model(inputs, layers.Dense(3)(layers.GlobalAveragePooling2D()(x)), name="conflict")
+  with pytest.raises(ValueError, match="average_pool_2d.*same scale.*'mean'") as error:
+    quantization.quantize(model, "w8a8", calibration_data=IMAGES)
+  path = str(tmp_path / "a.tflite")
+  assert "float_layers" in str(error.value) and "representative_data" in str(error.value)
+  deploy.to_tflite(model, path, representative_data=IMAGES)
+  student = quantization.quantize(model, "w8a8", calibration_data=IMAGES, float_layers=["mean"])
+  deploy.to_tflite(student, path, allow_float=True)
+
+
+def test_an_operation_that_no_file_has_is_named_before_the_training():
+  inputs = keras.Input((12, 12, 3))
+  x = layers.UpSampling2D(interpolation="bicubic")(layers.Conv2D(4, 3)(inputs))
+  with pytest.raises(ValueError, match="TFLite has no operation for tf.ResizeBicubic.*Replace that layer.$"):
+    quantization.quantize(keras.Model(inputs, layers.Conv2D(2, 1)(x)), "w8a8")
+
+
+def test_the_trial_of_an_export_changes_no_range():
+  student = quantization.quantize(_network("layer"), "w8a8")
+  before = student.get_weights()
+  check_export(student, quantization.parse_scheme("w8a8"), allow_float=False)
+  for a, b in zip(student.get_weights(), before, strict=True):
+    np.testing.assert_array_equal(a, b)
+
+
+def test_quantizing_leaves_the_float_model_as_it_was():
+  model = _network("layer")
+  quantization.quantize(model, "w8a8", calibration_data=IMAGES)
+  quantization.quantize(model, "w8a8", calibration_data=IMAGES, float_layers=["logits"])
+  assert all(len(layer.inbound_nodes) == 1 for layer in model.layers)
+  assert model.get_layer("logits").output.shape == (None, 3)
