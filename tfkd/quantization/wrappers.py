@@ -34,10 +34,27 @@ class QuantizeWrapper(quantize_wrapper.QuantizeWrapperV2):
     super().build(input_shape)
     # Only the kernels that quantized tensors replace in the inner layer; the inner layer lists the others itself.
     self._trainable_weights = [weight for weight, _, _ in self._weight_vars]
-    kind = _NeverNegative if _is_never_negative(self.layer) else _MovingAverage
-    self._output_quantizers = [_as(kind, quantizer) for quantizer in self._output_quantizers]
+    kind = _NeverNegative if is_never_negative(self.layer) else _MovingAverage
+    self._output_quantizers = [self._as(kind, quantizer) for quantizer in self._output_quantizers]
     for activation in self._quantize_activations:
-      activation.quantizer = _as(_MovingAverage, activation.quantizer)
+      activation.quantizer = self._as(_MovingAverage, activation.quantizer)
+
+  def _as(self, kind, quantizer):
+    """The same quantizer as one of ours, where it is tfmot's moving average of one range."""
+    plain = isinstance(quantizer, tfmot.quantization.keras.quantizers.MovingAverageQuantizer)
+    if not plain or quantizer.symmetric or quantizer.per_axis:
+      return quantizer
+    return kind(self, **quantizer.get_config())
+
+  # tfmot lists quantized kernels among the trainable weights, whatever `trainable` says.
+  @property
+  def trainable_weights(self):
+    return super().trainable_weights if self.trainable else []
+
+  @property
+  def non_trainable_weights(self):
+    frozen = [] if self.trainable else super().trainable_weights
+    return self._dedup_weights(frozen + super().non_trainable_weights)
 
   def get_build_config(self):
     return None
@@ -50,11 +67,18 @@ class QuantizeWrapper(quantize_wrapper.QuantizeWrapperV2):
 
 
 class _MovingAverage(tfmot.quantization.keras.quantizers.MovingAverageQuantizer):
-  """tfmot's moving average of a feature's range, which is that of the global batch, not of a replica's share of it."""
+  """tfmot's moving average of a feature's range: that of the global batch, not of a replica's share of it.
+
+  The range of a frozen layer stays as it is, like the statistics of a frozen batch normalisation.
+  """
+
+  def __init__(self, wrapper, **config):
+    super().__init__(**config)
+    self._wrapper = wrapper
 
   def __call__(self, inputs, training, weights, **kwargs):
-    if not training:
-      return super().__call__(inputs, training, weights, **kwargs)
+    if not training or not self._wrapper.trainable:
+      return super().__call__(inputs, False, weights, **kwargs)
     low, high = (
       tf.__internal__.train.assign_moving_average(weights[name], value, _EMA_DECAY, zero_debias=False)
       for name, value in zip(("min_var", "max_var"), self._range(inputs), strict=True)
@@ -84,14 +108,9 @@ def _of_all_replicas(value):
   return tf.reduce_max(replica.all_gather(tf.stop_gradient(value)[None], axis=0))
 
 
-def _is_never_negative(layer):
+def is_never_negative(layer):
+  """Whether a layer is a ReLU without a slope or threshold: none of its outputs is below 0."""
   return isinstance(layer, keras.layers.ReLU) and not layer.negative_slope and not layer.threshold
-
-
-def _as(kind, quantizer):
-  """The same quantizer as one of ours, where it is tfmot's moving average of one range."""
-  plain = isinstance(quantizer, tfmot.quantization.keras.quantizers.MovingAverageQuantizer)
-  return kind(**quantizer.get_config()) if plain and not (quantizer.symmetric or quantizer.per_axis) else quantizer
 
 
 def make_saveable(model):
