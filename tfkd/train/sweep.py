@@ -100,8 +100,9 @@ class Sweep:
     Args:
       students: list of `Student`.
     """
-    self.train_teacher()
     missing = [student for student in students if not self.results.find(**student.key)]
+    self._check_schemes(missing)
+    self.train_teacher()
     if is_chief(self._strategy):
       hyperparameters.declare(self.path("logs", "hparams"), students, self.results.rows())
     logging.info("%d of %d students are trained already", len(students) - len(missing), len(students))
@@ -109,6 +110,16 @@ class Sweep:
       for student in bar:
         bar.set_postfix_str(student.name)
         self._train_student(student)
+
+  def _check_schemes(self, students):
+    """Raises where a network has no file of a scheme: now, not after the teacher's training."""
+    shape = {"num_classes": len(self.examples.info.classes), "input_shape": self.examples.info.image_shape}
+    for network, scheme, adapt in dict.fromkeys(
+      (s.network or self._training.student, s.scheme, s.adapt) for s in students
+    ):
+      if scheme != FLOAT:
+        model = models.build(network, **shape)
+        quantization.check(adapt(self._build_teacher(**shape), model) if adapt else model, scheme)
 
   def rows(self, student):
     """The results of a student's seeds: rows that differ from its key in the seed alone."""
