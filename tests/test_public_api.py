@@ -1,5 +1,6 @@
 """What `import tfkd` gives, and what it must not cost."""
 
+import os
 import subprocess
 import sys
 
@@ -7,13 +8,67 @@ import pytest
 
 import tfkd
 
+# One process: what importing tfkd and its parts leaves behind, beside a program of Keras 3.
+_BESIDE_KERAS_3 = """
+import os, sys
+environment = dict(os.environ)
+import numpy as np
+import tensorflow as tf
+import tf_keras
+loaded = set(sys.modules)
+import tfkd
 
-def test_importing_tfkd_loads_no_heavy_library():
-  # scipy and PIL come with tf_keras.
-  heavy = ("matplotlib", "ai_edge_litert", "tensorflow_model_optimization", "tqdm")
-  code = f"import sys, tfkd; print(*[m for m in {heavy} if m in sys.modules])"
-  result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-  assert result.stdout.strip() == ""
+heavy = {"matplotlib", "ai_edge_litert", "tensorflow_model_optimization", "tqdm", "keras_hub", "scipy", "transformers"}
+new = {name.partition(".")[0] for name in set(sys.modules) - loaded}
+assert not new & heavy, new & heavy
+assert dict(os.environ) == environment, "import tfkd"
+student = tfkd.models.svhn_cnn(width=2)
+for part in dir(tfkd):
+  getattr(tfkd, part)
+assert "tensorflow_model_optimization" in sys.modules
+quantized = tfkd.quantization.quantize(student, "w8a8", calibration_data=np.zeros((2, 32, 32, 3), np.float32))
+assert dict(os.environ) == environment, "tfmot"
+for module in (tf.keras, tf.losses, tf.metrics, tf.optimizers, tf.initializers):
+  dir(module)  # It is loaded at its first use.
+  assert module.__name__.startswith("keras."), module
+assert isinstance(quantized, tf_keras.Model) and not isinstance(quantized, tf.keras.Model)
+
+theirs = tf.keras.Sequential([tf.keras.layers.Dense(3), tf.keras.layers.Dense(2)])
+theirs.compile("adam", "mse")
+theirs.fit(np.ones((4, 3), np.float32), np.ones((4, 2), np.float32), verbose=0)
+assert theirs.layers[0].kernel.__class__.__module__.startswith("keras.src")
+"""
+_WITH_LEGACY_KERAS = """
+import os
+import tfkd, tensorflow as tf, tf_keras
+tfkd.quantization
+assert tf.keras.Sequential is tf_keras.Sequential and os.environ["TF_USE_LEGACY_KERAS"] == "1"
+"""
+
+
+@pytest.mark.parametrize("code, legacy", [(_BESIDE_KERAS_3, None), (_WITH_LEGACY_KERAS, "1")], ids=["keras3", "legacy"])
+def test_importing_leaves_tf_keras_the_environment_and_heavy_libraries_alone(code, legacy):
+  environment = {name: value for name, value in os.environ.items() if name != "TF_USE_LEGACY_KERAS"}
+  if legacy:
+    environment["TF_USE_LEGACY_KERAS"] = legacy
+  result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+  assert result.returncode == 0, result.stderr
+
+
+def test_dir_lists_everything_public():
+  public = {
+    "Distiller",
+    "data",
+    "deploy",
+    "losses",
+    "models",
+    "objectives",
+    "quantization",
+    "taps",
+    "teachers",
+    "train",
+  }
+  assert {name for name in dir(tfkd) if not name.startswith("_")} == public == set(tfkd.__all__)
 
 
 @pytest.mark.parametrize("name", ["data", "deploy", "models", "quantization", "train", "losses", "objectives"])

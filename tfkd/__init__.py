@@ -1,24 +1,28 @@
-"""Knowledge distillation for tf_keras: small, quantized students from large teachers."""
+"""Knowledge distillation for tf_keras: small, quantized students from large teachers.
+
+Importing it changes nothing for other code of the process: `tf.keras` stays what it is, and so does the environment.
+"""
 
 import importlib
-import os
 
-# tfmot and tf_keras are Keras 2; this settles what `tf.keras` means before anything touches it.
-os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
-
-from tfkd import losses as losses  # noqa: E402
-from tfkd import objectives as objectives  # noqa: E402
-from tfkd import taps as taps  # noqa: E402
-from tfkd import teachers as teachers  # noqa: E402
-from tfkd.distiller import Distiller as Distiller  # noqa: E402
+from tfkd import losses as losses
+from tfkd import objectives as objectives
+from tfkd import taps as taps
+from tfkd import teachers as teachers
+from tfkd.distiller import Distiller as Distiller
 
 __version__ = "0.1.0"
 
+# Loaded when they are first used: with them come tfmot, LiteRT and matplotlib.
 _LAZY = ("data", "deploy", "models", "quantization", "train")
+__all__ = ["Distiller", "losses", "objectives", "taps", "teachers", *_LAZY]  # noqa: PLE0604
 
 
 def __getattr__(name):
-  # `tfkd.quantization` works after `import tfkd`, which stays as light as TensorFlow lets it be.
   if name in _LAZY:
     return importlib.import_module(f"tfkd.{name}")
   raise AttributeError(f"module 'tfkd' has no attribute {name!r}")
+
+
+def __dir__():
+  return sorted({*__all__, *(name for name in globals() if name.startswith("__"))})

@@ -1,5 +1,6 @@
 """Quantization-aware students: schemes on tfmot's extension points, calibration, saving."""
 
+from tfkd.quantization import _tfmot as _tfmot  # First: it is how tfmot is to be loaded.
 from tfkd.quantization.calibration import calibrate as calibrate
 from tfkd.quantization.calibration import has_untrained_ranges as has_untrained_ranges
 from tfkd.quantization.inputs import input_batches as input_batches
