@@ -1,39 +1,43 @@
 """Taps: the outputs of named layers, read in the same forward pass as the model's own."""
 
 import difflib
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 import tf_keras as keras
 
 _QUANTIZED = "quant_"  # tfmot's prefix of a quantized layer.
+# Where Keras defines the `call` that runs a graph of layers; any other computes what it likes.
+_RUN_THE_GRAPH = ("tf_keras.src.engine.functional", "tf_keras.src.engine.sequential", "keras.src.models")
 
 
 def tappable(model):
-  """Lists what can be tapped.
+  """Lists the outputs of layers that can be tapped.
 
   Args:
     model: built functional or `Sequential` model of `tf_keras`, quantized or not, or of Keras 3.
 
   Returns:
-    dict from layer name to output shape, in the order of the forward pass. Layers of a nested model are called
-    `nested/layer`, and of a Keras 3 model not listed; quantized layers have the float layer's name.
+    dict from name to output shape, in the order of the forward pass. Layers of a nested model are called
+    `nested/layer`, and of a Keras 3 model not listed; quantized layers have the float layer's name. A layer with
+    several outputs has one entry for each: `layer:0`, `layer:1` and so on, in the order of `tf.nest.flatten`.
 
   Raises:
     ValueError: the model has no graph of layers.
   """
-  return {_float_name(path): shape for path, shape in _outputs(model)}
+  return {name: tap.shape for name, tap in _named(_taps(model))}
 
 
-class Reader(keras.layers.Layer):
-  """Runs a model once, and returns what named layers gave beside its outputs.
+class Reader:
+  """Calls a model once, and returns the outputs of named layers beside its own.
 
-  It belongs outside of what Keras tracks, as a bound method: as an attribute it would bring the model into checkpoints
-  once more.
+  Every layer is called as by the model itself, with the same arguments, masks and `training`. A plain object on
+  purpose: Keras would track a layer and write the model into checkpoints once more.
 
   Args:
     model: built functional or `Sequential` `tf_keras` model.
-    names: layer names as `tappable` lists them. Of a nested model's layer the last part is enough where it is unique.
-      A layer that is called several times gives its last output.
+    names: names as `tappable` lists them. Of a nested model's layer the last part is enough where it is unique. A layer
+      that is called several times gives the output of its last call, in the order in which the model was written.
   Inputs: the model's. Output: pair of the model's outputs and a dict from name to tensor.
 
   Raises:
@@ -41,16 +45,62 @@ class Reader(keras.layers.Layer):
   """
 
   def __init__(self, model, names):
-    super().__init__(name=f"{model.name}_reader", autocast=False)
-    self._model = model
-    outputs = dict(_outputs(model))
-    self._paths = {name: _resolve(name, outputs, model.name) for name in names}
-    self.shapes = {name: outputs[path] for name, path in self._paths.items()}
+    found = _resolved(model, names)
+    self.shapes = {name: tap.shape for name, tap in found.items()}
+    self._places = {name: (tap.path, tap.index or 0) for name, tap in found.items()}
+    self._paths = sorted({tap.path for tap in found.values()})
+    self._walk = _Walk(model, self._paths)
 
-  def call(self, inputs, training=None):
-    found = {}
-    outputs = _run(self._model, inputs, set(self._paths.values()), found)
-    return outputs, {name: found[path] for name, path in self._paths.items()}
+  def __call__(self, inputs, training=None):
+    outputs, values = self._walk(inputs, training=training)
+    by_path = dict(zip(self._paths, values, strict=True))
+    return outputs, {name: tf.nest.flatten(by_path[path])[index] for name, (path, index) in self._places.items()}
+
+
+class _Walk(keras.layers.Layer):
+  """Calls the layers of a functional model as Keras does, also inside nested models, and returns some of their outputs.
+
+  A layer, so that Keras gives it `training` and masks as it gives them to the model whose place it takes.
+
+  Args:
+    model: functional model.
+    paths: list of the layers to read, each a tuple of layer names through nested models.
+  Inputs: the model's. Output: pair of the model's outputs and a list of the layers' outputs, in the order of `paths`.
+  """
+
+  _compute_output_and_mask_jointly = True  # As in Keras' functional models: outputs carry their layers' masks.
+
+  def __init__(self, model, paths):
+    super().__init__(name=model.name, autocast=False)
+    self.supports_masking = True
+    self.input_spec = model.input_spec
+    self._model = model
+    inner = {}
+    for path in paths:
+      if len(path) > 1:
+        inner.setdefault(path[0], []).append(path[1:])
+    self._inner = {name: _Walk(model.get_layer(name), paths) for name, paths in inner.items()}
+    self._keys = [(path[0], None if len(path) == 1 else inner[path[0]].index(path[1:])) for path in paths]
+
+  def call(self, inputs, training=None, mask=None):
+    model = self._model
+    values = dict(zip(map(id, model.inputs), _as_referenced(model, inputs, mask), strict=True))
+    last, found = _last_calls(model), {}
+    for node in _nodes(model):
+      args, kwargs = tf.nest.map_structure(lambda t: values.get(id(t), t), (node.call_args, node.call_kwargs))
+      name = node.layer.name
+      if name in self._inner:
+        outputs, read = self._inner[name](*args, **kwargs)
+      else:
+        outputs, read = node.layer(*args, **kwargs), ()
+      if last[name] is node:
+        found[name] = (outputs, read)
+      for reference, value in zip(tf.nest.flatten(node.outputs), tf.nest.flatten(outputs), strict=True):
+        values[id(reference)] = value
+    outputs = [values[id(reference)] for reference in model.outputs]
+    return tf.nest.pack_sequence_as(model._nested_outputs, outputs), [
+      found[name][0] if place is None else found[name][1][place] for name, place in self._keys
+    ]
 
 
 class Keras3Reader:
@@ -59,15 +109,15 @@ class Keras3Reader:
   def __init__(self, model, names):
     import keras as keras3
 
-    tensors = dict(_keras3_outputs(model))
-    paths = {name: _resolve(name, tensors, model.name) for name in names}
-    self.shapes = {name: tf.TensorShape(tensors[path].shape) for name, path in paths.items()}
-    inputs = model.inputs[0] if len(model.inputs) == 1 else model.inputs
-    outputs = model.outputs[0] if len(model.outputs) == 1 else model.outputs
-    self._model = keras3.Model(inputs, (outputs, {name: tensors[path] for name, path in paths.items()}))
+    found = _resolved(model, names)
+    self.shapes = {name: tap.shape for name, tap in found.items()}
+    graph = _keras3_graph(model)
+    self._names = list(found)
+    self._model = keras3.Model(graph.input, (graph.output, [tap.tensor for tap in found.values()]))
 
   def __call__(self, inputs, training=None):
-    return self._model(inputs, training=training)
+    outputs, values = self._model(inputs, training=training)
+    return outputs, dict(zip(self._names, values, strict=True))
 
 
 def is_keras3(model):
@@ -75,83 +125,137 @@ def is_keras3(model):
   return any(base.__module__.startswith("keras.src") for base in type(model).__mro__)
 
 
-def _keras3_outputs(model):
-  """Yields (name, symbolic tensor) of every layer that gives one."""
-  if not getattr(model, "inputs", None):
-    raise ValueError(
-      f"{model.name} has no graph of layers to tap: build it as a functional or Sequential Keras 3 model."
-    )
-  for layer in model.layers:
-    output = getattr(layer, "output", None)  # A layer that is called several times has none.
-    if output is not None and not tf.nest.is_nested(output):
-      yield layer.name, output
+class _Tap(NamedTuple):
+  """An output of a layer."""
+
+  path: tuple
+  """Names of the nested models around the layer, and its own."""
+  index: int | None
+  """Place among the layer's outputs; None where it has one."""
+  tensor: Any
+  """Symbolic tensor."""
+
+  @property
+  def shape(self):
+    return tf.TensorShape(self.tensor.shape)
+
+  @property
+  def name(self):
+    return "/".join(self.path) + ("" if self.index is None else f":{self.index}")
+
+  @property
+  def float_name(self):
+    """As `name`, of the layer before it was quantized."""
+    *models, layer = self.path
+    return self._replace(path=(*models, layer.removeprefix(_QUANTIZED))).name
 
 
-def _run(model, inputs, wanted, found, prefix=""):
-  """Keras' own walk through a functional graph, into nested models too, which keeps the wanted outputs."""
+def _as_referenced(model, inputs, mask):
+  """What is fed to a functional model, one tensor for each of its `inputs`; as in Keras' own `call`."""
   inputs = model._flatten_to_reference_inputs(inputs)
-  values = {
-    id(reference): model._conform_to_reference_input(value, ref_input=reference)
-    for reference, value in zip(model.inputs, inputs, strict=True)
-  }
-  for node in _nodes(model):
-    args, kwargs = tf.nest.map_structure(lambda t: values.get(id(t), t), (node.call_args, node.call_kwargs))
-    path = prefix + node.layer.name
-    inside = path + "/"
-    if any(name.startswith(inside) for name in wanted):
-      outputs = _run(node.layer, args[0], wanted, found, inside)
-    else:
-      outputs = node.layer(*args, **kwargs)
-    if path in wanted:
-      found[path] = outputs
-    for reference, value in zip(tf.nest.flatten(node.outputs), tf.nest.flatten(outputs), strict=True):
-      values[id(reference)] = value
-  outputs = [values[id(reference)] for reference in model.outputs]
-  return tf.nest.pack_sequence_as(model._nested_outputs, outputs)
+  masks = [None] * len(inputs) if mask is None else model._flatten_to_reference_inputs(mask)
+  for tensor, its_mask in zip(inputs, masks, strict=True):
+    if tensor is not None:
+      tensor._keras_mask = its_mask
+  return [
+    model._conform_to_reference_input(tensor, ref_input=reference)
+    for reference, tensor in zip(model.inputs, inputs, strict=True)
+  ]
 
 
-def _nodes(model):
-  """The calls of layers that make up a model, in an order in which they can be computed."""
-  return (
-    node
-    for depth in sorted(model._nodes_by_depth, reverse=True)
-    for node in model._nodes_by_depth[depth]
-    if not node.is_input
-  )
-
-
-def _outputs(model, prefix=""):
-  """Yields (path, shape) of every layer that gives one tensor."""
+def _taps(model, prefix=()):
+  """Yields every output of a layer."""
+  _check_graph(model)
   if is_keras3(model):
-    yield from ((name, tf.TensorShape(tensor.shape)) for name, tensor in _keras3_outputs(model))
-    return
-  if not getattr(model, "_is_graph_network", False):
+    nodes, layer_of, outputs_of = _nodes(_keras3_graph(model)), "operation", "output_tensors"
+  else:
+    nodes, layer_of, outputs_of = _nodes(model), "layer", "outputs"
+  last = _last_calls(model)
+  for node in nodes:
+    layer = getattr(node, layer_of)
+    if last[layer.name] is not node:
+      continue
+    path = (*prefix, layer.name)
+    if not is_keras3(layer) and _has_graph(layer):
+      yield from _taps(layer, path)
+    tensors = tf.nest.flatten(getattr(node, outputs_of))
+    for i, tensor in enumerate(tensors):
+      if hasattr(tensor, "shape"):
+        yield _Tap(path, i if len(tensors) > 1 else None, tensor)
+
+
+def _nodes(graph):
+  """The calls of layers that make up a model, in an order in which they can be computed."""
+  return [
+    node
+    for depth in sorted(graph._nodes_by_depth, reverse=True)
+    for node in graph._nodes_by_depth[depth]
+    if not node.is_input
+  ]
+
+
+def _last_calls(model):
+  """Maps layer names to the node of the layer's last call in the model."""
+  last = {}
+  for node in _nodes(_keras3_graph(model) if is_keras3(model) else model):
+    layer = node.operation if is_keras3(model) else node.layer
+    calls = layer._inbound_nodes
+    if layer.name not in last or calls.index(node) > calls.index(last[layer.name]):
+      last[layer.name] = node
+  return last
+
+
+def _keras3_graph(model):
+  """The functional model inside a Keras 3 `Sequential`, or the model itself."""
+  return getattr(model, "_functional", None) or model
+
+
+def _has_graph(model):
+  """Whether calling a model calls the layers of its graph, and nothing else."""
+  is_graph = hasattr(_keras3_graph(model), "_nodes_by_depth")
+  return is_graph and type(model).call.__module__.startswith(_RUN_THE_GRAPH)
+
+
+def _check_graph(model):
+  if not _has_graph(model):
     raise ValueError(
-      f"{getattr(model, 'name', model)} has no graph of layers to tap: build it as a functional or Sequential tf_keras "
-      "model, with an Input."
+      f"{getattr(model, 'name', model)} has no graph of layers to tap: build it as a functional or Sequential model, "
+      "with an Input and without a `call` of its own."
     )
-  for node in _nodes(model):
-    if getattr(node.layer, "_is_graph_network", False):
-      yield from _outputs(node.layer, f"{prefix}{node.layer.name}/")
-    if not tf.nest.is_nested(node.outputs):
-      yield prefix + node.layer.name, node.outputs.shape
 
 
-def _resolve(name, paths, model_name):
-  """The path of the layer that a user means."""
-  by_name = {_float_name(path): path for path in paths}
-  if name in paths or name in by_name:
-    return by_name.get(name, name)
-  inner = [path for float_name, path in by_name.items() if float_name.endswith("/" + name)]
-  if len(inner) == 1:
-    return inner[0]
-  if inner:
-    raise ValueError(f"{model_name} has several layers '{name}': {', '.join(map(_float_name, inner))}. Name one whole.")
-  near = difflib.get_close_matches(name, by_name)
+def _named(taps):
+  """Pairs of name and tap: quantized layers have the float layer's name, unless another layer has that one."""
+  taps = list(taps)
+  names = {tap.name for tap in taps}
+  return [(tap.name if tap.float_name in names else tap.float_name, tap) for tap in taps]
+
+
+def _resolved(model, names):
+  """Maps names, as a user gives them, to taps."""
+  named = _named(_taps(model))
+  return {name: _resolve(name, named, model.name) for name in names}
+
+
+def _resolve(name, named, model_name):
+  """The tap that a user means."""
+  for matches in (
+    lambda given, tap: given == name,
+    lambda given, tap: tap.name == name,
+    lambda given, tap: given.endswith(f"/{name}"),
+  ):
+    candidates = [(given, tap) for given, tap in named if matches(given, tap)]
+    if len(candidates) == 1:
+      return candidates[0][1]
+    if candidates:
+      given = [given for given, _ in candidates]
+      advice = "Name one whole." if len(set(given)) == len(given) else "Rename one of them."
+      raise ValueError(f"{model_name} has several layers '{name}': {', '.join(given)}. {advice}")
+  outputs = [given for given, tap in named if tap.index is not None and f"/{given}".startswith(f"/{name}:")]
+  outputs = outputs or [given for given, tap in named if tap.index is not None and f"/{name}:" in given]
+  if outputs:
+    raise ValueError(f"layer '{name}' of {model_name} has several outputs: name one of {', '.join(outputs)}.")
+  every = [given for given, _ in named]
+  near = difflib.get_close_matches(name, every)
   hint = f"did you mean {' or '.join(repr(n) for n in near)}? " if near else ""
-  raise ValueError(f"{model_name} has no layer '{name}'; {hint}Layers that can be tapped: {', '.join(by_name)}.")
-
-
-def _float_name(path):
-  *nested, name = path.split("/")
-  return "/".join([*nested, name.removeprefix(_QUANTIZED)])
+  raise ValueError(f"{model_name} has no layer '{name}'; {hint}Layers that can be tapped: {', '.join(every)}.")

@@ -54,7 +54,8 @@ def test_config_holds_every_argument_of_the_constructor(case):
   objective, arguments = _made(case)
   config = objective.get_config()
   parameters = set(inspect.signature(type(objective).__init__).parameters) - {"self", "kwargs"}
-  assert parameters == set(config) - {"trainable", "dtype"}
+  assert parameters | {"output"} == set(config) - {"trainable", "dtype"}
+  assert type(objective).from_config({**config, "output": "head"}).get_config()["output"] == "head"
   serialized = json.loads(json.dumps(keras.saving.serialize_keras_object(objective)))
   copy = keras.saving.deserialize_keras_object(serialized)
   assert copy.get_config() == config and copy.weight == objective.weight and copy.name == objective.name

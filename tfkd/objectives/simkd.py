@@ -87,7 +87,8 @@ def _classifier(teacher, teacher_layer, target, projected):
         raise ValueError(f"{teacher.name}'s '{node.layer.name}' reads more than '{teacher_layer}': tap a later layer.")
       copy = type(node.layer).from_config({**node.layer.get_config(), "name": f"teacher_{node.layer.name}"})
       args, kwargs = tf.nest.map_structure(lambda t: values.get(id(t), t), (node.call_args, node.call_kwargs))
-      values[id(node.outputs)] = copy(*args, **kwargs)
+      outputs = zip(tf.nest.flatten(node.outputs), tf.nest.flatten(copy(*args, **kwargs)), strict=True)
+      values.update((id(reference), value) for reference, value in outputs)
       copy.set_weights(node.layer.get_weights())
       copy.trainable = False
   if id(teacher.outputs[0]) not in values or len(teacher.outputs) != 1:

@@ -24,7 +24,7 @@ class TappedObjective(Objective):
       feature to the teacher's channels.
     alignment: None where heights and widths agree, "average_pool" to bring both to the smaller, or "interpolate" to
       bring the student's to the teacher's.
-    name: see `Objective`.
+    name, output: see `Objective`; where there are several outputs, `output` says whose labels and sample weights count.
 
   Raises:
     ValueError: the lists differ in length, an option is unknown, or, as soon as they are known, shapes do not fit.
@@ -123,7 +123,6 @@ class TappedObjective(Objective):
 
   def get_config(self):
     config = super().get_config()
-    del config["output"]
     (connector,) = self._make_connector.args
     if isinstance(connector, keras.layers.Layer):
       connector = keras.saving.serialize_keras_object(connector)
