@@ -183,12 +183,14 @@ def normalized(teacher_logits, student_logits, labels, temperature=1.0, gamma=1.
   return np.array(losses)
 
 
-def multi_level(teacher_logits, student_logits, temperatures=(2.0, 3.0, 4.0, 5.0, 6.0)):
-  total = 0.0
+def multi_level(teacher_logits, student_logits, temperatures=(2.0, 3.0, 4.0, 5.0, 6.0), standardize=False):
+  total, compared = 0.0, (teacher_logits, student_logits)
+  if standardize:
+    compared = [standardize_logits(logits) for logits in compared]
   for temperature in temperatures:
     p = np.array([_distribution(row, temperature)[0] for row in teacher_logits])
     q = np.array([_distribution(row, temperature)[0] for row in student_logits])
-    total += temperature**2 * soft_target_kl(teacher_logits, student_logits, temperature).mean()
+    total += temperature**2 * soft_target_kl(*compared, temperature).mean()
     for a, b in ((p, q), (p.T, q.T)):
       difference = [[x @ y for y in a] for x in a] - np.array([[x @ y for y in b] for x in b])
       total += np.linalg.norm(difference, "fro") ** 2 / len(a)
@@ -385,7 +387,7 @@ LOGIT_CASES = {
   "decoupled": (decoupled, {"temperature": 2.0, "alpha": 0.5, "beta": 3.0}, True, True),
   "normalized": (normalized, {"temperature": 2.0, "gamma": 0.5}, True, True),
   "dist": (dist, {"temperature": 3.0, "inter_weight": 0.5, "intra_weight": 2.0}, False, False),
-  "multi_level": (multi_level, {"temperatures": (1.0, 8.0)}, False, False),
+  "multi_level": (multi_level, {"temperatures": (1.0, 8.0), "standardize": True}, False, False),
   "transformed_teacher": (transformed_teacher, {"temperature": 2.0, "weighted": True}, False, True),
 }
 

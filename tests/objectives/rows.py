@@ -245,6 +245,10 @@ ROWS = {
     _logits(references.dist, temperature=3.0, inter_weight=0.5, intra_weight=2.0),
   ),
   "multi_level": Row(lambda: o.MultiLevel((1.0, 8.0)), _logits(references.multi_level, temperatures=(1.0, 8.0))),
+  "multi_level_standardized": Row(
+    lambda: o.MultiLevel((2.0, 4.0), standardize=True, name="standardized_levels"),
+    _logits(references.multi_level, temperatures=(2.0, 4.0), standardize=True),
+  ),
   "transformed_teacher": Row(
     lambda: o.TransformedTeacher(3.0, weighted=True),
     _logits(references.transformed_teacher, temperature=3.0, weighted=True),

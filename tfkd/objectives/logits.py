@@ -15,6 +15,9 @@ class LogitObjective(Objective):
       whose temperature is 2 and weight 9).
   """
 
+  # Whether `logits` standardizes them; an objective that standardizes for a part of its loss alone does it there.
+  standardizes_all = True
+
   def __init__(self, temperature, weight=1.0, standardize=False, output=None, name=None, **kwargs):
     super().__init__(weight=weight, output=output, name=name, **kwargs)
     check_temperature(temperature)
@@ -32,7 +35,8 @@ class LogitObjective(Objective):
         f"student logits have {tensors[1].shape[-1]} classes, teacher logits {tensors[0].shape[-1]}: build both with "
         "the data set's num_classes."
       )
-    return [losses.standardize_logits(t) for t in tensors] if self.standardize else list(tensors)
+    standardize = self.standardize and self.standardizes_all
+    return [losses.standardize_logits(t) for t in tensors] if standardize else list(tensors)
 
   def get_config(self):
     return {**super().get_config(), "temperature": as_number(self.temperature), "standardize": self.standardize}

@@ -17,12 +17,14 @@ class MultiLevel(LogitObjective):
 
   Args:
     temperatures: positive finite numbers, dimensionless; their terms are added.
-    weight, standardize, output, name: see `LogitObjective`.
+    standardize: whether the divergence alone is of standardized logits, as in the code of arXiv:2403.01427.
+    weight, output, name: see `LogitObjective`.
   Inputs: pair of logits [batch, classes]. Output: float32 scalar.
   Example: tfkd.objectives.MultiLevel()
   """
 
   relational = True
+  standardizes_all = False
 
   def __init__(
     self, temperatures=(2.0, 3.0, 4.0, 5.0, 6.0), weight=1.0, standardize=False, output=None, name=None, **kwargs
@@ -33,7 +35,7 @@ class MultiLevel(LogitObjective):
     self.temperatures = tuple(temperatures)
 
   def call(self, pair):
-    return losses.multi_level(*self.logits(*pair), self.temperatures)
+    return losses.multi_level(*self.logits(*pair), self.temperatures, standardize=self.standardize)
 
   def get_config(self):
     config = super().get_config()
