@@ -7,14 +7,17 @@ from tfkd.losses._pooling import average_pool
 
 CONNECTORS = (None, "conv1x1", "conv1x1_bn", "linear")
 ALIGNMENTS = (None, "average_pool", "interpolate")
+# PyTorch's defaults, with which the methods' authors trained; Keras' epsilon is 1e-3.
+PYTORCH_NORMALIZATION = {"momentum": 0.9, "epsilon": 1e-5}
 
 
 def connector(kind, channels, rank=None):
   """Makes a trainable map from a student's feature to a number of channels.
 
   Args:
-    kind: None for no map, "conv1x1" or "conv1x1_bn" (without and with batch normalisation) for maps, "linear" for
-      vectors, or a Keras layer, which is copied: every pair of layers has a connector of its own.
+    kind: None for no map, "conv1x1" or "conv1x1_bn" (without and with batch normalisation, of PyTorch's epsilon)
+      for maps, "linear" for vectors, or a Keras layer, which is copied: every pair of layers has a connector of its
+      own.
     channels: channels of the teacher's feature.
     rank: axes of the student's feature, where they are known.
 
@@ -34,7 +37,7 @@ def connector(kind, channels, rank=None):
     return keras.layers.Conv2D(channels, 1, dtype="float32")
   if kind == "conv1x1_bn":
     convolution = keras.layers.Conv2D(channels, 1, use_bias=False, dtype="float32")
-    return keras.Sequential([convolution, keras.layers.BatchNormalization(momentum=0.9, dtype="float32")])
+    return keras.Sequential([convolution, keras.layers.BatchNormalization(**PYTORCH_NORMALIZATION, dtype="float32")])
   if kind is not None:
     raise ValueError(
       f"unknown connector {kind!r}: expected None, a Keras layer, {', '.join(map(repr, CONNECTORS[1:]))}."
@@ -86,3 +89,18 @@ def align(feature, size, alignment):
   if tuple(feature.shape[1:3]) == tuple(size):
     return feature
   return average_pool(feature, size) if alignment == "average_pool" else tf.image.resize(feature, size)
+
+
+def nearest(feature, size):
+  """Resizes a map by nearest neighbour: row i of n takes row floor(i * height / n), as in PyTorch's `interpolate`.
+
+  `tf.image.resize` takes the neighbours of the pixels' centres instead: other rows where a map shrinks.
+
+  Args:
+    feature: float [batch, height, width, channels].
+    size: (height, width), or int32 tensor [2].
+
+  Returns:
+    [batch, *size, channels], of the feature's type.
+  """
+  return tf.raw_ops.ResizeNearestNeighbor(images=feature, size=size, align_corners=False, half_pixel_centers=False)

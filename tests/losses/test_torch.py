@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+import tensorflow as tf
+import tf_keras as keras
 
-from tfkd import losses
+from tfkd import connectors, losses, objectives
 from tfkd.losses._pooling import average_pool
 
 torch = pytest.importorskip("torch")
@@ -110,3 +112,90 @@ def test_probabilistic_transfer():
     kernels.append(cosines / cosines.sum(1, keepdim=True))
   t, s = kernels
   _agrees(losses.probabilistic_transfer(*EMBEDDINGS), (t * ((t + 1e-7) / (s + 1e-7)).log()).mean())
+
+
+def _parameter(values):
+  """A kernel [height, width, in, out] as PyTorch's [out, in, height, width]."""
+  return torch.tensor(np.transpose(values, [3, 2, 0, 1]))
+
+
+def _tensor(feature):
+  return torch.tensor(feature).permute(0, 3, 1, 2)
+
+
+@pytest.mark.parametrize("size", [(3, 5), (8, 8), (16, 24), (11, 4), (1, 1)])
+def test_nearest_neighbours(size):
+  ours = connectors.nearest(MAPS[0], size)
+  np.testing.assert_array_equal(ours, F.interpolate(_maps()[0], size).permute(0, 2, 3, 1))
+
+
+@pytest.mark.parametrize("scale", [1.0, 3e-3], ids=["plain", "small"])
+def test_a_connector_with_batch_normalisation_in_training(scale):
+  # Small features show epsilon: Keras' own, 1e-3, would change the second case's values by a factor of ten.
+  x = np.float32(scale) * MAPS[0]
+  ours = connectors.connector("conv1x1_bn", 5, 4)
+  y = ours(x, training=True)
+  convolution = torch.nn.Conv2d(6, 5, 1, bias=False)
+  convolution.weight.data = _parameter(ours.layers[0].get_weights()[0])
+  normalization = torch.nn.BatchNorm2d(5)
+  theirs = normalization.train()(convolution(_tensor(x))).detach().permute(0, 2, 3, 1)
+  np.testing.assert_allclose(y, theirs, rtol=1e-3, atol=1e-4)
+  mean, variance = ours.layers[1].get_weights()[2:]
+  np.testing.assert_allclose(mean, normalization.running_mean, rtol=1e-3, atol=1e-6)
+  np.testing.assert_allclose(variance, normalization.running_var, rtol=1e-3, atol=1e-6)
+
+
+def test_simple_recipe_in_training():
+  student, teacher = 3e-3 * EMBEDDINGS[0], 3e-3 * EMBEDDINGS[1, :, :8]
+  objective = objectives.SRD("a", "a")
+  value = objective(([tf.constant(teacher)], [tf.constant(student)]), training=True)
+  kernel, bias = objective.connectors[0].get_weights()
+  t, s = (torch.nn.BatchNorm1d(8, affine=False)(torch.tensor(x)) for x in (teacher, student @ kernel + bias))
+  np.testing.assert_allclose(value, (t - s).abs().pow(4).sum().log(), rtol=1e-3)
+
+
+@pytest.mark.parametrize("student_sizes", [(8, 4, 2), (7, 5, 3), (3, 8, 4)], ids=str)
+def test_knowledge_review_in_training(student_sizes):
+  """Attention-based fusion, resized by nearest neighbour before the last convolution, and its gradient."""
+  teacher_sizes, channels = (8, 4, 4), (5, 6, 7)
+  teachers = [RNG.normal(size=(4, n, n, c)).astype(np.float32) for n, c in zip(teacher_sizes, channels, strict=True)]
+  students = [RNG.normal(size=(4, n, n, 3)).astype(np.float32) for n in student_sizes]
+  objective = objectives.ReviewKD(["a", "b", "c"], ["a", "b", "c"])
+  ours = [tf.Variable(x) for x in students]
+  with tf.GradientTape() as tape:
+    value = tf.reduce_mean(objective(([tf.constant(x) for x in teachers], ours), training=True))
+
+  def normalized(x, layer, padding=0):
+    x = F.conv2d(x, _parameter(layer.layers[0].get_weights()[0]), padding=padding)
+    return F.batch_norm(x, None, None, training=True)  # PyTorch's epsilon is 1e-5.
+
+  theirs = [_tensor(x).requires_grad_() for x in students]
+  total, later = 0.0, None
+  for i in (2, 1, 0):
+    x = normalized(theirs[i], objective.entries[i])
+    if later is not None:
+      later = F.interpolate(later, x.shape[2:], mode="nearest")
+      kernel, bias = objective.attentions[i].get_weights()
+      z = torch.sigmoid(F.conv2d(torch.cat([x, later], 1), _parameter(kernel), torch.tensor(bias)))
+      x = x * z[:, :1] + later * z[:, 1:]
+    later = x
+    out = normalized(F.interpolate(x, (teacher_sizes[i],) * 2, mode="nearest"), objective.exits[i], padding=1)
+    target = _tensor(teachers[i])
+    loss, weight, divisor = F.mse_loss(out, target), 1.0, 1.0
+    for side in (4, 2, 1):
+      if side < teacher_sizes[i]:
+        weight, divisor = weight / 2, divisor + weight / 2
+        loss += weight * F.mse_loss(*(F.adaptive_avg_pool2d(y, side) for y in (out, target)))
+    total += loss / divisor
+  total.backward()
+  np.testing.assert_allclose(value, total.item(), rtol=1e-5)
+  for gradient, x in zip(tape.gradient(value, ours), theirs, strict=True):
+    np.testing.assert_allclose(gradient, x.grad.permute(0, 2, 3, 1), rtol=1e-3, atol=1e-6)
+
+
+def test_a_projector_of_simkd_is_normalised_as_pytorchs():
+  inputs = keras.Input((4, 4, 3))
+  model = keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(4, 1, name="map")(inputs)))
+  joined = objectives.simkd_student(model, keras.models.clone_model(model), "map", "map")
+  epsilons = {layer.epsilon for layer in joined.layers if isinstance(layer, keras.layers.BatchNormalization)}
+  assert epsilons == {torch.nn.BatchNorm2d(1).eps}

@@ -75,7 +75,7 @@ def _dense(x, layer):
 
 def _normalized(x):
   """Batch normalisation as it starts, in inference mode."""
-  return x / math.sqrt(1 + 1e-3)
+  return x / math.sqrt(1 + 1e-5)
 
 
 def _dense_bn(x, layer):
@@ -187,18 +187,23 @@ def _contrastive(objective, ts, ss, labels):
   return np.array(losses)
 
 
+def _nearest(x, size):
+  """Row i of n is row floor(i height / n) of the map."""
+  rows, columns = ([i * length // n for i in range(n)] for n, length in zip(size, x.shape[1:3], strict=True))
+  return x[:, rows][:, :, columns]
+
+
 def _review(objective, ts, ss, labels):
   ts, ss = ([x[:, None, None, :] if x.ndim == 2 else x for x in features] for features in (ts, ss))
   total, later = 0.0, None
-  for i in (2, 1, 0):
+  for i in reversed(range(len(ss))):
     x = _dense_bn(ss[i], objective.entries[i])
     if later is not None:
-      times = x.shape[1] // later.shape[1]
-      later = later.repeat(times, axis=1).repeat(times, axis=2)
+      later = _nearest(later, x.shape[1:3])
       weights = 1 / (1 + np.exp(-_dense(np.concatenate([x, later], axis=3), objective.attentions[i])))
       x = x * weights[..., :1] + later * weights[..., 1:]
     later = x
-    out = _normalized(_convolution(x, objective.exits[i].layers[0].get_weights()[0]))
+    out = _normalized(_convolution(_nearest(x, ts[i].shape[1:3]), objective.exits[i].layers[0].get_weights()[0]))
     total += references.hierarchical_context(ts[i], out)
   return total
 
@@ -293,6 +298,9 @@ ROWS = {
     lambda: o.VariationalInformation(_BOTH, _BOTH, weight=0.5, initial_variance=2.0), _information
   ),
   "review_kd": Row(lambda: o.ReviewKD([*_BOTH, "embedding"], [*_BOTH, "embedding"], weight=2.0, channels=5), _review),
+  "review_kd_of_other_sizes": Row(
+    lambda: o.ReviewKD(["relu0", "pool0", "relu1"], ["relu1", "relu0", "relu0"], channels=3, name="resized"), _review
+  ),
   "ofd": Row(lambda: o.OFD(["bn0", "bn1"], ["bn0", "bn1"], weight=0.1), _overhaul, _set_negatives),
   "sim_kd": Row(
     lambda: o.SimKD("relu0", "relu1", weight=2.0),

@@ -38,9 +38,7 @@ def multi_level(teacher_logits, student_logits, temperatures=(2.0, 3.0, 4.0, 5.0
   check_same_shape(teacher, student, "teacher logits", "student logits")
   pair = (teacher, student)
   compared = [standardize_logits(logits) for logits in pair] if standardize else pair
-  return tf.add_n(
-    [_divergence(*compared, temperature) + _matrices(*pair, temperature) for temperature in temperatures]
-  )
+  return tf.add_n([_divergence(*compared, temperature) + _matrices(*pair, temperature) for temperature in temperatures])
 
 
 def _divergence(teacher, student, temperature):

@@ -15,8 +15,8 @@ class ReviewKD(TappedObjective):
 
   Use it on the ends of all stages, early to late, and the pooled embedding last. The authors let the weight rise from 0
   over 20 epochs.
-  Source: Chen et al. 2021, arXiv:2104.09044; see `tfkd.losses.hierarchical_context`. Maps are resized to the next
-  student feature by nearest neighbour, and averaged or resized to the teacher's size.
+  Source: Chen et al. 2021, arXiv:2104.09044; see `tfkd.losses.hierarchical_context`. As in the authors' code maps are
+  resized by nearest neighbour, to the next student feature's size, and before the last convolution to the teacher's.
 
   Args:
     teacher_layer, student_layer: lists of layer names, early to late.
@@ -56,11 +56,12 @@ class ReviewKD(TappedObjective):
     for i in reversed(range(len(students))):
       feature = self.entries[i](students[i])
       if later is not None:
-        later = tf.image.resize(later, tf.shape(feature)[1:3], "nearest")
+        later = connectors.nearest(later, tf.shape(feature)[1:3])
         weights = self.attentions[i](tf.concat([feature, later], axis=3))
         feature = feature * weights[..., :1] + later * weights[..., 1:]
       later = feature
-      total.append(losses.hierarchical_context(teachers[i], _resized(self.exits[i](feature), teachers[i].shape)))
+      resized = connectors.nearest(feature, tf.shape(teachers[i])[1:3])
+      total.append(losses.hierarchical_context(teachers[i], self.exits[i](resized)))
     return tf.add_n(total)
 
   def get_config(self):
@@ -71,7 +72,7 @@ def _convolution(channels, size):
   return keras.Sequential(
     [
       layers.Conv2D(channels, size, padding="same", use_bias=False, dtype="float32"),
-      layers.BatchNormalization(momentum=0.9, dtype="float32"),
+      layers.BatchNormalization(**connectors.PYTORCH_NORMALIZATION, dtype="float32"),
     ]
   )
 
@@ -83,10 +84,3 @@ def _map_shape(shape):
 
 def _as_map(feature):
   return feature if feature.shape.rank == 4 else feature[:, None, None, :]
-
-
-def _resized(feature, teacher_shape):
-  size = tuple(teacher_shape[1:3])
-  if all(a >= b for a, b in zip(feature.shape[1:3], size, strict=True)):
-    return connectors.align(feature, size, "average_pool")
-  return tf.image.resize(feature, size, "nearest")

@@ -69,7 +69,7 @@ def simkd_student(teacher, student, teacher_layer, student_layer, factor=2):
   narrow = max(1, target.shape[3] // factor)
   for i, (channels, kernel) in enumerate(((narrow, 1), (narrow, 3), (target.shape[3], 1))):
     x = layers.Conv2D(channels, kernel, padding="same", use_bias=False, name=f"simkd_conv{i}")(x)
-    x = layers.BatchNormalization(momentum=0.9, name=f"simkd_bn{i}")(x)
+    x = layers.BatchNormalization(**connectors.PYTORCH_NORMALIZATION, name=f"simkd_bn{i}")(x)
     x = layers.ReLU(name=f"simkd_relu{i}" if i < 2 else PROJECTION)(x)
   return keras.Model(student.inputs, _classifier(teacher, teacher_layer, target, x), name=f"simkd_{student.name}")
 

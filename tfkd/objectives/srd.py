@@ -3,7 +3,7 @@
 import tensorflow as tf
 import tf_keras as keras
 
-from tfkd import losses
+from tfkd import connectors, losses
 from tfkd.objectives.tapped import TappedObjective
 
 
@@ -14,7 +14,8 @@ class SRD(TappedObjective):
   Use it on the last embedding, for the least machinery that competes with the methods on many layers. It sees the batch
   of its own device.
   Source: Miles, Mikolajczyk 2024, arXiv:2303.11098; see `tfkd.losses.log_power_distance`. Normalised without scale and
-  offset.
+  offset, with PyTorch's epsilon of 1e-5, where the authors' code has 1e-4. The default weight is that of their ImageNet
+  code, which adds soft targets at T = 1.
 
   Args:
     teacher_layer, student_layer, weight, name: see `TappedObjective`; maps are averaged, dimensions may differ.
@@ -27,7 +28,7 @@ class SRD(TappedObjective):
   relational = True
   fixed_arguments = ("connector", "alignment")
 
-  def __init__(self, teacher_layer, student_layer, weight=1.0, power=4.0, name=None, **kwargs):
+  def __init__(self, teacher_layer, student_layer, weight=2.0, power=4.0, name=None, **kwargs):
     super().__init__(teacher_layer, student_layer, weight, "linear", None, name, **kwargs)
     if power < 1:
       raise ValueError(f"power must be at least 1; got {power}.")
@@ -37,7 +38,8 @@ class SRD(TappedObjective):
   def build_pair(self, teacher, student):
     super().build_pair(teacher, student)
     for normalizations in (self.teacher_normalizations, self.student_normalizations):
-      normalizations.append(keras.layers.BatchNormalization(momentum=0.9, center=False, scale=False, dtype="float32"))
+      options = {**connectors.PYTORCH_NORMALIZATION, "center": False, "scale": False, "dtype": "float32"}
+      normalizations.append(keras.layers.BatchNormalization(**options))
       normalizations[-1].build([teacher[0], teacher[-1]])
 
   def call(self, inputs, training=None):
