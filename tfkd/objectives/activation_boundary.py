@@ -12,7 +12,7 @@ class ActivationBoundary(TappedObjective):
 
   Use it as a first stage, on features before their ReLU: the outputs of batch normalisation.
   Source: Heo et al. 2019, arXiv:1811.03233; see `tfkd.losses.activation_boundary`, a sum over the elements of an
-  example, whence the small weight.
+  example. The small default weight is that of the authors' code, which halves it for each earlier layer.
 
   Args:
     teacher_layer, student_layer, weight, connector, alignment, name: see `TappedObjective`.

@@ -11,7 +11,8 @@ class CorrelationCongruence(EmbeddingObjective):
   """Examples correlate in the student's embedding as they do in the teacher's (CC).
 
   Use it beside `SoftTargets`, as the paper does, with batches in which classes repeat.
-  Source: Peng et al. 2019, arXiv:1904.01802; see `tfkd.losses.correlation_congruence`.
+  Source: Peng et al. 2019, arXiv:1904.01802; see `tfkd.losses.correlation_congruence`. The default weight is that of
+  AberHu/Knowledge-Distillation-Zoo, for the same mean, gamma and order.
 
   Args:
     teacher_layer, student_layer, weight, connector, name: see `EmbeddingObjective`.

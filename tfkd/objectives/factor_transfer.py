@@ -15,8 +15,8 @@ class FactorTransfer(TappedObjective):
 
   Use it on the last map of networks that differ much. The paraphraser is an autoencoder of the teacher's feature. Its
   squared error is added to the loss and trains it alone, beside the student; the paper trains it beforehand.
-  Source: Kim, Park, Kwak 2018, arXiv:1802.04977; see `tfkd.losses.factor_transfer`. Three 3x3 convolutions each, leaky
-  ReLU between; the default weight is RepDistiller's.
+  Source: Kim, Park, Kwak 2018, arXiv:1802.04977; see `tfkd.losses.factor_transfer`. Three 3x3 convolutions each, with
+  leaky ReLU after each; the default weight is that of the authors' code for CIFAR-10.
 
   Args:
     teacher_layer, student_layer, weight, alignment, name: see `TappedObjective`; both are maps.
@@ -28,7 +28,7 @@ class FactorTransfer(TappedObjective):
   must_agree = "positions"
   fixed_arguments = ("connector",)
 
-  def __init__(self, teacher_layer, student_layer, weight=200.0, alignment=None, rate=0.5, name=None, **kwargs):
+  def __init__(self, teacher_layer, student_layer, weight=500.0, alignment=None, rate=0.5, name=None, **kwargs):
     super().__init__(teacher_layer, student_layer, weight, None, alignment, name, **kwargs)
     if not 0 < rate <= 1:
       raise ValueError(f"rate must be in (0, 1]; got {rate}.")
@@ -61,6 +61,5 @@ class FactorTransfer(TappedObjective):
 
 
 def _convolutions(channels):
-  *hidden, last = [layers.Conv2D(n, 3, padding="same", dtype="float32") for n in channels]
-  between = [step for layer in hidden for step in (layer, layers.LeakyReLU(0.1, dtype="float32"))]
-  return keras.Sequential([*between, last])
+  made = [layers.Conv2D(n, 3, padding="same", dtype="float32") for n in channels]
+  return keras.Sequential([step for layer in made for step in (layer, layers.LeakyReLU(0.1, dtype="float32"))])

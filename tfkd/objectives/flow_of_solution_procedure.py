@@ -13,7 +13,8 @@ class FlowOfSolutionProcedure(TappedObjective):
 
   Use it as a first stage, on the first and last layer of each stage of two networks of one family. Each layer is
   compared with the next of the list; the larger of two maps of one network is averaged to the smaller's size.
-  Source: Yim et al. 2017, CVPR; see `tfkd.losses.flow_of_solution_procedure`.
+  Source: Yim et al. 2017, CVPR; see `tfkd.losses.flow_of_solution_procedure`. The default weight is RepDistiller's, for
+  the same mean over the matrix.
 
   Args:
     teacher_layer, student_layer: lists of at least two layer names, early to late.
@@ -25,7 +26,7 @@ class FlowOfSolutionProcedure(TappedObjective):
   must_agree = "channels"
   fixed_arguments = ("alignment",)
 
-  def __init__(self, teacher_layer, student_layer, weight=1.0, connector=None, name=None, **kwargs):
+  def __init__(self, teacher_layer, student_layer, weight=50.0, connector=None, name=None, **kwargs):
     super().__init__(teacher_layer, student_layer, weight, connector, None, name, **kwargs)
     if len(self.teacher_layers) < 2:
       raise ValueError(f"objective '{self.name}' needs two layers of each model or more; got {teacher_layer}.")

@@ -14,8 +14,8 @@ class OFD(TappedObjective):
   Use it on the last features before ReLU of every stage, early to late: the outputs of batch normalisation. Earlier
   pairs count half as much as the next. The margin, the mean of the teacher's negative responses in each channel, is
   measured during training, so that any normalisation, or none, will do.
-  Source: Heo et al. 2019, arXiv:1904.01866; see `tfkd.losses.partial_distance`, a sum over the elements of an example,
-  whence the small weight.
+  Source: Heo et al. 2019, arXiv:1904.01866; see `tfkd.losses.partial_distance`, a sum over the elements of an example.
+  The small default weight is that of the authors' code for CIFAR-100.
 
   Args:
     teacher_layer, student_layer, weight, connector, alignment, name: see `TappedObjective`.

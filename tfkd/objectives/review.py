@@ -17,6 +17,7 @@ class ReviewKD(TappedObjective):
   over 20 epochs.
   Source: Chen et al. 2021, arXiv:2104.09044; see `tfkd.losses.hierarchical_context`. As in the authors' code maps are
   resized by nearest neighbour, to the next student feature's size, and before the last convolution to the teacher's.
+  The default weight is that of the authors' code for CIFAR-100.
 
   Args:
     teacher_layer, student_layer: lists of layer names, early to late.
