@@ -23,7 +23,7 @@ def response(question, method, seed, temperature, alpha, objectives=(), choices=
     choices: dict, beside alpha.
     **fields: further ones of `Student`.
   """
-  soft = SoftTargets(temperature, weight=alpha, form="kl")
+  soft = SoftTargets(temperature, weight=alpha)
   return Student(
     question, method, flags.FLAGS.scheme, seed, (soft, *objectives), 1 - alpha, temperature,
     {"alpha": alpha, **dict(choices)}, **fields,

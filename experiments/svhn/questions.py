@@ -13,6 +13,7 @@ PUBLISHED = {
   "q3": {5.0: 87.89, 15.0: 90.63, 25.0: 89.84, 50.0: 91.41, 100.0: 89.84},
   "q4": {5.0: 87.89, 15.0: 89.84, 25.0: 87.50, 50.0: 90.63, 100.0: 87.50},
 }
+FORM = "cross_entropy"  # The homework's; its gradient is the divergence's.
 METHODS = {"q2": "soft", "q3": "hard + soft", "q4": "hard + label soft"}
 
 
@@ -37,7 +38,7 @@ def students(question, scheme, temperatures, seeds, soft_weight):
   if question == "q1":
     per_seed = [
       {"method": "labels"},
-      {"method": "teacher labels", "objectives": (SoftTargets(1.0),), "hard_loss_weight": 0.0},
+      {"method": "teacher labels", "objectives": (SoftTargets(1.0, form=FORM),), "hard_loss_weight": 0.0},
     ]
   else:
     per_seed = [
@@ -49,6 +50,7 @@ def students(question, scheme, temperatures, seeds, soft_weight):
           SoftTargets(
             temperature,
             weight=1.0 if question == "q2" else soft_weight,
+            form=FORM,
             source="labels" if question == "q4" else "teacher",
           ),
         ),

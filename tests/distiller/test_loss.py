@@ -17,7 +17,7 @@ class TestTheTotalLoss:
     x, y = vectors
     teacher, student = dense(), dense()
     t, s = teacher.predict(x, verbose=0), student.predict(x, verbose=0)
-    objectives = [SoftTargets(5.0, weight=0.7), SoftTargets(2.0, weight=0.2, form="kl", name="kl")]
+    objectives = [SoftTargets(5.0, 0.7, form="cross_entropy"), SoftTargets(2.0, weight=0.2, name="kl")]
     distiller = compiled(teacher, student, objectives, hard_loss_weight=0.3)
     logs = distiller.train_on_batch(x, y, return_dict=True)
     hard = cross_entropy(s, y)
@@ -73,9 +73,7 @@ class TestTheTotalLoss:
     teacher, student = dense(), dense()
     t, s = teacher.predict(x, verbose=0), student.predict(x, verbose=0)
     logs = compiled(teacher, student, [SoftTargets(3.0)]).evaluate(x, y, batch_size=10, verbose=0, return_dict=True)
-    np.testing.assert_allclose(
-      logs["soft_targets"], 9 * references.soft_target_cross_entropy(t, s, 3.0).mean(), rtol=1e-5
-    )
+    np.testing.assert_allclose(logs["soft_targets"], 9 * references.soft_target_kl(t, s, 3.0).mean(), rtol=1e-4)
     np.testing.assert_allclose(logs["hard_loss"], cross_entropy(s, y), rtol=1e-5)
 
   def test_of_labels_as_source_needs_no_teacher(self, vectors):
@@ -91,7 +89,7 @@ class TestTheTotalLoss:
     x, y = vectors
     student = dense()
     distiller = compiled(
-      lambda inputs: 1e4 * inputs[:, :4], student, [SoftTargets(1.0), SoftTargets(1.0, form="kl", name="kl")]
+      lambda inputs: 1e4 * inputs[:, :4], student, [SoftTargets(1.0), SoftTargets(1.0, form="cross_entropy", name="ce")]
     )
     logs = distiller.fit(x * 1e4, y, epochs=2, verbose=0).history
     assert np.isfinite(list(logs.values())).all() and np.isfinite(student.get_weights()[0]).all()
@@ -105,9 +103,9 @@ class TestSampleWeights:
     t, s = teacher.predict(x, verbose=0), student.predict(x, verbose=0)
     distiller = compiled(teacher, student, [SoftTargets(3.0)])
     logs = distiller.train_on_batch(x, y, sample_weight=weights, return_dict=True)
-    soft = np.mean(9 * references.soft_target_cross_entropy(t, s, 3.0) * weights)
-    np.testing.assert_allclose(logs["soft_targets"], soft, rtol=1e-5)
-    np.testing.assert_allclose(logs["loss"], cross_entropy(s, y, weights) + soft, rtol=1e-5)
+    soft = np.mean(9 * references.soft_target_kl(t, s, 3.0) * weights)
+    np.testing.assert_allclose(logs["soft_targets"], soft, rtol=1e-4)
+    np.testing.assert_allclose(logs["loss"], cross_entropy(s, y, weights) + soft, rtol=1e-4)
 
   def test_of_zero_take_no_step(self, vectors):
     x, y = vectors

@@ -194,7 +194,7 @@ def test_a_quantized_student_learns_from_its_float_self_without_labels(pictures)
   original.compile(keras.optimizers.Adam(0.01), SPARSE)
   original.fit(x, y, epochs=60, verbose=0)  # Until the moving averages are those of this batch.
   student = quantization.quantize(original, "w2a8", calibration_data=x)
-  objectives = [o.SoftTargets(1.0, form="kl")]
+  objectives = [o.SoftTargets(1.0)]
   distiller = compiled(original, student, objectives, keras.optimizers.Adam(1e-3), hard_loss_weight=0.0)
   before = distiller.evaluate(x, verbose=0, return_dict=True)["soft_targets"]
   distiller.fit(x, epochs=30, verbose=0)

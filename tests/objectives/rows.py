@@ -139,11 +139,11 @@ def _flow(objective, ts, ss, labels):
 
 def _factors(objective, ts, ss, labels):
   def run(x, model):
-    *hidden, last = [layer for layer in model.layers if layer.weights]
-    for layer in hidden:
-      x = _convolution(x, *layer.get_weights())
-      x = np.where(x > 0, x, 0.1 * x)
-    return _convolution(x, *last.get_weights())
+    for layer in model.layers:
+      if layer.weights:
+        x = _convolution(x, *layer.get_weights())
+        x = np.where(x > 0, x, 0.1 * x)
+    return x
 
   total = 0.0
   for i, (t, s) in enumerate(zip(ts, ss, strict=True)):
@@ -231,8 +231,10 @@ def _recipe(objective, ts, ss, labels):
 
 _BOTH = ["relu0", "relu1"]
 ROWS = {
-  "soft_targets": Row(
-    lambda: o.SoftTargets(3.0, weight=0.7), _logits(references.soft_target_cross_entropy, 9, temperature=3.0)
+  "soft_targets": Row(lambda: o.SoftTargets(3.0, weight=0.7), _logits(references.soft_target_kl, 9, temperature=3.0)),
+  "soft_targets_cross_entropy": Row(
+    lambda: o.SoftTargets(3.0, form="cross_entropy", name="cross_entropy"),
+    _logits(references.soft_target_cross_entropy, 9, temperature=3.0),
   ),
   "soft_targets_standardized": Row(
     lambda: o.SoftTargets(2.0, form="kl", standardize=True, name="standardized"), _standardized

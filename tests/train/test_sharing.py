@@ -67,7 +67,7 @@ def test_other_graphs_have_distillers_of_their_own(tmp_path, data_dir):  # noqa:
   soft = _soft(0, 5.0)
   students = [
     soft, soft._replace(hard_loss_weight=0.0), soft._replace(epochs=3), soft._replace(network="svhn_cnnx0.25"),
-    soft._replace(objectives=(SoftTargets(5.0, form="kl"),)), soft,
+    soft._replace(objectives=(SoftTargets(5.0, form="cross_entropy"),)), soft,
   ]  # fmt: skip
   runs = _sweep(tmp_path, data_dir)
   runs.train_teacher()

@@ -240,7 +240,7 @@ def test_the_loss_is_of_changed_images_and_labels_and_the_teacher_sees_them_too(
   monkeypatch.setattr(sweep, "fit", fit)
   # One step at a learning rate of zero: the student is what it was when its loss was taken.
   runs = _sweep(tmp_path, data_dir, learning_rate=0.0, batch_size=96, **training)
-  student = Student("q3", "soft", "float", 3, (SoftTargets(5.0, form="kl"),))
+  student = Student("q3", "soft", "float", 3, (SoftTargets(5.0),))
   runs.run([student])
   ((images, labels),) = seen[1]
   images = images[0] if isinstance(images, tuple) else images

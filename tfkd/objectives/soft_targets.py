@@ -18,7 +18,8 @@ class SoftTargets(LogitObjective):
   Args:
     temperature: positive finite number, dimensionless.
     weight: absolute factor of this term in the total loss, >= 0.
-    form: "cross_entropy", or "kl", which has the same gradient and is zero when student and teacher agree.
+    form: "kl", which is zero when student and teacher agree, so that its value can be compared between temperatures; or
+      "cross_entropy", which has the same gradient and the teacher's entropy as its minimum.
     source: "teacher", or "labels": the one-hot ground truth takes the place of the teacher's distribution, and only
       the student is softened. Labels are class indices [batch] or [batch, 1], or probabilities [batch, classes].
     scale_by_t2: whether to multiply by temperature squared.
@@ -36,7 +37,7 @@ class SoftTargets(LogitObjective):
     self,
     temperature=4.0,
     weight=1.0,
-    form="cross_entropy",
+    form="kl",
     source="teacher",
     scale_by_t2=True,
     standardize=False,
