@@ -237,6 +237,32 @@ def flow_of_solution_procedure(teacher, student):
   return np.array(losses)
 
 
+def singular_vectors(teacher, student, rank=1):
+  """Of each example a pair of maps [height, width, channels], stacked on a second axis or in a list."""
+  losses = []
+  for t, s in zip(teacher, student, strict=True):
+    vectors = ([], [])
+    for of_teacher, of_student in zip(t, s, strict=True):
+      _, values, v_t = np.linalg.svd(_f64(of_teacher).reshape(-1, of_teacher.shape[-1]), full_matrices=False)
+      _, values_s, v_s = np.linalg.svd(_f64(of_student).reshape(-1, of_student.shape[-1]), full_matrices=False)
+      v_t = np.array([np.sign(v.sum()) * v for v in v_t])  # A decomposition leaves the signs open.
+      weights = values[:rank] / np.linalg.norm(values[:rank])
+      chosen = []
+      v_s = v_s[values_s**2 > 1e-5 * values_s[0] ** 2]  # Others have any direction.
+      for wanted in v_t[:rank]:
+        cosines = [wanted @ candidate for candidate in v_s[: rank + 3]]
+        best = int(np.argmax(np.abs(cosines)))
+        chosen.append(np.sign(cosines[best]) * v_s[best])
+      vectors[0].append([w * v for w, v in zip(weights, v_t, strict=False)])
+      vectors[1].append([w * v for w, v in zip(weights, chosen, strict=True)])
+    loss = 0.0
+    for k in range(rank):
+      radial = [np.exp(-((a[k][:, None] - b[k][None, :]) ** 2) / 8) for a, b in vectors]
+      loss += np.sum((radial[0] - radial[1]) ** 2)
+    losses.append(loss)
+  return np.array(losses)
+
+
 def activation_boundary(teacher, student, margin=1.0):
   losses = []
   for t, s in zip(_f64(teacher), _f64(student), strict=True):
@@ -362,6 +388,7 @@ FEATURE_CASES = {
   "neuron_selectivity": (neuron_selectivity, _MAPS_OF_OTHER_WIDTH, {}, True),
   "similarity_preserving": (similarity_preserving, _MAPS_OF_OTHER_WIDTH, {}, False),
   "flow_of_solution_procedure": (flow_of_solution_procedure, _PAIRS_OF_MAPS, {}, True),
+  "singular_vectors": (singular_vectors, _PAIRS_OF_MAPS, {"rank": 2}, True),
   "activation_boundary": (activation_boundary, _MAPS, {"margin": 0.5}, True),
   "factor_transfer": (factor_transfer, _MAPS, {}, True),
   "variational_information": (variational_information, _MAPS, {"variance": (0.5, 1, 2, 3, 4, 5)}, True),
@@ -395,8 +422,8 @@ LOGIT_CASES = {
 def filled_in(name):
   """The public function, with the arguments that have no default filled in as the references fill them."""
   loss = getattr(losses, name)
-  if name == "flow_of_solution_procedure":
-    return lambda teacher, student: loss(tf.unstack(teacher, axis=1), tf.unstack(student, axis=1))
+  if name in ("flow_of_solution_procedure", "singular_vectors"):
+    return lambda teacher, student, **kw: loss(tf.unstack(teacher, axis=1), tf.unstack(student, axis=1), **kw)
   if name == "variational_information":
     return lambda teacher, student, variance=5.0: loss(teacher, student, variance)
   if name == "contrastive":

@@ -1,6 +1,7 @@
 """Feature, relation and further response losses against float64 numpy, and what their papers claim of them."""
 
 import doctest
+import functools
 
 import numpy as np
 import pytest
@@ -201,6 +202,8 @@ def test_labels_out_of_range_are_refused(name, label):
     ("neuron_selectivity", ((2, 4, 4, 3), (2, 2, 2, 3)), "agree in batch, height and width"),
     ("flow_of_solution_procedure", ((2, 2, 4, 4, 3), (2, 2, 4, 4, 5)), "Gram matrix"),
     ("flow_of_solution_procedure", ((2, 3, 4, 4, 3), (2, 3, 4, 4, 3)), "must be a pair"),
+    ("singular_vectors", ((2, 2, 4, 4, 3), (2, 2, 4, 4, 5)), "same channels; .* use a connector"),
+    ("singular_vectors", ((2, 3, 4, 4, 3), (2, 3, 4, 4, 3)), "must be a pair"),
     ("activation_boundary", ((2, 4), (2, 5)), "same shape"),
     ("factor_transfer", ((2, 4), (2, 5)), "same shape"),
     ("variational_information", ((2, 4), (2, 5)), "same shape"),
@@ -222,6 +225,7 @@ def test_shapes_that_do_not_fit_are_refused(name, shapes, words):
   [
     ("attention_transfer", {"form": "torch"}, "'torch'"),
     ("activation_boundary", {"margin": 0}, "margin must be positive; got 0"),
+    ("singular_vectors", {"rank": 7}, "rank must be between 1 and 6, .* got 7"),
     ("correlation_congruence", {"gamma": -1}, "gamma must be positive; got -1"),
     ("correlation_congruence", {"order": 0}, "order must be at least 1; got 0"),
     ("contrastive", {"temperature": 0}, "must be positive; got 0"),
@@ -231,6 +235,27 @@ def test_shapes_that_do_not_fit_are_refused(name, shapes, words):
 def test_meaningless_arguments_are_refused_with_the_value_given(name, options, words):
   with pytest.raises(ValueError, match=words):
     filled_in(name)(*_features(name), **options)
+
+
+@pytest.mark.parametrize("rank", [1, 2])
+def test_singular_vectors_of_fewer_positions_than_channels(rank):
+  # Another matrix is decomposed then: the value and its gradient are the same formula's.
+  rng = np.random.default_rng(4)
+  teacher, student = np.maximum(rng.normal(size=(2, 3, 2, 2, 3, 9)), 0).astype(np.float32) + 0.1
+  direction = rng.normal(size=student.shape)
+  values = [references.singular_vectors(teacher, np.float64(student) + e * direction, rank) for e in (-1e-5, 0, 1e-5)]
+  loss = functools.partial(filled_in("singular_vectors"), rank=rank)
+  np.testing.assert_allclose(loss(teacher, student), values[1], rtol=1e-3)
+  gradient = np.sum(_gradient(loss, [teacher, student]) * direction)
+  np.testing.assert_allclose(gradient, np.sum(values[2] - values[0]) / 2e-5, rtol=2e-3)
+
+
+def test_singular_vectors_have_a_bounded_gradient_where_singular_values_are_equal():
+  features = np.stack([np.stack([np.eye(6)[:, None, :]] * 2)] * 3).astype(np.float32)  # All are 1.
+  loss = functools.partial(filled_in("singular_vectors"), rank=2)
+  assert np.isfinite(_gradient(loss, [features, features])).all()
+  nearly = features + 1e-6 * np.random.default_rng(0).normal(size=features.shape).astype(np.float32)
+  assert np.abs(_gradient(loss, [features, nearly])).max() < 1e4
 
 
 def test_docstring_example_is_true():

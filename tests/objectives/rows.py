@@ -137,6 +137,11 @@ def _flow(objective, ts, ss, labels):
   return np.mean((gram[0] - gram[1]) ** 2, axis=(1, 2))
 
 
+def _singular(objective, ts, ss, labels):
+  ss = [_dense(s, layer) for s, layer in zip(ss, objective.connectors, strict=True)]
+  return references.singular_vectors(*(list(zip(*maps, strict=True)) for maps in (ts, ss)), rank=2)
+
+
 def _factors(objective, ts, ss, labels):
   def run(x, model):
     for layer in model.layers:
@@ -290,6 +295,9 @@ ROWS = {
   ),
   "flow_of_solution_procedure": Row(
     lambda: o.FlowOfSolutionProcedure(_BOTH, _BOTH, weight=2.0, connector="conv1x1"), _flow
+  ),
+  "kdsvd": Row(
+    lambda: o.KDSVD(["relu0", "relu1"], ["relu1", "relu0"], weight=2.0, connector="conv1x1", rank=2), _singular
   ),
   "activation_boundary": Row(
     lambda: o.ActivationBoundary("bn1", "bn1", weight=0.1, margin=0.5),

@@ -101,6 +101,12 @@ class TestErrorsAtConstruction:
     with pytest.raises(ValueError, match="student has no layer 'relu7'; did you mean"):
       self._distiller(o.AttentionTransfer("relu1", "relu7"))
 
+  def test_more_singular_vectors_than_there_are_positions_are_refused(self):
+    with pytest.raises(
+      ValueError, match="'kdsvd' on teacher layer 'relu1'.*rank 17 is more than .* positions or channels"
+    ):
+      self._distiller(o.KDSVD(["relu1", "relu1"], ["relu1", "relu1"], connector="conv1x1", rank=17))
+
   def test_a_relation_in_a_batch_of_one_is_refused(self):
     inputs = keras.Input(batch_shape=(1, 6))
     model = keras.Model(inputs, layers.Dense(4, name="logits")(inputs))
@@ -115,6 +121,8 @@ class TestErrorsAtConstruction:
       (lambda: o.Hint("a", "a", connector="conv3x3"), "unknown connector 'conv3x3'"),
       (lambda: o.Hint("a", "a", alignment="crop"), "unknown alignment 'crop'"),
       (lambda: o.FlowOfSolutionProcedure("a", "a"), "two layers of each model"),
+      (lambda: o.KDSVD("a", "a"), "two layers of each model"),
+      (lambda: o.KDSVD(["a", "b"], ["a", "b"], rank=0), "rank must be at least 1; got 0"),
       (lambda: o.Contrastive(["a", "b"], ["a", "b"]), "one layer of each model"),
       (lambda: o.Contrastive("a", "a", queue_size=0), "must be positive; got 128, 0"),
       (lambda: o.FactorTransfer("a", "a", rate=0), r"rate must be in \(0, 1\]; got 0"),

@@ -25,6 +25,7 @@ from tfkd.losses.rkd import distance_metric as distance_metric
 from tfkd.losses.rkd import rkd_angle as rkd_angle
 from tfkd.losses.rkd import rkd_distance as rkd_distance
 from tfkd.losses.similarity import similarity_preserving as similarity_preserving
+from tfkd.losses.singular_vectors import singular_vectors as singular_vectors
 from tfkd.losses.soft_targets import soft_target_cross_entropy as soft_target_cross_entropy
 from tfkd.losses.soft_targets import soft_target_kl as soft_target_kl
 from tfkd.losses.soft_targets import tempered_cross_entropy as tempered_cross_entropy

@@ -32,6 +32,7 @@ from tfkd.objectives.rkd import RKDDistance as RKDDistance
 from tfkd.objectives.similarity import SimilarityPreserving as SimilarityPreserving
 from tfkd.objectives.simkd import SimKD as SimKD
 from tfkd.objectives.simkd import simkd_student as simkd_student
+from tfkd.objectives.singular_vectors import KDSVD as KDSVD
 from tfkd.objectives.soft_targets import SoftTargets as SoftTargets
 from tfkd.objectives.srd import SRD as SRD
 from tfkd.objectives.tapped import EmbeddingObjective as EmbeddingObjective

@@ -1,0 +1,56 @@
+"""Singular vectors of features, and how they follow from those of an earlier layer (Lee, Kim, Song 2018)."""
+
+import tensorflow as tf
+import tf_keras as keras
+
+from tfkd import losses
+from tfkd.objectives.tapped import TappedObjective
+
+
+@keras.utils.register_keras_serializable(package="tfkd")
+class KDSVD(TappedObjective):
+  """The student's channels lead from layer to layer as the teacher's do, in their first singular vectors (KDSVD).
+
+  Use it as `FlowOfSolutionProcedure`, on the ends of the stages of two networks; heights and widths may differ. Each
+  layer is compared with the next of the list. Each example's maps are decomposed: a step's time grows with the cube of
+  their channels or positions, whichever are fewer.
+  Source: Lee, Kim, Song 2018, ECCV; see `tfkd.losses.singular_vectors`. The weight 1 is mdistiller's, which decomposes
+  [channels * height, width]; RepDistiller, whose function this is, gives none.
+
+  Args:
+    teacher_layer, student_layer: lists of at least two layer names, early to late.
+    weight, connector, name: see `TappedObjective`; the channels must agree, after any connector.
+    rank: int >= 1, singular vectors of each feature.
+  Inputs: pair of lists of float [batch, height, width, channels]. Output: float32 [batch], dimensionless.
+  Example: tfkd.objectives.KDSVD(["relu2", "relu4", "relu6"], ["relu2", "relu4", "relu6"], connector="conv1x1")
+  """
+
+  must_agree = "channels"
+  fixed_arguments = ("alignment",)
+
+  def __init__(self, teacher_layer, student_layer, weight=1.0, connector=None, rank=1, name=None, **kwargs):
+    super().__init__(teacher_layer, student_layer, weight, connector, None, name, **kwargs)
+    if len(self.teacher_layers) < 2:
+      raise ValueError(f"objective '{self.name}' needs two layers of each model or more; got {teacher_layer}.")
+    if rank < 1:
+      raise ValueError(f"rank must be at least 1; got {rank}.")
+    self.rank = rank
+
+  def build_pair(self, teacher, student):
+    super().build_pair(teacher, student)
+    for shape in (teacher, student):
+      positions = None if None in shape[1:3] else shape[1] * shape[2]
+      if positions is not None and self.rank > min(positions, teacher[3]):
+        raise ValueError(f"rank {self.rank} is more than {tuple(shape)} has positions or channels: lower it.")
+
+  def call(self, inputs, training=None):
+    pairs = self.aligned(inputs)
+    return tf.add_n(
+      [
+        losses.singular_vectors(*zip(earlier, later, strict=True), rank=self.rank)
+        for earlier, later in zip(pairs, pairs[1:], strict=False)
+      ]
+    )
+
+  def get_config(self):
+    return {**super().get_config(), "rank": self.rank}
