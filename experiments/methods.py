@@ -51,6 +51,7 @@ METHODS = {
   "flow_of_solution_procedure": (
     o.FlowOfSolutionProcedure(["relu2", "relu4"], ["relu2", "relu4"], weight=1.0, connector="conv1x1"),
   ),
+  "kdsvd": (o.KDSVD(STAGES, STAGES, connector="conv1x1"),),
   "activation_boundary": (o.ActivationBoundary("bn6", "bn6", weight=1e-4),),
   "factor_transfer": (o.FactorTransfer(LAST, LAST, weight=200.0),),
   "variational_information": (o.VariationalInformation(STAGES, STAGES),),
