@@ -16,7 +16,7 @@ from tfkd.train.sharing import SharedDistillers, with_variables
 
 
 def _soft(seed, temperature, weight=1.0, hard=1.0, scheme=FLOAT, **fields):
-  objectives = (SoftTargets(temperature, weight=weight),)
+  objectives = (SoftTargets(temperature, weight=weight, form="cross_entropy"),)
   return Student("q3", "soft", scheme, seed, objectives, hard, temperature, {"weight": weight, "hard": hard}, **fields)
 
 
@@ -67,7 +67,7 @@ def test_other_graphs_have_distillers_of_their_own(tmp_path, data_dir):  # noqa:
   soft = _soft(0, 5.0)
   students = [
     soft, soft._replace(hard_loss_weight=0.0), soft._replace(epochs=3), soft._replace(network="svhn_cnnx0.25"),
-    soft._replace(objectives=(SoftTargets(5.0, form="cross_entropy"),)), soft,
+    soft._replace(objectives=(SoftTargets(5.0),)), soft,
   ]  # fmt: skip
   runs = _sweep(tmp_path, data_dir)
   runs.train_teacher()
