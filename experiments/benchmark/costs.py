@@ -101,4 +101,4 @@ def sweep_seconds(epochs, limit_train):
 def _drawn(images, batch_size):
   """Batches of noise that repeats, so that any number of images takes the same memory."""
   noise = np.random.default_rng(0).integers(0, 256, (1024, 32, 32, 3)).astype(np.uint8)
-  return data.batches(noise, np.zeros(1024, np.int32), batch_size).repeat(images // 1024)
+  return data.batches(noise, np.zeros(1024, np.int32), batch_size, scale_pixels=True).repeat(images // 1024)

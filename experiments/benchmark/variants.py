@@ -49,7 +49,7 @@ def step(pair, what, scheme, batch_size):
   images, labels = rng.integers(0, 256, (_IMAGES, 32, 32, 3)).astype(np.uint8), rng.integers(0, 10, _IMAGES)
 
   def forever(inputs):
-    return iter(data.batches(inputs, labels, batch_size, shuffle_seed=0).repeat().prefetch(2))
+    return iter(data.batches(inputs, labels, batch_size, scale_pixels=True, shuffle_seed=0).repeat().prefetch(2))
 
   if what == TEACHER:
     frozen, batches = Frozen(teacher), forever(images)
@@ -59,13 +59,15 @@ def step(pair, what, scheme, batch_size):
   if what in (KERAS, KERAS_FEATURE):
     return _keras3_step(to_keras3(teacher), to_keras3(student), layers[-1:] * (what == KERAS_FEATURE), forever(images))
   if scheme != FLOAT:
-    student = quantization.quantize(student, scheme, calibration_data=data.batches(images, labels, batch_size))
+    student = quantization.quantize(
+      student, scheme, calibration_data=data.batches(images, labels, batch_size, scale_pixels=True)
+    )
   inputs, objectives = images, [SoftTargets(_T, weight=0.5)]
   if what == HINTS:
     objectives.append(Hint(list(layers), list(layers), weight=0.1))
   elif what == CACHED:
     folder = tempfile.mkdtemp()  # For as long as the process lives.
-    teacher = cache(teacher, data.batches(images, labels, batch_size), os.path.join(folder, "cache"))
+    teacher = cache(teacher, data.batches(images, labels, batch_size, scale_pixels=True), os.path.join(folder, "cache"))
     inputs = (images, teacher.outputs)
   # Keras' own `fit` of the student is what distillation is compared with.
   model = student if what == LABELS else Distiller(teacher, student, objectives, hard_loss_weight=0.5)

@@ -93,7 +93,7 @@ def _model():
 
 
 def _write_cache(path, damaged):
-  cache(_model(), data.batches(_IMAGES, np.zeros(20, np.int32), 10), os.path.join(path, "c"))
+  cache(_model(), data.batches(_IMAGES, np.zeros(20, np.int32), 10, scale_pixels=True), os.path.join(path, "c"))
   return os.path.join(path, "c", damaged)
 
 
@@ -125,7 +125,9 @@ def _write_model(path):
 
 def _write_tflite(path):
   os.makedirs(path)
-  student = quantization.quantize(_model(), "w8a8", calibration_data=data.batches(_IMAGES, np.zeros(20), 10))
+  student = quantization.quantize(
+    _model(), "w8a8", calibration_data=data.batches(_IMAGES, np.zeros(20), 10, scale_pixels=True)
+  )
   deploy.to_tflite(student, os.path.join(path, "s.tflite"))
   return os.path.join(path, "s.tflite")
 
@@ -153,7 +155,7 @@ def _outputs(path):
 
 
 def _evaluated(path):
-  return deploy.evaluate(os.path.join(path, "s.tflite"), data.batches(_IMAGES[:4], np.zeros(4), 4))
+  return deploy.evaluate(os.path.join(path, "s.tflite"), data.batches(_IMAGES[:4], np.zeros(4), 4, scale_pixels=True))
 
 
 def _food11(path):

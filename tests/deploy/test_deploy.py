@@ -20,7 +20,7 @@ LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 @pytest.fixture
 def dataset(images):
   x, y = images
-  return data.batches(np.round(x * 255).astype(np.uint8), y, 24)
+  return data.batches(np.round(x * 255).astype(np.uint8), y, 24, scale_pixels=True)
 
 
 def _student(scheme, images):

@@ -21,7 +21,7 @@ def _trained_a_little(name):
   """A network whose statistics are not those that it began with."""
   model = models.build(name)
   model.compile(keras.optimizers.SGD(0.01), SPARSE)
-  model.fit(data.batches(IMAGES, LABELS, 16), verbose=0)
+  model.fit(data.batches(IMAGES, LABELS, 16, scale_pixels=True), verbose=0)
   return model
 
 
@@ -49,7 +49,7 @@ def test_other_layers_cannot_be_rebuilt():
 def test_keras_3_takes_the_step_that_ours_takes(layers):
   teacher, student = _trained_a_little("resnet20"), models.build("resnet8")
   theirs = to_keras3(student)
-  batches = data.batches(IMAGES, LABELS, 16)
+  batches = data.batches(IMAGES, LABELS, 16, scale_pixels=True)
   variants._keras3_step(to_keras3(teacher), theirs, layers, iter(batches))()
   objectives = [SoftTargets(4.0, weight=0.5, form="kl")] + [Hint(layer, layer, weight=0.5) for layer in layers]
   ours = Distiller(teacher, student, objectives, hard_loss_weight=0.5)
@@ -75,7 +75,7 @@ def test_pytorch_takes_the_step_that_ours_takes():
   variants._torch_step(to_torch(teacher), theirs, IMAGES, LABELS, 16)()
   ours = Distiller(teacher, student, [SoftTargets(4.0, weight=0.5)], hard_loss_weight=0.5)
   ours.compile(keras.optimizers.SGD(0.01, momentum=0.9), SPARSE)
-  ours.fit(data.batches(IMAGES, LABELS, 16), verbose=0)
+  ours.fit(data.batches(IMAGES, LABELS, 16, scale_pixels=True), verbose=0)
   x = IMAGES / np.float32(255)
   with torch.no_grad():
     logits = theirs.eval()(torch.tensor(x.transpose(0, 3, 1, 2)))

@@ -37,7 +37,7 @@ def _cnn(name="teacher", channels=8):
 
 
 def _in_order(batch_size=16, **options):
-  return data.batches(IMAGES, LABELS, batch_size, **options)
+  return data.batches(IMAGES, LABELS, batch_size, scale_pixels=True, **options)
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ def test_steps_are_those_of_the_teacher_online(teacher, tmp_path, dtype, toleran
     distiller = compiled(knows, _cnn("student", 4), objectives)
     inputs = IMAGES if knows is teacher else (IMAGES, cached.outputs)
     losses = []
-    for batch in data.batches(inputs, LABELS, 16, shuffle_seed=1, **options).repeat(3):
+    for batch in data.batches(inputs, LABELS, 16, scale_pixels=True, shuffle_seed=1, **options).repeat(3):
       losses.append(distiller.train_on_batch(*batch, return_dict=True, reset_metrics=True)["loss"])
     histories.append(losses)
   assert len(histories[0]) == 12
@@ -94,7 +94,9 @@ def test_trains_on_replicas_with_several_steps_at_a_time_as_on_one(teacher, tmp_
       options = {"compile_options": {"steps_per_execution": steps}}
       objectives = [o.SoftTargets(2.0), o.Hint("relu1", "relu1", connector="conv1x1")]
       distiller = compiled(cached, _cnn("student", 4), objectives, **options)
-    distiller.fit(data.batches((IMAGES, cached.outputs), LABELS, 10, shuffle_seed=4), epochs=2, verbose=0)
+    distiller.fit(
+      data.batches((IMAGES, cached.outputs), LABELS, 10, scale_pixels=True, shuffle_seed=4), epochs=2, verbose=0
+    )
     weights.append(distiller.get_weights())
   for one, two in zip(*weights, strict=True):
     np.testing.assert_allclose(two, one, rtol=1e-4, atol=1e-6)
@@ -173,7 +175,7 @@ class TestAnEarlierCache:
       images = images[:49] if change == "fewer" else np.concatenate([images, images[:1]])
       labels = np.zeros(len(images))
     with pytest.raises(ValueError, match=r"\(data differ\)"):
-      cache(teacher, data.batches(images, labels, 16), path)
+      cache(teacher, data.batches(images, labels, 16, scale_pixels=True), path)
 
   def test_of_other_layers_or_type_is_refused(self, teacher, path):
     with pytest.raises(ValueError, match=r"layers: \[\] there, \['relu0'\] now"):
@@ -259,7 +261,7 @@ class TestInterrupted:
       os.truncate(partial / "outputs.bin", 100)
     else:
       (partial / "progress.json").write_text('{"identity": ')
-    cached = cache(teacher, data.batches(images, LABELS, 10), path)
+    cached = cache(teacher, data.batches(images, LABELS, 10, scale_pixels=True), path)
     np.testing.assert_allclose(
       cached.outputs, teacher.predict(images / np.float32(255), verbose=0), rtol=1e-4, atol=1e-6
     )

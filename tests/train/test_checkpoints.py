@@ -45,7 +45,9 @@ def _compiled(scheme="float", precision="float32", hints=False, **training):
   finally:
     keras.mixed_precision.set_global_policy("float32")
   if scheme != "float":
-    student = quantization.quantize(student, scheme, calibration_data=data.batches(IMAGES, LABELS, 8))
+    student = quantization.quantize(
+      student, scheme, calibration_data=data.batches(IMAGES, LABELS, 8, scale_pixels=True)
+    )
   objectives = [SoftTargets(4.0)]
   if hints:
     objectives.append(Hint("relu2", "relu2", connector="conv1x1"))
@@ -59,11 +61,14 @@ def _compiled(scheme="float", precision="float32", hints=False, **training):
 
 def _fit(distiller, folder, every_steps=1, **options):
   def train(first_step):
-    return data.batches(IMAGES, LABELS, 8, shuffle_seed=1, first_step=first_step, augment=data.augment.padded_crop)
+    return data.batches(
+      IMAGES, LABELS, 8, scale_pixels=True, shuffle_seed=1, first_step=first_step, augment=data.augment.padded_crop
+    )
 
   history, seconds = fit(
-    distiller, distiller.student, train, data.batches(IMAGES, LABELS, 22), epochs=EPOCHS, steps=STEPS,
-    logdir=str(folder / "logs"), folder=str(folder / "c"), checkpoint_steps=every_steps, **options,
+    distiller, distiller.student, train, data.batches(IMAGES, LABELS, 22, scale_pixels=True),
+    epochs=EPOCHS, steps=STEPS, logdir=str(folder / "logs"), folder=str(folder / "c"),
+    checkpoint_steps=every_steps, **options,
   )  # fmt: skip
   assert seconds > 0
   return history
@@ -217,14 +222,14 @@ def test_a_fitted_model_is_fitted_again_from_its_first_epoch(tmp_path, in_main_t
     thread = threading.Thread(target=_fit, args=(distiller, tmp_path))
     thread.start()
     thread.join()
-  history = distiller.fit(data.batches(IMAGES, LABELS, 22), epochs=2, verbose=0).history
+  history = distiller.fit(data.batches(IMAGES, LABELS, 22, scale_pixels=True), epochs=2, verbose=0).history
   assert len(history["loss"]) == 2
 
 
 def test_the_order_of_examples_depends_on_seed_epoch_and_step_alone():
   def labels(first_step, seed=5):
     dataset = data.batches(
-      IMAGES, LABELS, 8, shuffle_seed=seed, first_step=first_step, augment=data.augment.padded_crop
+      IMAGES, LABELS, 8, scale_pixels=True, shuffle_seed=seed, first_step=first_step, augment=data.augment.padded_crop
     )
     return [(x, y) for x, y in dataset.take(2 * STEPS).as_numpy_iterator()]
 

@@ -70,7 +70,7 @@ def test_rows_files_and_resume(tmp_path, data_dir, monkeypatch):
   outputs = str(tmp_path / "teacher" / "outputs" / "test")
   np.testing.assert_allclose(CachedTeacher(outputs).outputs, logits["teacher/model"], atol=1e-4)
   path = str(tmp_path / "students" / "q2-soft-w8a8-T5-soft_weight1-seed1.tflite")
-  dataset = data.batches(images, labels, 20)
+  dataset = data.batches(images, labels, 20, scale_pixels=True)
   assert deploy.evaluate(path, dataset)["accuracy"] == eight["tflite_accuracy"]
   assert eight["tflite_bytes"] == os.path.getsize(path) and "tflite_bytes" not in low
 

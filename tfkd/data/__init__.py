@@ -129,6 +129,6 @@ def load(name, split, *, data_dir=None, batch_size=128, shuffle_seed=None, augme
   dataset = info(name, **options)
   images, labels = load_arrays(name, split, data_dir=data_dir, limit=limit, **options)
   return batches(
-    images, labels, batch_size, shuffle_seed=shuffle_seed, augment=dataset.augment if augment else None,
-    side=dataset.image_shape[0], normalize=dataset.normalize,
+    images, labels, batch_size, scale_pixels=True, shuffle_seed=shuffle_seed,
+    augment=dataset.augment if augment else None, side=dataset.image_shape[0], normalize=dataset.normalize,
   )  # fmt: skip

@@ -17,8 +17,9 @@ MANIFEST = "manifest.json"
 class CachedTeacher(Precomputed):
   """A teacher that `cache` wrote: its outputs travel with the data, and cost a step nothing.
 
-    cached = tfkd.teachers.cache(teacher, tfkd.data.batches(images, labels, 512), "cache/train")
-    train = tfkd.data.batches((images, cached.outputs), labels, 128, shuffle_seed=0)
+    in_order = tfkd.data.batches(images, labels, 512, scale_pixels=True)
+    cached = tfkd.teachers.cache(teacher, in_order, "cache/train")
+    train = tfkd.data.batches((images, cached.outputs), labels, 128, scale_pixels=True, shuffle_seed=0)
     tfkd.Distiller(cached, student, objectives).fit(train, ...)
 
   Files are read through the system's page cache, which all processes of a machine share.

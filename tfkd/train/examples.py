@@ -98,4 +98,4 @@ class Examples:
 
   def _batches(self, inputs, labels, batch_size, **options):
     side, normalize = self.info.image_shape[0], self.info.normalize
-    return data.batches(inputs, labels, batch_size, side=side, normalize=normalize, **options)
+    return data.batches(inputs, labels, batch_size, scale_pixels=True, side=side, normalize=normalize, **options)
