@@ -109,7 +109,8 @@ def test_any_data_set_can_be_joined(teacher, tmp_path, with_labels):
   cached = cache(teacher, dataset.batch(16), tmp_path / "c")
   joined = cached.zip(dataset.batch(7)).unbatch().shuffle(50, seed=0).batch(25)
   for element in joined:
-    images, outputs = element[0] if with_labels else element
+    assert len(element) == (2 if with_labels else 1)
+    images, outputs = element[0]
     np.testing.assert_allclose(outputs, teacher(images), rtol=1e-4, atol=1e-5)
   longer = dataset.concatenate(dataset.take(1)).batch(17)
   with pytest.raises(tf.errors.InvalidArgumentError, match="50 examples, and the data set more"):
@@ -120,6 +121,161 @@ def test_nested_inputs_and_functions_can_be_teachers(tmp_path):
   dataset = tf.data.Dataset.from_tensor_slices({"a": np.arange(6.0), "b": np.ones(6)}).batch(4)
   cached = cache(lambda x: tf.stack([x["a"], x["b"]], axis=1), dataset, tmp_path / "c")
   np.testing.assert_array_equal(cached.outputs, np.stack([np.arange(6), np.ones(6)], axis=1))
+
+
+X = np.random.default_rng(1).random((50, 6), np.float32)
+Y = np.arange(50) % 3
+
+
+def _linear(x):
+  return x[:, :3] * 2.0
+
+
+def _dataset(*arrays):
+  return tf.data.Dataset.from_tensor_slices(arrays)
+
+
+@pytest.fixture(scope="module")
+def of_vectors(tmp_path_factory):
+  return cache(_linear, _dataset(X, Y).batch(16), tmp_path_factory.mktemp("vectors") / "c")
+
+
+def _swapped(array, a, b):
+  array = array.copy()
+  array[[a, b]] = array[[b, a]]
+  return array
+
+
+class TestOtherInputs:
+  """Outputs are never joined to inputs that they were not computed from."""
+
+  def _wrong(self, cached, dataset):
+    with pytest.raises(tf.errors.InvalidArgumentError) as raised:
+      list(cached.zip(dataset))
+    return raised.value.message
+
+  @pytest.mark.parametrize(
+    "inputs, first", [(X[::-1].copy(), 0), (_swapped(X, 20, 49), 20), (X + np.float32(1e-6) * (X > 0.9), None),
+                      (np.random.default_rng(2).random((50, 6), np.float32), 0)],
+    ids=["reversed", "two swapped", "values changed", "others"],
+  )  # fmt: skip
+  def test_of_another_order_or_data_set_are_found_at_the_first_example(self, of_vectors, inputs, first):
+    first = int(np.flatnonzero((inputs != X).any(axis=1))[0]) if first is None else first
+    for batch_size in (1, 16, 50):
+      words = f"example {first} of the data set is not the one whose outputs {of_vectors.path} holds"
+      assert words in self._wrong(of_vectors, _dataset(inputs, Y).batch(batch_size))
+    with pytest.raises(
+      (ValueError, tf.errors.InvalidArgumentError), match=rf"do not belong together.* {first}\b|\[{first}\]"
+    ):
+      list(data.batches((inputs, of_vectors.outputs), Y, 16))
+    with pytest.raises((ValueError, tf.errors.InvalidArgumentError), match="do not belong together"):
+      list(data.batches((inputs, of_vectors.outputs), Y, 50, shuffle_seed=3))
+
+  def test_shuffled_before_they_are_joined_are_found(self, of_vectors):
+    shuffled = _dataset(X, Y).shuffle(50, seed=0)
+    assert "in their order" in self._wrong(of_vectors, shuffled.batch(16))
+    assert "or repeated before `zip`" in self._wrong(of_vectors, _dataset(X, Y).batch(16).repeat(2))
+    assert len(list(of_vectors.zip(_dataset(X, Y).batch(7)).unbatch().shuffle(50).repeat(2).batch(10))) == 10
+
+  def test_that_change_in_each_iteration_are_not_cached(self, tmp_path):
+    shuffled = _dataset(X, Y).shuffle(50, seed=0)
+    noise = tf.data.Dataset.random(rerandomize_each_iteration=True)
+    augmented = tf.data.Dataset.zip(_dataset(X, Y), noise).map(
+      lambda xy, seed: (xy[0] + tf.cast(seed, tf.float32), xy[1])
+    )
+    for dataset in (shuffled, augmented, _dataset(X).map(lambda x: x).shuffle(50)):
+      with pytest.raises(ValueError, match=r"other examples when it is iterated again.* before it is shuffled"):
+        cache(_linear, dataset.batch(16), tmp_path / "c")
+    with pytest.raises(ValueError, match="other examples when it is iterated again"):
+      cache(_linear, data.batches(X, Y, 16, shuffle_seed=0), tmp_path / "c")
+    once = iter([X])
+    with pytest.raises(ValueError, match="other examples when it is iterated again"):
+      spec = tf.TensorSpec([None, 6], tf.float32)
+      cache(_linear, tf.data.Dataset.from_generator(lambda: once, output_signature=spec), tmp_path / "c")
+    assert not os.listdir(tmp_path)
+    fixed = _dataset(X, Y).shuffle(50, seed=0, reshuffle_each_iteration=False).batch(16)
+    for (inputs, outputs), _ in cache(_linear, fixed, tmp_path / "c").zip(fixed):
+      np.testing.assert_allclose(outputs, _linear(inputs))
+
+  def test_of_another_type_or_shape_are_refused_before_the_first_batch(self, of_vectors):
+    with pytest.raises(ValueError, match=r"other inputs \(float32 \[6\] there, uint8 \[6\] now\): scale and convert"):
+      of_vectors.zip(_dataset(X.astype(np.uint8), Y).batch(16))
+    with pytest.raises(ValueError, match=r"float32 \[6\] there, float32 \[3, 2\] now"):
+      of_vectors.zip(_dataset(X.reshape(50, 3, 2)).batch(16))
+    with pytest.raises(ValueError, match=r"float32 \[6\] there, int64 \[\], float32 \[6\] now"):
+      of_vectors.zip(_dataset({"x": X, "n": Y}, Y).map(lambda x, y: (x, y)).batch(16))
+    with pytest.raises(ValueError, match="expected a tf.data.Dataset of batches; got a ndarray"):
+      of_vectors.zip(X)
+    with pytest.raises(ValueError, match="batches of dense tensors; the data set has RaggedTensorSpec"):
+      cache(_linear, tf.data.Dataset.from_tensors(tf.ragged.constant([[1.0], [1.0, 2.0]])), "unused")
+
+  def test_labels_and_weights_are_passed_on_and_nested_inputs_compared(self, of_vectors, tmp_path):
+    weights = np.linspace(0, 1, 50)
+    ((inputs, outputs), y, w), *_ = of_vectors.zip(_dataset(X, Y, weights).batch(20))
+    np.testing.assert_array_equal(y, Y[:20])
+    np.testing.assert_array_equal(w, weights[:20])
+    np.testing.assert_allclose(outputs, _linear(inputs))
+    for alone in (_dataset(X), _dataset(X).map(lambda x: x)):  # (inputs,), and inputs.
+      for (pair,) in of_vectors.zip(alone.batch(20)):
+        np.testing.assert_allclose(pair[1], _linear(pair[0]))
+    text = np.array([f"number {i}" for i in range(50)], object)
+    nested = {"x": X, "text": text}
+    cached = cache(lambda batch: _linear(batch["x"]), _dataset(nested, Y).batch(16), tmp_path / "n")
+    assert len(list(cached.zip(_dataset(nested, Y).batch(7)))) == 8
+    for part, array in (("x", _swapped(X, 3, 4)), ("text", _swapped(text, 3, 4))):
+      assert "example 3 of" in self._wrong(cached, _dataset({**nested, part: array}, Y).batch(7))
+    (batch, *_) = data.batches((nested, cached.outputs), Y, 16, shuffle_seed=0)
+    np.testing.assert_allclose(batch[0][1], _linear(batch[0][0]["x"]))
+    with pytest.raises(ValueError, match="do not belong together.*First wrong example: 3"):
+      data.batches(({**nested, "text": _swapped(text, 3, 4)}, cached.outputs), Y, 16)
+
+  def test_a_student_learns_from_inputs_alone(self, of_vectors):
+    student = keras.Sequential([keras.Input([6]), layers.Dense(3)])
+    distiller = compiled(of_vectors, student, [o.SoftTargets(2.0)], hard_loss_weight=0.0)
+    distiller.fit(of_vectors.zip(_dataset(X).batch(10)), epochs=2, verbose=0)
+    distiller.fit(data.batches((X, of_vectors.outputs), None, 10, shuffle_seed=0), verbose=0)
+
+  def test_scaled_or_augmented_otherwise_are_found(self, teacher, tmp_path):
+    cached = cache(teacher, _in_order(), tmp_path / "c", layers=["relu0"])
+    with pytest.raises(ValueError, match="do not belong together.*First wrong example: 0"):
+      data.batches((IMAGES, cached.outputs), LABELS, 16)
+    with pytest.raises(ValueError, match="do not belong together.*First wrong example: 0"):
+      _joined(cached, normalize=(0.5, 0.5))
+    with pytest.raises(ValueError, match="do not belong together.*First wrong example: 0"):
+      _joined(cached, outputs=cached.outputs[1]["relu0"], images=_swapped(IMAGES, 0, 1))
+    views = cache(teacher, _in_order(augment=padded_crop, views=2), tmp_path / "v")
+    assert len(list(_joined(views, augment=padded_crop, views=2))) == 4
+    with pytest.raises(ValueError, match="do not belong together.*First wrong example: 0"):
+      _joined(views, augment=lambda x, draw: padded_crop(x, draw, flip=False), views=2, outputs=views.outputs[:100])
+
+  def test_a_part_of_the_outputs_is_compared_with_its_own_inputs(self, of_vectors):
+    order = np.random.default_rng(0).permutation(50)
+    parts = (slice(10, 40), order, list(order[:20]), Y == 1)
+    for rows in parts:
+      part = of_vectors.outputs[rows]
+      assert len(list(data.batches((X[rows], part), Y[rows], 10, shuffle_seed=1))) == -(-len(part) // 10)
+      with pytest.raises(ValueError, match="do not belong together"):
+        data.batches((X[: len(part)][::-1].copy(), part), Y[: len(part)], 10)
+    assert type(of_vectors.outputs.mean()) is np.float32 and of_vectors.outputs[3].shape == (3,)
+    assert of_vectors.outputs[:, 1][:5].fingerprints.shape == (5,) and type(of_vectors.outputs * 2) is np.ndarray
+
+
+def _joined(cached, outputs=None, images=IMAGES, **options):
+  outputs = cached.outputs if outputs is None else outputs
+  return data.batches((images, outputs), LABELS, 16, scale_pixels=True, shuffle_seed=2, **options)
+
+
+def test_layers_may_have_any_name(tmp_path):
+  inputs = keras.Input([6])
+  hidden = layers.Dense(4, name="outputs")(inputs)
+  hidden = layers.Dense(5, name="fingerprints")(layers.Dense(4, name="a/b")(layers.Dense(4, name="a--b")(hidden)))
+  teacher = keras.Model(inputs, layers.Dense(3)(hidden))
+  names = ["outputs", "fingerprints", "a/b", "a--b"]
+  cached = cache(teacher, _dataset(X).batch(16), tmp_path / "c", layers=names)
+  logits, features = Frozen(teacher).reader(names)(X)
+  np.testing.assert_allclose(cached.outputs[0], logits, rtol=1e-4, atol=1e-6)
+  for name in names:
+    np.testing.assert_allclose(cached.outputs[1][name], features[name], rtol=1e-4, atol=1e-6)
 
 
 class TestAnEarlierCache:
@@ -160,6 +316,8 @@ class TestAnEarlierCache:
   def test_of_an_ensemble_knows_each_member(self, tmp_path):
     members = [_cnn("a"), _cnn("b")]
     cache(Ensemble(members), _in_order(), tmp_path / "e")
+    with pytest.raises(ValueError, match=r"ensemble: .*0.5, 0.5.* there, .*0.50\d+, 0.49"):
+      cache(Ensemble(members, weights=[1.01, 0.99]), _in_order(), tmp_path / "e")
     members[1].layers[-1].bias.assign_add([1e-3, 0, 0, 0])
     with pytest.raises(ValueError, match="weights differ"):
       cache(Ensemble(members), _in_order(), tmp_path / "e")
@@ -174,7 +332,8 @@ class TestAnEarlierCache:
     else:
       images = images[:49] if change == "fewer" else np.concatenate([images, images[:1]])
       labels = np.zeros(len(images))
-    with pytest.raises(ValueError, match=r"\(data differ\)"):
+    first = {"one pixel of the last": 49, "order": 40, "fewer": 49, "more": 50}[change]
+    with pytest.raises(ValueError, match=rf"\(data differ\): the first other example is {first}; use another path"):
       cache(teacher, data.batches(images, labels, 16, scale_pixels=True), path)
 
   def test_of_other_layers_or_type_is_refused(self, teacher, path):
@@ -197,7 +356,7 @@ class TestAnEarlierCache:
     with pytest.raises(ValueError, match=r"manifest.json is damaged"):
       CachedTeacher(path)
     (path / "manifest.json").write_text(to_checked_json({"format": 99}))
-    with pytest.raises(ValueError, match="has format 99, and this version reads 2"):
+    with pytest.raises(ValueError, match="has format 99, and this version reads 3: remove it and write it again"):
       CachedTeacher(path)
     with pytest.raises(FileNotFoundError, match="holds no teacher's outputs"):
       CachedTeacher(path.parent)
@@ -244,7 +403,7 @@ class TestInterrupted:
     np.testing.assert_allclose(
       cached.outputs, teacher.predict(IMAGES / np.float32(255), verbose=0), rtol=1e-4, atol=1e-6
     )
-    assert sorted(os.listdir(path)) == ["manifest.json", "outputs.bin"]
+    assert sorted(os.listdir(path)) == ["fingerprints.bin", "manifest.json", "outputs.bin"]
     assert len(cache(teacher, _in_order(), path)) == 50  # The data's fingerprint is that of one go.
 
   @pytest.mark.parametrize("change", ["teacher", "data", "truncated", "damaged"])
@@ -336,5 +495,5 @@ def test_a_full_disk_is_said_before_the_work(teacher, tmp_path, monkeypatch):
   monkeypatch.setattr(writing.shutil, "disk_usage", lambda path: SimpleNamespace(free=20_000))
   with pytest.raises(OSError, match=r"outputs take 0.10 MB, and .* has 0.02 MB of space: use fewer layers or"):
     cache(teacher, _in_order(), tmp_path / "c", layers=["relu0"])
-  assert os.path.getsize(tmp_path / "c.partial" / "relu0.bin") == 0
+  assert os.path.getsize(tmp_path / "c.partial" / "layers%2Frelu0.bin") == 0
   assert len(cache(teacher, _in_order(), tmp_path / "c")) == 50

@@ -3,7 +3,6 @@
 import collections
 import concurrent.futures
 import contextlib
-import hashlib
 import math
 import os
 import shutil
@@ -15,10 +14,22 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
+from tfkd.data.fingerprints import fingerprints
 from tfkd.files import atomic_path, from_checked_json, to_checked_json
-from tfkd.teachers.cached import FORMAT, MANIFEST, CachedTeacher, file_name
-from tfkd.teachers.ensemble import Ensemble
+from tfkd.teachers.cache_format import (
+  FINGERPRINTS,
+  FORMAT,
+  MANIFEST,
+  OUTPUTS,
+  differing_specs,
+  dtype_of,
+  file_name,
+  name_of_layer,
+  specs_of_inputs,
+)
+from tfkd.teachers.cached import CachedTeacher
 from tfkd.teachers.frozen import Frozen
+from tfkd.teachers.provenance import check_order, describe, differences, first_difference, inputs_of
 
 _DTYPES = ("float16", "float32")
 _PROGRESS = "progress.json"
@@ -28,10 +39,14 @@ _TOLERANCE = 0.02  # Of the largest output: another device or arithmetic differs
 
 
 def cache(teacher, dataset, path, layers=(), dtype="float32"):
-  """Computes what a teacher answers to every example, once, and keeps it on disk.
+  """Runs a teacher once over a data set and stores its outputs on disk.
 
   A process that was killed goes on where it was; `path` appears when it is complete. If it is there already, it is
   compared with this teacher and these data, and used. Processes that ask for one path wait for the first of them.
+
+  Eight bytes of each example, a fingerprint of its inputs, are stored beside its outputs. Data that these are joined to
+  later are compared with them, which takes 0.2 ms for a megabyte of inputs on one core: 0.35 ms of a batch of 128
+  images of 32 x 32 x 3, below 1 % of a step of `svhn_cnnx0.5` on two cores.
 
   Args:
     teacher: model or function from a batch to logits (see `tfkd.teachers`).
@@ -45,14 +60,16 @@ def cache(teacher, dataset, path, layers=(), dtype="float32"):
     `CachedTeacher` of it.
 
   Raises:
-    ValueError: the folder holds answers of another teacher, to other data, or of other layers or type; the teacher
-      answers by several tensors, or by numbers that are not finite or too large for the type; or there are no examples.
+    ValueError: the data set begins with other examples when it is iterated again; the folder holds outputs of another
+      teacher, of other data, or of other layers or type; the teacher gives several tensors, or numbers that are not
+      finite or too large for the type; or there are no examples.
     OSError: the disk has too little space left.
   """
   if dtype not in _DTYPES:
     raise ValueError(f"dtype must be one of {', '.join(_DTYPES)}; got {dtype!r}.")
   teacher = teacher if isinstance(teacher, Frozen) else Frozen(teacher)
-  identity = {"format": FORMAT, "dtype": dtype, "layers": sorted(set(layers)), **_identity(teacher)}
+  identity = {"format": FORMAT, "dtype": dtype, "layers": sorted(set(layers)), **describe(teacher)}
+  check_order(dataset)
   path = os.path.abspath(os.fspath(path))
   if not os.path.exists(path):
     partial = f"{path}.partial"
@@ -88,15 +105,15 @@ class _Writer:
     with open(self._path(_PROGRESS), encoding="utf-8") as opened:
       found = from_checked_json(opened.read())
     if found["identity"] != self._identity:
-      raise ValueError(f"it was of another teacher ({_differences(found['identity'], self._identity)})")
-    self.open(found["shapes"])
+      raise ValueError(f"it was of another teacher ({differences(found['identity'], self._identity)})")
+    self.open(found["shapes"], found["inputs"])
     for name, file in self._files.items():
       recorded = found["examples"] * self.bytes_of(name)
       if os.path.getsize(file.name) < recorded:
         raise ValueError(f"{file.name} is shorter than it was")
       file.truncate(recorded)
       file.seek(recorded)
-    self.examples, self.digest, self._crc32 = found["examples"], found["digest"], found["crc32"]
+    self.examples, self._inputs, self._crc32 = found["examples"], found["inputs"], found["crc32"]
 
   def clear(self):
     """Forgets what is there."""
@@ -105,22 +122,34 @@ class _Writer:
     self._forget()
 
   def _forget(self):
-    self.examples, self.digest, self.shapes, self._files, self._crc32 = 0, None, None, {}, {}
+    self.examples, self.shapes, self._inputs, self._files, self._crc32 = 0, None, None, {}, {}
 
-  def open(self, shapes):
-    """Opens a file for each of dict from name to shape of an example."""
-    self.shapes = shapes
+  def open(self, shapes, inputs):
+    """Opens a file for each of dict from name to shape of an example; inputs as `specs_of_inputs` returns them."""
+    self.shapes, self._inputs = shapes, inputs
     for name in shapes:
       file = self._path(file_name(name))
       self._files[name] = open(file, "r+b" if os.path.exists(file) else "wb")  # noqa: SIM115  (`close` does)
 
   def bytes_of(self, name):
     """Of an example."""
-    return math.prod(self.shapes[name]) * np.dtype(self._identity["dtype"]).itemsize
+    return math.prod(self.shapes[name]) * dtype_of(name, self._identity["dtype"]).itemsize
+
+  def is_of(self, dataset):
+    """Whether the examples that were written are the first of a data set."""
+    if differing_specs(self._inputs, specs_of_inputs(dataset)):
+      return False
+    return first_difference(dataset, self._stored_fingerprints()) in (None, self.examples)
+
+  def _stored_fingerprints(self):
+    return np.fromfile(self._path(file_name(FINGERPRINTS)), np.int64, self.examples)
 
   def add(self, inputs, outputs):
-    """Appends a batch: nested inputs, for the fingerprint alone, and dict from name to array."""
-    rows = len(outputs["outputs"])
+    """Appends a batch: nested inputs, for their fingerprints alone, and dict from name to array."""
+    rows = len(outputs[OUTPUTS])
+    found = fingerprints(inputs).numpy()
+    self._files[FINGERPRINTS].write(found.data)
+    self._crc32[FINGERPRINTS] = zlib.crc32(found, self._crc32.get(FINGERPRINTS, 0))
     for name, array in outputs.items():
       with np.errstate(over="ignore"):  # Found below, and said.
         kept = np.ascontiguousarray(array, self._identity["dtype"])
@@ -130,7 +159,7 @@ class _Writer:
         raise ValueError(f"the teacher's {name} is {why} in example {self.examples + first}, at {position}.")
       self._files[name].write(kept.data)
       self._crc32[name] = zlib.crc32(kept, self._crc32.get(name, 0))
-    self.examples, self.digest = self.examples + rows, _continued(self.digest, inputs)
+    self.examples += rows
     if time.monotonic() - self._recorded > _RECORD_SECONDS:
       self._record(_PROGRESS, {"identity": self._identity})
       self._recorded = time.monotonic()
@@ -149,7 +178,7 @@ class _Writer:
     for file in self._files.values():
       file.flush()
       os.fsync(file.fileno())
-    content = {**content, "examples": self.examples, "digest": self.digest, "shapes": self.shapes}
+    content = {**content, "examples": self.examples, "inputs": self._inputs, "shapes": self.shapes}
     with atomic_path(self._path(name)) as temporary, open(temporary, "w", encoding="utf-8") as opened:
       opened.write(to_checked_json({**content, "crc32": self._crc32}))
 
@@ -169,12 +198,12 @@ def _write(teacher, dataset, partial, identity):
   waiting = collections.deque()
   # Writing and hashing go on beside the teacher's work; one thread keeps the order.
   with contextlib.closing(_Writer(partial, identity)) as writer, concurrent.futures.ThreadPoolExecutor(1) as pool:
-    if writer.examples and _digest(dataset, writer.examples) != writer.digest:
+    if writer.examples and not writer.is_of(dataset):
       logging.warning("%s is begun anew: it was of other data", partial)
       writer.clear()
     done, seen = writer.examples, 0
     with tqdm(desc="teacher", unit="example", dynamic_ncols=True) as bar:
-      for inputs in _inputs(dataset):
+      for inputs in inputs_of(dataset):
         rows = _rows(inputs)
         new = _cut(inputs, max(0, done - seen), rows)
         seen += rows
@@ -183,7 +212,8 @@ def _write(teacher, dataset, partial, identity):
           continue
         outputs = answer(new)
         if writer.shapes is None:
-          writer.open({name: list(array.shape[1:]) for name, array in outputs.items()})
+          shapes = {name: list(array.shape[1:]) for name, array in outputs.items()}
+          writer.open({**shapes, FINGERPRINTS: []}, specs_of_inputs(dataset))
         if bar.total is None:
           bar.total = _check_space(writer, dataset, rows, partial)
         waiting.append(pool.submit(writer.add, new, outputs))
@@ -198,7 +228,7 @@ def _write(teacher, dataset, partial, identity):
 
 
 def _answerer(teacher, layers, dataset):
-  """A function from a batch to dict from "outputs" and layers to arrays."""
+  """A function from a batch to dict from "outputs" and names of layers' features to arrays."""
   spec = dataset.element_spec[0] if isinstance(dataset.element_spec, tuple) else dataset.element_spec
   spec = tf.nest.map_structure(lambda s: tf.TensorSpec([None, *s.shape[1:]], s.dtype), spec)  # One trace for all sizes.
   read = tf.function(teacher.reader(layers) if layers else lambda x: (teacher(x), {}), input_signature=[spec])
@@ -209,7 +239,8 @@ def _answerer(teacher, layers, dataset):
       raise ValueError(
         f"a cache keeps one output and the features of layers; this teacher gives a {type(outputs).__name__}."
       )
-    return {name: tensor.numpy() for name, tensor in {"outputs": outputs, **features}.items()}
+    features = {name_of_layer(layer): feature.numpy() for layer, feature in features.items()}
+    return {OUTPUTS: outputs.numpy(), **features}
 
   return answer
 
@@ -241,53 +272,23 @@ def _check(cached, teacher, dataset, identity):
   Raises:
     ValueError: it is of others.
   """
-  reason = _differences({name: cached.manifest.get(name) for name in identity}, identity)
+  reason, where = differences({name: cached.manifest.get(name) for name in identity}, identity), ""
   if not reason:
-    first = next(_inputs(dataset), None)
+    first = next(inputs_of(dataset), None)
     if first is not None:
-      found = _answerer(teacher, identity["layers"], dataset)(first)["outputs"]
+      found = _answerer(teacher, identity["layers"], dataset)(first)[OUTPUTS]
       kept = cached.outputs[0] if identity["layers"] else cached.outputs
       kept = np.float32(kept[: len(found)])
       if kept.shape != found.shape or np.abs(kept - found).max() > _TOLERANCE * np.abs(found).max():
         reason = "outputs of the first batch differ: its teacher was another, or read images otherwise, or other images"
-  if not reason and _digest(dataset) != cached.manifest["digest"]:
-    reason = "data differ"
+  if not reason:
+    different = first_difference(dataset, cached.fingerprints)
+    if different is not None:
+      reason, where = "data differ", f"the first other example is {different}; "
   if reason:
     raise ValueError(
-      f"{cached.path} holds outputs of another teacher or data ({reason}): use another path, or remove it."
+      f"{cached.path} holds outputs of another teacher or data ({reason}): {where}use another path, or remove it."
     )
-
-
-def _identity(teacher):
-  """What is known of a teacher beside its answers."""
-  weights = hashlib.sha256()
-  preprocessing = []
-  for part in teacher.teachers if isinstance(teacher, Ensemble) else [teacher]:
-    variables = getattr(part.model, "weights", None) or getattr(part.model, "variables", None) or ()
-    for variable in variables:
-      array = tf.convert_to_tensor(variable).numpy()  # Mirrored ones and those of Keras 3, too.
-      weights.update(f"{array.dtype}{array.shape}".encode())
-      weights.update(array.tobytes())
-    # A NamedTuple says all of itself; of a function only the name is known, and the first batch's outputs.
-    preprocess = part.preprocess
-    preprocessing.append(
-      repr(preprocess) if isinstance(preprocess, tuple) else getattr(preprocess, "__qualname__", None)
-    )
-  return {"weights": weights.hexdigest(), "preprocessing": preprocessing}
-
-
-def _differences(found, expected):
-  names = [name for name in expected if found.get(name) != expected[name]]
-  return "; ".join(
-    f"{name} differ" if name == "weights" else f"{name}: {found.get(name)} there, {expected[name]} now"
-    for name in names
-  )
-
-
-def _inputs(dataset):
-  """Yields the (nested) inputs of each batch."""
-  for element in dataset:
-    yield element[0] if isinstance(element, tuple) else element
 
 
 def _rows(inputs):
@@ -298,21 +299,3 @@ def _cut(inputs, start, stop):
   if start == 0 and stop == _rows(inputs):
     return inputs  # No copy.
   return tf.nest.map_structure(lambda array: array[start:stop], inputs)
-
-
-def _digest(dataset, examples=math.inf):
-  """Of the first examples, or of all."""
-  digest, seen = None, 0
-  for inputs in _inputs(dataset):
-    digest = _continued(digest, _cut(inputs, 0, int(min(_rows(inputs), examples - seen))))
-    seen += _rows(inputs)
-    if seen >= examples:
-      break
-  return digest
-
-
-def _continued(digest, inputs):
-  """CRC-32 of each array's type, shape and bytes so far: it can be continued, knows no batches, and costs little."""
-  arrays = [np.ascontiguousarray(array) for array in tf.nest.flatten(inputs)]
-  digest = digest or [zlib.crc32(f"{array.dtype}{array.shape[1:]}".encode()) for array in arrays]
-  return [zlib.crc32(array, crc) for array, crc in zip(arrays, digest, strict=True)]

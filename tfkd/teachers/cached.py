@@ -7,11 +7,45 @@ import zlib
 import numpy as np
 import tensorflow as tf
 
+from tfkd.data.fingerprints import fingerprints
 from tfkd.files import from_checked_json
+from tfkd.teachers.cache_format import (
+  FINGERPRINTS,
+  FORMAT,
+  MANIFEST,
+  OUTPUTS,
+  differing_specs,
+  dtype_of,
+  file_name,
+  name_of_layer,
+  specs_of_inputs,
+)
 from tfkd.teachers.precomputed import Precomputed
 
-FORMAT = 2
-MANIFEST = "manifest.json"
+
+class CachedOutputs(np.memmap):
+  """A memory-mapped array of a cache, whose first axis is that of the examples.
+
+  `tfkd.data.batches` compares the fingerprints with those of its inputs. They stay with what is sliced or indexed along
+  the first axis; other arrays that are computed from this one have none, and are not compared.
+  """
+
+  fingerprints = None
+  """int64 [n], of the inputs that the outputs were computed from, or None."""
+
+  def __getitem__(self, index):
+    found = super().__getitem__(index)
+    rows = index[0] if isinstance(index, tuple) and index else index
+    if self.fingerprints is not None and np.ndim(found) and (isinstance(rows, slice) or np.ndim(rows) == 1):
+      kept = self.fingerprints[rows]
+      if kept.shape == found.shape[:1]:
+        found = found.view(CachedOutputs)
+        found.fingerprints = kept
+    return found
+
+  def __array_wrap__(self, array, context=None, return_scalar=False):
+    array = np.asarray(array)
+    return array[()] if return_scalar else array
 
 
 class CachedTeacher(Precomputed):
@@ -36,11 +70,13 @@ class CachedTeacher(Precomputed):
     self.path = os.fspath(path)
     self.manifest = _read_manifest(self.path)
     """What it holds, and of which teacher and data: see the file."""
-    arrays = {name: self._map(name) for name in self.manifest["shapes"]}
-    outputs = arrays.pop("outputs")
-    self.outputs = (outputs, arrays) if arrays else outputs
+    self.fingerprints = self._map(FINGERPRINTS, np.memmap)
+    """int64 [n], of the inputs of each example, see `tfkd.data.fingerprints`."""
+    outputs = self._map(OUTPUTS, CachedOutputs)
+    features = {layer: self._map(name_of_layer(layer), CachedOutputs) for layer in self.manifest["layers"]}
+    self.outputs = (outputs, features) if features else outputs
     """Memory-mapped [n, classes], or a pair of that and a dict from layer to memory-mapped [n, ...]; n counts the views
-    of an example, too."""
+    of an example, too. `tfkd.data.batches` checks that it is given the inputs that these belong to."""
 
   def __len__(self):
     return self.manifest["examples"]
@@ -57,53 +93,75 @@ class CachedTeacher(Precomputed):
         f"{self.path} has no features of {', '.join(missing)}, but of {', '.join(kept) or 'no layer'}: write another "
         "cache, with `layers`."
       )
-    return {layer: tf.TensorShape([None, *self.manifest["shapes"][layer]]) for layer in layers}
+    return {layer: tf.TensorShape([None, *self.manifest["shapes"][name_of_layer(layer)]]) for layer in layers}
 
   def zip(self, dataset):
     """Joins the outputs to a data set; `tfkd.data.batches` needs no such thing.
 
+    Each example is compared with the one whose outputs are stored, by a fingerprint of its bytes.
+
     Args:
-      dataset: what was cached, in the same order, in batches of any size. Shuffle what comes out of this, unbatched.
+      dataset: the one that was cached, in the same order, in batches of any size; `padded_batch` needs the same size,
+        since padding is part of an example. Shuffle and repeat the result of this, unbatched.
 
     Returns:
-      `tf.data.Dataset` of the same, with the pair (inputs, outputs) in the place of inputs.
+      `tf.data.Dataset` of the same, with the pair (inputs, outputs) in the place of inputs: ((inputs, outputs), labels,
+      ...), or ((inputs, outputs),) of a data set of inputs alone, as `fit` reads them. At the first example that is not
+      the cached one it raises `tf.errors.InvalidArgumentError`.
+
+    Raises:
+      ValueError: the inputs are of other types or shapes.
     """
-    with_labels = isinstance(dataset.element_spec, tuple)
+    reason = differing_specs(self.manifest["inputs"], specs_of_inputs(dataset))
+    if reason:
+      raise ValueError(
+        f"{self.path} is of other inputs ({reason}): scale and convert the data set as the one that `cache` was given."
+      )
+
+    has_labels = isinstance(dataset.element_spec, tuple)
 
     def join(start, element):
-      inputs = element[0] if with_labels else element
-      stop = start + tf.cast(tf.shape(tf.nest.flatten(inputs)[0])[0], tf.int64)
+      inputs = element[0] if has_labels else element
+      stop = tf.numpy_function(self._checked_stop, [start, fingerprints(inputs)], tf.int64)
+      stop = tf.ensure_shape(stop, [])
       outputs = tf.nest.map_structure(lambda array: self._rows(array, start, stop), self.outputs)
-      pair = (inputs, outputs)
-      return stop, (pair, *element[1:]) if with_labels else pair
+      return stop, ((inputs, outputs), *(element[1:] if has_labels else ()))
 
     return dataset.scan(tf.constant(0, tf.int64), join)
 
-  def _rows(self, array, start, stop):
-    def read(start, stop):
-      if stop > len(self):
-        raise ValueError(f"{self.path} has {len(self)} examples, and the data set more: it is another one.")
-      return np.asarray(array[start:stop])
+  def _checked_stop(self, start, found):
+    """Position after a batch whose examples are the cached ones from `start` on."""
+    stop = start + len(found)
+    if stop > len(self):
+      raise ValueError(
+        f"{self.path} has {len(self)} examples, and the data set more: it is another one, or repeated before `zip` "
+        "instead of after it."
+      )
+    wrong = np.flatnonzero(found != self.fingerprints[start:stop])
+    if len(wrong):
+      raise ValueError(
+        f"example {start + wrong[0]} of the data set is not the one whose outputs {self.path} holds: expected the data "
+        "that were cached, in their order, scaled and augmented alike; shuffle after `zip`, or write another cache."
+      )
+    return np.int64(stop)
 
-    rows = tf.numpy_function(read, [start, stop], tf.as_dtype(array.dtype))
+  def _rows(self, array, start, stop):
+    rows = tf.numpy_function(lambda a, b: np.asarray(array[a:b]), [start, stop], tf.as_dtype(array.dtype))
     return tf.ensure_shape(rows, [None, *array.shape[1:]])
 
-  def _map(self, name):
+  def _map(self, name, kind):
     file = os.path.join(self.path, file_name(name))
-    shape, dtype = (len(self), *self.manifest["shapes"][name]), np.dtype(self.manifest["dtype"])
+    shape, dtype = (len(self), *self.manifest["shapes"][name]), dtype_of(name, self.manifest["dtype"])
     expected = math.prod(shape) * dtype.itemsize
     found = os.path.getsize(file) if os.path.exists(file) else 0
     if found != expected:
       raise ValueError(f"{file} has {found} bytes instead of {expected}: remove {self.path} and write it again.")
-    array = np.memmap(file, dtype, "r", shape=shape)
+    array = kind(file, dtype, "r", shape=shape)
     if zlib.crc32(array) != self.manifest["crc32"][name]:
       raise ValueError(f"{file} is not as it was written (its CRC-32 differs): remove {self.path} and write it again.")
+    if kind is CachedOutputs:
+      array.fingerprints = self.fingerprints
     return array
-
-
-def file_name(name):
-  """File of "outputs" or of a layer, whose name may have slashes."""
-  return f"{name.replace('/', '--')}.bin"
 
 
 def _read_manifest(path):

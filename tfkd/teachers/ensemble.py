@@ -34,6 +34,10 @@ class Ensemble(Frozen):
     self._mean_of = mean_of
     super().__init__(self._mean)
 
+  def describe(self):
+    """How its members are joined, as JSON values: a cache of another ensemble of the same members is another one."""
+    return {"weights": self._shares, "mean_of": self._mean_of}
+
   def _mean(self, inputs):
     logits = [teacher(inputs) for teacher in self.teachers]
     if self._mean_of == "logits":

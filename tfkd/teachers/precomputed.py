@@ -9,6 +9,10 @@ class Precomputed:
   The data set yields `((inputs, teacher_outputs), labels)`; the student sees `inputs`. Objectives on layers need
   `teacher_outputs` to be the pair of the outputs and a dict from layer name to feature. Right only where every epoch
   shows the same pixels: under random augmentation the outputs would belong to another image.
+
+  Whether outputs belong to their inputs cannot be checked for arrays of your own, nor for what was computed from
+  `CachedTeacher.outputs`, such as `np.array(cached.outputs)`. `CachedTeacher.zip` and `tfkd.data.batches` check cached
+  outputs as they are.
   """
 
   def __call__(self, inputs):
