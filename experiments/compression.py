@@ -69,6 +69,8 @@ def main(argv):
       students.append(_float_student(seed))
       students += [_student(*choices, seed) for choices in TRAINED.values()]
     sweep.run(students)
+    if not sweep.writes:
+      return
     rows = _measured(sweep, run_flags.seeds())
     (teacher,) = sweep.results.find(question="teacher")
   print(_write_report(workdir, teacher, rows, given.student))  # noqa: T201  (the answer)

@@ -93,7 +93,8 @@ def main(argv):
     sweep = Sweep(workdir, run_flags.training(), given.overwrite)
     sweep.run([_student(method, seed) for seed in run_flags.seeds() for method in methods])
     seconds = _step_seconds(sweep, [method for method in METHODS if sweep.rows(_student(method, 0))])
-  print(_write_report(workdir, sweep, seconds))  # noqa: T201  (the answer)
+  if sweep.writes:
+    print(_write_report(workdir, sweep, seconds))  # noqa: T201  (the answer)
 
 
 def _student(method, seed):
@@ -121,8 +122,9 @@ def _step_seconds(sweep, methods):
       return seconds
   logging.info("timing a training step of %d methods", len(methods))
   seconds = sweep.step_seconds({method: _student(method, 0) for method in methods})
-  with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
-    json.dump(seconds, file)
+  if sweep.writes:
+    with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
+      json.dump(seconds, file)
   return seconds
 
 

@@ -11,13 +11,6 @@ import tempfile
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _FULL_WORDS = ("No space left", "errno = 28", "Disk quota exceeded")  # Of libraries with errors of their own.
 _LITTLE = 2**16  # Bytes: what is left of a disk that a library filled before it failed.
-_pretends = False
-
-
-def only_pretend():
-  """From now on this process writes nothing under a final name: of several workers, one does."""
-  global _pretends
-  _pretends = True
 
 
 @contextlib.contextmanager
@@ -26,8 +19,6 @@ def atomic_path(path):
 
   Whatever the block writes there, a file or a directory, appears under `path` whole or not at all: a killed process
   leaves at most a hidden temporary entry. The temporary name keeps the suffix, because Keras picks the format by it.
-
-  In a process that called `only_pretend`, nothing appears.
 
   Args:
     path: the final name. Its directory is made if missing; an existing file or directory there is replaced.
@@ -39,14 +30,13 @@ def atomic_path(path):
   directory, name = os.path.split(path)
   os.makedirs(directory, exist_ok=True)
   # A directory of its own, since formats such as SavedModel or TensorFlow checkpoints write several files.
-  scratch = tempfile.mkdtemp(prefix=f".{name}.", dir=None if _pretends else directory)
+  scratch = tempfile.mkdtemp(prefix=f".{name}.", dir=directory)
   temporary = os.path.join(scratch, name)
   try:
     yield temporary
-    if not _pretends:
-      if os.path.isdir(path) and not os.path.islink(path):
-        os.replace(path, os.path.join(scratch, ".before"))
-      os.replace(temporary, path)
+    if os.path.isdir(path) and not os.path.islink(path):
+      os.replace(path, os.path.join(scratch, ".before"))
+    os.replace(temporary, path)
   except Exception as error:
     if not _is_full(error, directory):
       raise
@@ -54,6 +44,23 @@ def atomic_path(path):
     raise OSError(errno.ENOSPC, words, path) from error
   finally:
     shutil.rmtree(scratch, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def path_to_write(path, writes):
+  """Yields `path`, or one of the same name in a temporary directory that is removed.
+
+  For what all workers of a training have to do, since they read each other's variables, and one of them keeps.
+
+  Args:
+    path: the final name.
+    writes: whether this process is the one that keeps it.
+  """
+  if writes:
+    yield path
+    return
+  with tempfile.TemporaryDirectory() as scratch:
+    yield os.path.join(scratch, os.path.basename(path))
 
 
 def to_checked_json(content):

@@ -112,6 +112,8 @@ def run(argv, laboratory):
   with run_flags.errors_without_traceback():
     sweep = Sweep(workdir, run_flags.training(), given.overwrite)
     sweep.run(list({student.name: student for student in students}.values()))
+  if not sweep.writes:
+    return
   rows = {"teacher": sweep.results.find(question="teacher")}
   rows |= {method: sweep.rows(student(0)) for method, student in compared.items()}
   # All settings from the same seeds.

@@ -54,6 +54,8 @@ def main(argv):
   with run_flags.errors_without_traceback():
     sweep = Sweep(workdir, run_flags.training(), given.overwrite)
     sweep.run([student(method, seed) for seed in run_flags.seeds() for method in methods])
+  if not sweep.writes:
+    return
   rows = {"teacher": sweep.results.find(question="teacher")}
   rows |= {method: sweep.rows(student(method, 0)) for method in methods}
   print(write_report(workdir, rows))  # noqa: T201  (the answer)

@@ -63,6 +63,8 @@ def run(argv, methods):
       _check_parameters(flags.FLAGS.student if method in ("simple", "medium") else flags.FLAGS.strong_student)
     sweep = open_sweep()
     sweep.run([student(method, seed, sweep.steps) for seed in run_flags.seeds() for method in methods])
+  if not sweep.writes:
+    return
   (teacher,) = sweep.results.find(question="teacher")
   rows = {method: found for method in METHODS if (found := sweep.rows(student(method, 0, sweep.steps)))}
   print(write_report(workdir(), teacher, rows))  # noqa: T201  (the answer)

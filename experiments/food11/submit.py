@@ -27,6 +27,8 @@ def main(argv):
   methods = [given.submitted] if given.submitted else compression.METHODS
   with run_flags.errors_without_traceback():
     sweep = compression.open_sweep()
+    if not sweep.writes:
+      return
     trained = {}
     keys = [(method, seed) for method in methods for seed in run_flags.seeds()]
     for student in (compression.student(*key, sweep.steps) for key in keys):

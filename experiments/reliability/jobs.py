@@ -231,6 +231,8 @@ def workers(jobs):
     differences = [f"exit code {code}"] if code else jobs.differences(workdir, mirrored, _ROUNDING)
     if not code and len(set(_digests(jobs, workdir))) != 1:
       differences.append("workers differ")
+    if not code and (written := re.findall(r"wrote (.*)", _second_log(jobs, workdir))):
+      differences.append(f"the second worker wrote {', '.join(written)}")
     if differences:
       logging.error("%s differs from the mirrored run %s: %s", workdir, mirrored, "; ".join(differences))
     lost.append(int(bool(differences)))
@@ -267,9 +269,15 @@ def _launch(jobs, workers, is_killed, *flags):
 
 def _digests(jobs, workdir):
   """Of the student's weights, as each worker of the last start found them."""
+  texts = jobs.said(workdir), _second_log(jobs, workdir)
+  return [re.findall(r"SHA-256 of its weights: (\w+)", text)[-1] for text in texts]
+
+
+def _second_log(jobs, workdir):
+  """What the second worker of the last start wrote."""
   *_, folder = re.findall(r"all but the first write to (\S+)", jobs.said(workdir))
   with open(os.path.join(folder, "1.log"), encoding="utf-8", errors="replace") as log:
-    return [re.findall(r"SHA-256 of its weights: (\w+)", text)[-1] for text in (jobs.said(workdir), log.read())]
+    return log.read()
 
 
 def worker_pids(jobs, workdir):

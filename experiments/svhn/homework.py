@@ -54,4 +54,5 @@ def run(argv, questions, deployed=False):
     if deployed and given.scheme != DEPLOYED_SCHEME:
       wanted += students("q1", DEPLOYED_SCHEME, [], run_flags.seeds(), given.soft_weight)
     sweep.run(wanted)
-  print(write_report(workdir, sweep.results.rows(), given.scheme))  # noqa: T201  (the answer)
+  if sweep.writes:
+    print(write_report(workdir, sweep.results.rows(), given.scheme))  # noqa: T201  (the answer)

@@ -6,10 +6,10 @@ import os
 
 import numpy as np
 import pytest
+import tf_keras as keras
 
-from tfkd import files
-from tfkd.files import atomic_path
-from tfkd.train import Results
+from tfkd.files import atomic_path, path_to_write
+from tfkd.train import Results, checkpoints, fit
 from tfkd.train.report import difference_of_means, finding, mean_and_deviation
 from tfkd.train.workdir import open_workdir
 
@@ -163,9 +163,20 @@ def test_a_full_disk_is_said_and_what_was_there_is_kept(tmp_path, error):
   assert (tmp_path / "file").read_text() == "before" and os.listdir(tmp_path) == ["file"]
 
 
-def test_a_worker_that_is_not_the_chief_writes_nothing(tmp_path, monkeypatch):
-  monkeypatch.setattr(files, "_pretends", False)
-  files.only_pretend()
-  with atomic_path(tmp_path / "file") as temporary, open(temporary, "w") as file:
-    file.write("x")
+@pytest.mark.parametrize("writes", [True, False])
+def test_a_worker_that_is_told_not_to_write_leaves_nothing(tmp_path, writes):
+  with path_to_write(tmp_path / "file.txt", writes) as path, atomic_path(path) as temporary:
+    assert temporary.endswith("file.txt")
+    with open(temporary, "w") as file:
+      file.write("x")
+  assert os.listdir(tmp_path) == (["file.txt"] if writes else []) and os.path.exists(path) == writes
+
+
+def test_checkpoints_and_the_best_model_are_kept_by_the_chief_alone(tmp_path, monkeypatch):
+  model = keras.Sequential([keras.Input([3]), keras.layers.Dense(2)])
+  model.compile("adam", "mse")
+  for module in (checkpoints, fit):
+    monkeypatch.setattr(module, "is_chief", lambda strategy: False)
+  checkpoints.Checkpoints(model, str(tmp_path / "c"), epochs=2, steps=10).save()
+  fit.KeepBest(model, str(tmp_path / "best.keras"), {}).on_train_begin()
   assert not os.listdir(tmp_path)

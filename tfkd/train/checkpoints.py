@@ -14,7 +14,7 @@ import tensorflow as tf
 import tf_keras as keras
 from absl import logging
 
-from tfkd.files import atomic_path, from_checked_json, to_checked_json
+from tfkd.files import atomic_path, from_checked_json, path_to_write, to_checked_json
 from tfkd.train.strategy import is_asynchronous, is_chief, is_in_step
 
 _KEPT = 2
@@ -152,16 +152,17 @@ class Checkpoints(keras.callbacks.Callback):
     self._since, self._since_steps = time.monotonic(), 0
 
   def save(self):
-    """Writes a checkpoint, and removes those before the last two."""
+    """Writes a checkpoint, and removes those before the last two. All workers call this; the chief keeps it."""
+    is_kept = is_chief(self._fitted.distribute_strategy)
     path = os.path.join(self._folder, f"{self.epoch:06d}-{self.step:09d}")
-    with atomic_path(path) as temporary:
+    with path_to_write(path, is_kept) as kept, atomic_path(kept) as temporary:
       os.mkdir(temporary)
       self._checkpoint().write(os.path.join(temporary, _VARIABLES))
       files = {name: _sha256(os.path.join(temporary, name)) for name in sorted(os.listdir(temporary))}
       manifest = {"epoch": self.epoch, "step": self.step, "history": self.history, "seconds": self.seconds}
       with open(os.path.join(temporary, _MANIFEST), "w", encoding="utf-8") as file:
         file.write(to_checked_json(manifest | {"files": files}))
-    for name in sorted(self._names())[:-_KEPT] if is_chief(self._fitted.distribute_strategy) else ():
+    for name in sorted(self._names())[:-_KEPT] if is_kept else ():
       shutil.rmtree(os.path.join(self._folder, name), ignore_errors=True)
     self._reset()
 

@@ -9,6 +9,7 @@ import tensorflow as tf
 import tf_keras as keras
 from absl import logging
 
+from tfkd.files import path_to_write
 from tfkd.finite import NOT_FINITE
 from tfkd.quantization import save
 from tfkd.train.checkpoints import Checkpoints
@@ -17,6 +18,8 @@ from tfkd.train.strategy import is_asynchronous, is_chief
 
 class KeepBest(keras.callbacks.Callback):
   """Keeps the model of the epoch with the best accuracy, and stops at the first step whose loss is not finite.
+
+  Of several workers all take part, and the chief keeps it.
 
   Args:
     model: what to keep, the student.
@@ -36,7 +39,7 @@ class KeepBest(keras.callbacks.Callback):
 
   def on_train_begin(self, logs=None):
     if not os.path.exists(self._path):
-      save(self._kept, self._path)
+      self._save()
 
   def on_epoch_begin(self, epoch, logs=None):
     self._epoch = epoch
@@ -49,7 +52,11 @@ class KeepBest(keras.callbacks.Callback):
     self._check(self.params["steps"] - 1, logs)
     if logs["val_accuracy"] > self._best:
       self._best = logs["val_accuracy"]
-      save(self._kept, self._path)
+      self._save()
+
+  def _save(self):
+    with path_to_write(self._path, is_chief(self._kept.distribute_strategy)) as path:
+      save(self._kept, path)
 
   def _check(self, batch, logs):
     if not math.isfinite(logs["loss"]):
@@ -157,7 +164,8 @@ def fit(
       raise
     raise FloatingPointError(" ".join(found.groups())) from error
   history = checkpoints.history
-  logging.info("wrote TensorBoard logs to %s", logdir)
+  if writes:
+    logging.info("wrote TensorBoard logs to %s", logdir)
   if model.optimizer.use_ema:
     for name, value in evaluate(model, validation).items():
       history[f"val_{name}"][-1] = value

@@ -6,8 +6,6 @@ import sys
 
 import tensorflow as tf
 
-from tfkd import files
-
 STRATEGIES = ("auto", "one_device", "mirrored", "multi_worker", "parameter_server", "tpu")
 
 
@@ -21,8 +19,8 @@ def make_strategy(name):
       variables) or "tpu" (the one that this machine, or TPU_NAME, has).
 
   Returns:
-    `tf.distribute.Strategy`. In a worker that is not the chief, nothing is written from now on. A worker or server of
-    "parameter_server" never comes back: it does what the chief sends until it is ended.
+    `tf.distribute.Strategy`. A worker or server of "parameter_server" never comes back: it does what the chief sends
+    until it is ended.
 
   Raises:
     ValueError: unknown name, or the cluster is not described.
@@ -34,10 +32,7 @@ def make_strategy(name):
     # Without it TensorFlow takes all memory of every GPU, used or not. Too late once a GPU was touched.
     tf.config.experimental.set_memory_growth(gpu, True)
   if name == "multi_worker":
-    strategy = tf.distribute.MultiWorkerMirroredStrategy(_resolver())
-    if not is_chief(strategy):
-      files.only_pretend()
-    return strategy
+    return tf.distribute.MultiWorkerMirroredStrategy(_resolver())
   if name == "parameter_server":
     resolver = _resolver_of_servers()
     if resolver.task_type in ("worker", "ps"):

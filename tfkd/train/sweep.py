@@ -15,6 +15,7 @@ from absl import logging
 from tqdm import tqdm
 
 from tfkd import Distiller, __version__, models, quantization
+from tfkd.files import path_to_write
 from tfkd.teachers import CachedTeacher, cache
 from tfkd.train import hyperparameters
 from tfkd.train.configuration import FLOAT, Student, Training
@@ -72,13 +73,18 @@ class Sweep:
     for name in ("teacher_checkpoint", "student_checkpoint"):
       if getattr(training, name):
         configuration[f"{name}_sha256"] = _digest(np.fromfile(getattr(training, name), np.uint8))
-    if is_chief(self._strategy):
+    if self.writes:
       open_workdir(workdir, configuration, overwrite, defaults)
     wait_for_all(self._strategy)
     self.results = Results(os.path.join(workdir, "results.jsonl"))
     logging.info("results go to %s", self.path("results.jsonl"))
     self._cached = {}
     self._distillers = SharedDistillers()
+
+  @property
+  def writes(self):
+    """Whether this process writes the workdir: the only one, or of several workers the chief."""
+    return is_chief(self._strategy)
 
   def path(self, *parts):
     """A path inside the workdir."""
@@ -103,7 +109,7 @@ class Sweep:
     missing = [student for student in students if not self.results.find(**student.key)]
     self._check_schemes(missing)
     self.train_teacher()
-    if is_chief(self._strategy):
+    if self.writes:
       hyperparameters.declare(self.path("logs", "hparams"), students, self.results.rows())
     logging.info("%d of %d students are trained already", len(students) - len(missing), len(students))
     with tqdm(missing, desc="students", unit="student", dynamic_ncols=True) as bar:
@@ -176,14 +182,13 @@ class Sweep:
       logging.info("training the teacher: %s, %d epochs", training.dataset, training.teacher_epochs)
       train = functools.partial(self.examples.train_batches, self.examples.train[0], 0)
       history, seconds = fit(teacher, teacher, train, test, epochs=training.teacher_epochs, steps=self.steps(1), **kept)
-    if is_chief(self._strategy) and os.path.exists(self.path("teacher")):
+    if self.writes and os.path.exists(self.path("teacher")):
       shutil.rmtree(self.path("teacher"))  # What another one answered.
-    quantization.save(teacher, self._teacher_path)
-    logging.info("wrote %s", self._teacher_path)
+    self._save(teacher, self._teacher_path)
     row = {"question": "teacher", "method": "labels", "scheme": "float", "temperature": None, "seed": 0}
     row |= {"accuracy": history["val_accuracy"][-1], "loss": history["val_loss"][-1], "agreement": 1.0}
     self._finish("teacher", self._teacher_path)
-    if is_chief(self._strategy):
+    if self.writes:
       shutil.rmtree(self.path("checkpoints"), ignore_errors=True)  # Of students that another teacher taught.
     self._add_row(row, teacher, seconds, history)
 
@@ -201,7 +206,7 @@ class Sweep:
 
   def _outputs_of(self, folder, arrays, augmentation):
     path = self.path("teacher", "outputs", folder)
-    cached = self._write_outputs(path, arrays, augmentation) if is_chief(self._strategy) else None
+    cached = self._write_outputs(path, arrays, augmentation) if self.writes else None
     wait_for_all(self._strategy)
     return CachedTeacher(path) if cached is None else cached  # Opening one reads it whole, for its CRC-32.
 
@@ -292,9 +297,9 @@ class Sweep:
       steps=self.steps(1), **self._places(student.name),
     )  # fmt: skip
     path = self._student_path(student)
-    quantization.save(model, path)
-    # Workers say it each for itself.
-    logging.info("wrote %s; SHA-256 of its weights: %s", path, _digest(*model.get_weights()))
+    self._save(model, path)
+    # Of every worker.
+    logging.info("SHA-256 of its weights: %s", _digest(*model.get_weights()))
     row = student.key | {"accuracy": history["val_accuracy"][-1], "loss": history["val_hard_loss"][-1]}
     if teacher is None:
       predicting = quantization.load(path) if is_asynchronous(self._strategy) else model
@@ -302,7 +307,7 @@ class Sweep:
       row["agreement"] = float(np.mean(choices == self._cached["test"].outputs.argmax(axis=1)))
     else:
       row["agreement"] = history["val_agreement"][-1]
-    if is_chief(self._strategy):
+    if self.writes:
       local = quantization.load(path) if self._needs_copies else model
       fields = file_metadata(self._training, self.examples.info, student)
       row |= export(
@@ -310,7 +315,7 @@ class Sweep:
       )
     self._finish(student.name, path)
     self._add_row(row, model, seconds, history)
-    if is_chief(self._strategy):
+    if self.writes:
       hyperparameters.log(self.path("logs", student.name), student, row, self._training.epochs)
 
   def _places(self, name):
@@ -323,10 +328,17 @@ class Sweep:
     minutes, steps = training.checkpoint_minutes, training.checkpoint_steps
     return places | {"checkpoint_minutes": minutes, "checkpoint_steps": steps}
 
+  def _save(self, model, path):
+    """Saves a model; all workers take part."""
+    with path_to_write(path, self.writes) as kept:
+      quantization.save(model, kept)
+    if self.writes:
+      logging.info("wrote %s", path)
+
   def _finish(self, name, path):
     """Keeps the best of a trained model beside the last, and forgets its checkpoints."""
     folder = self.path("checkpoints", name)
-    if is_chief(self._strategy) and os.path.exists(folder):
+    if self.writes and os.path.exists(folder):
       os.replace(os.path.join(folder, "best.keras"), f"{path.removesuffix('.keras')}.best.keras")
       shutil.rmtree(folder)
 
@@ -376,7 +388,8 @@ class Sweep:
     row |= {"dataset": self._training.dataset, "flags": flags, "versions": _versions()}
     row |= {"seconds": round(seconds, 2), "images_per_second": round(epochs * len(self.examples.train[1]) / seconds, 1)}
     row |= {"test_images": len(self.examples.test[1]), "train_images": len(self.examples.train[1])}
-    self.results.add(row)
+    if self.writes:
+      self.results.add(row)
     wait_for_all(self._strategy)
 
 
