@@ -65,19 +65,28 @@ def _q1(rows, teacher):
       found = [r for r in rows if (r["question"], r["method"], r["scheme"]) == ("q1", method, scheme)]
       table.append(_q1_row(f"{scheme}, {words}", found, teacher, method))
   return markdown_table(
-    ["student", "accuracy", "published", "agreement with teacher", "bytes, weights packed", "share of float32"], table
+    [
+      "student",
+      "accuracy",
+      "published",
+      "agreement with teacher",
+      "bytes of the file (float: of the weights)",
+      "share of float32",
+    ],
+    table,
   )
 
 
 def _q1_row(name, rows, teacher, published):
-  packed = rows[0]["packed_bytes"] if rows else None
+  # Of a float model there is no file.
+  size = rows[0].get("tflite_bytes", rows[0]["packed_bytes"]) if rows else None
   return [
     name,
     mean_and_deviation([r["accuracy"] for r in rows], 100),
     f"{PUBLISHED_Q1[published]:.2f}",
     mean_and_deviation([r["agreement"] for r in rows], 100),
-    f"{packed:,}" if rows else "–",
-    f"{packed / teacher['float32_bytes']:.3f}" if rows else "–",
+    f"{size:,}" if rows else "–",
+    f"{size / teacher['float32_bytes']:.3f}" if rows else "–",
   ]
 
 

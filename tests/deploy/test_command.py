@@ -1,16 +1,19 @@
 """`python -m tfkd.deploy`, as its user runs it."""
 
+import json
 import re
 import subprocess
 import sys
+import textwrap
 
 import numpy as np
 import pytest
 import tensorflow as tf
+import tf_keras as keras
 from PIL import Image
 
 from tests.experiments.scripts import ENVIRONMENT
-from tfkd import deploy
+from tfkd import data, deploy
 from tfkd.models import svhn_cnn
 
 LABELS = [f"kind{number}" for number in range(10)]
@@ -58,3 +61,128 @@ def test_prints_what_the_file_says_and_the_probabilities_of_pictures(folder):
 def test_what_is_missing_is_said_without_a_traceback(folder, arguments, words):
   result = _run(folder, *arguments)
   assert result.returncode == 1 and words in result.stdout + result.stderr and "Traceback" not in result.stderr
+
+
+SCALING = {"mean": (0.485, 0.456, 0.406), "std": np.float32([0.229, 0.224, 0.225])}
+MANY = textwrap.dedent("""
+  import contextlib, io, json, sys
+  from absl import flags
+  from tfkd.deploy import __main__ as command
+  for arguments in json.loads(sys.argv[1]):
+    flags.FLAGS.unparse_flags()
+    for name in ("images", "mean", "std", "top"):
+      flags.FLAGS[name].value = flags.FLAGS[name].default
+    printed, error = io.StringIO(), ""
+    try:
+      with contextlib.redirect_stdout(printed):
+        command.main(flags.FLAGS(["deploy", *arguments]))
+    except SystemExit as end:
+      error = str(end)
+    print("RESULT", json.dumps([printed.getvalue(), error]))
+""")
+
+
+def _many(folder, *argument_lists):
+  """What each call prints, and with which words it ends; all in one process."""
+  command = [sys.executable, "-c", MANY, json.dumps(argument_lists)]
+  result = subprocess.run(command, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
+  assert result.returncode == 0, result.stderr
+  return [json.loads(line[7:]) for line in result.stdout.splitlines() if line.startswith("RESULT ")]
+
+
+def _shares(text, picture="a.png"):
+  (line,) = [line for line in text.splitlines() if line.startswith(f"{picture}: ")]
+  return {int(number): float(share) for number, share in re.findall(r"class (\d) ([\d.]+) %", line)}
+
+
+def test_pictures_are_scaled_as_the_file_or_the_flags_say_and_never_by_guess(folder):
+  model = svhn_cnn(width=2)
+  pixels = np.stack([np.asarray(Image.open(folder / name)) for name in ("a.png", "b c.png")])
+  scaled = data.batches(pixels, np.zeros(2, np.int64), 2, scale_pixels=True, normalize=tuple(SCALING.values()))
+  writers = {
+    "float": {"metadata": SCALING}, "int8": {"metadata": SCALING, "representative_data": scaled},
+    "int8 with float ends": {"metadata": SCALING, "representative_data": scaled, "io": "float32"}, "silent": {},
+    "half": {"metadata": {"mean": 0.5}},
+  }  # fmt: skip
+  for name, options in writers.items():
+    deploy.to_tflite(model, str(folder / f"{name}.tflite"), **options)
+  (folder / "other.tflite").write_bytes(tf.lite.TFLiteConverter.from_keras_model(model).convert())
+  flags = ("--mean=0.485,0.456,0.406", "--std=0.229,0.224,0.225")
+  calls = {
+    "float": (), "int8": (), "int8 with float ends": (), "silent": flags, "half": flags, "other": flags,
+  }  # fmt: skip
+  calls = [[f"{name}.tflite", "--images=a.png", "b c.png", "--top=10", *flags] for name, flags in calls.items()]
+  refused = {
+    (
+      "silent.tflite",
+      "a.png",
+    ): "silent.tflite does not say how pixels are scaled: give --mean and --std of (pixel / 255",
+    ("other.tflite", "a.png"): "other.tflite does not say how pixels are scaled",
+    ("half.tflite", "a.png"): "half.tflite: mean and std belong together; got mean alone",
+    ("silent.tflite", "a.png", "--mean=0"): "--mean and --std: mean and std belong together; got mean alone",
+    ("silent.tflite", "a.png", "--mean=0", "--std=0"): "finite numbers, or one for each of 3 channels, and std > 0",
+    ("silent.tflite", "a.png", "--mean=0,1", "--std=1"): "finite numbers, or one for each of 3 channels, and std > 0",
+    ("silent.tflite", "a.png", "--mean=a", "--std=1"): "--mean and --std: could not convert string to float: 'a'",
+    ("float.tflite", "a.png", "--mean=0", "--std=1"): "float.tflite says mean [0.48",
+  }
+  described = [["silent.tflite"], ["int8.tflite"]]
+  results = _many(folder, *calls[:3], *calls[3:], *map(list, refused), *described)
+  for (text, error), call in zip(results, calls, strict=False):
+    if call[0] == "half.tflite":
+      assert "got mean alone" in error  # It contradicts itself.
+      continue
+    assert not error and "input scaling: (pixel / 255 - [0.485" in text, (call, error)
+    logits, _ = deploy.logits(str(folder / call[0]), scaled)
+    expected = 100 * np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    for name, row in zip(("a.png", "b c.png"), expected, strict=True):
+      shares = _shares(text, name)
+      np.testing.assert_allclose([shares[number] for number in range(10)], row, atol=0.0501)
+    choices = np.array([max(_shares(text, name), key=_shares(text, name).get) for name in ("a.png", "b c.png")])
+    measured = deploy.evaluate(str(folder / call[0]), data.batches(
+      pixels, choices, 2, scale_pixels=True, normalize=tuple(SCALING.values())
+    ))  # fmt: skip
+    assert measured["accuracy"] == 1 and f"{measured['bytes']:,} bytes" in text
+  for (_, error), words in zip(results[len(calls) :], refused.values(), strict=False):
+    assert words in error, (words, error)
+  (silent, _), (integer, _) = results[-2:]
+  assert "input scaling: not known" in silent and "float32 in, float32 out" in silent
+  assert "int8 in, int8 out" in integer
+
+
+def test_files_that_do_not_take_pictures_are_described_and_refused(folder):
+  layers = keras.layers
+
+  def written(name, shape, *parts, labels=None):
+    model = keras.Sequential([keras.Input(shape), *parts])
+    path = str(folder / f"{name}.tflite")
+    deploy.to_tflite(model, path, metadata={"mean": 0.0, "std": 1.0})
+    if labels:
+      deploy.write_metadata(path, labels=labels)
+    return model
+
+  written("vector", [6], layers.Dense(3))
+  written("grey", [8, 8, 1], layers.Flatten(), layers.Dense(3))
+  written("one", [8, 8, 3], layers.Flatten(), layers.Dense(1))
+  written("map", [8, 8, 3], layers.Conv2D(4, 3))
+  written("few", [8, 8, 3], layers.Flatten(), layers.Dense(3), labels=["a", "b"])
+  model = written("softmax", [8, 8, 3], layers.Flatten(), layers.Dense(3, activation="softmax"))
+  two = keras.Model(inputs := [keras.Input([4]), keras.Input([4])], layers.Dense(2)(layers.Add()(inputs)))
+  (folder / "two.tflite").write_bytes(tf.lite.TFLiteConverter.from_keras_model(two).convert())
+  words = {
+    "vector": "vector.tflite takes inputs of shape [1, 6], which are no images",
+    "grey": "grey.tflite takes images of 1 channels; pictures have 3",
+    "one": "one.tflite gives results of shape [1, 1]; expected [1, classes]",
+    "map": "map.tflite gives results of shape [1, 6, 6, 4]; expected [1, classes]",
+    "few": "few.tflite names 2 classes and gives 3",
+    "two": "two.tflite has 2 inputs and 1 outputs; expected one of each",
+  }
+  *refused, (text, error), (alone, _) = _many(
+    folder, *([f"{name}.tflite", "a.png"] for name in words), ["softmax.tflite", "a.png"], ["vector.tflite"]
+  )
+  for (_, found), expected in zip(refused, words.values(), strict=True):
+    assert expected in found
+  assert "inputs of shape [6]" in alone
+  small = np.asarray(Image.open(folder / "a.png").resize((8, 8), Image.Resampling.BILINEAR), np.float32) / 255
+  shares = _shares(text)
+  assert not error
+  np.testing.assert_allclose([shares[n] for n in range(3)], 100 * model(small[None])[0].numpy(), atol=0.0501)

@@ -1,10 +1,13 @@
 """What a file says of itself."""
 
+import os
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from tfkd import deploy
+from tfkd.deploy import metadata
 from tfkd.models import svhn_cnn
 
 
@@ -32,6 +35,25 @@ def test_fields_are_added_and_the_network_stays(path):
   deploy.write_metadata(path, accuracy=0.5, data="cifar10")
   assert deploy.read_metadata(path) == fields | {"accuracy": 0.5, "data": "cifar10"}
   np.testing.assert_array_equal(deploy.logits(path, images)[0], before)
+
+
+def test_the_size_that_is_said_is_the_files(path, monkeypatch):
+  said = []
+  monkeypatch.setattr(metadata.logging, "info", lambda words, *values: said.append(values))
+  size = deploy.write_metadata(path, accuracy=np.float32(0.5), note="x" * 1000, mean=np.zeros(3), std=1)
+  assert size == os.path.getsize(path) and said == [(path, size)]
+  fields = deploy.read_metadata(path)
+  assert fields["accuracy"] == 0.5 and fields["mean"] == [0.0, 0.0, 0.0]
+  assert deploy.to_tflite(svhn_cnn(width=2), path, metadata=fields) == os.path.getsize(path) == said[-1][1]
+
+
+@pytest.mark.parametrize("mean, std", [(0.5, 0.0), ("a", 1.0), (float("nan"), 1.0), ([0.1, 0.2], [1.0] * 3)])
+def test_a_scaling_that_is_none_is_refused(path, mean, std):
+  with pytest.raises(ValueError, match="mean and std must be"):
+    deploy.write_metadata(path, mean=mean, std=std)
+  assert deploy.read_metadata(path)["mean"] == [0.1, 0.2, 0.3]
+  with pytest.raises(TypeError, match="must be of what JSON can hold; got a object"):
+    deploy.write_metadata(path, data=object())
 
 
 def test_any_changed_byte_is_found(path):

@@ -31,6 +31,9 @@ def test_compression_leaves_files_rows_report_and_picture_and_goes_on(tmp_path):
   # What was trained with its quantization, and with a teacher, is another model than what was not.
   digests = {deploy.read_metadata(files[name].with_suffix(".tflite"))["weights_sha256"] for name in rows}
   assert len(digests) == 9  # PTQ int8 is the float student.
+  for name in rows:
+    fields = deploy.read_metadata(files[name].with_suffix(".tflite"))
+    assert (fields["mean"], fields["std"]) == (0.0, 1.0) and fields["labels"] == list("0123456789")
   assert deploy.read_metadata(files["QAT int4"].with_suffix(".tflite"))["scheme"] == "w4a8"
   report = (tmp_path / "out" / "report.md").read_text()
   assert report in result.stdout

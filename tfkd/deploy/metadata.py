@@ -5,6 +5,7 @@ import json
 import os
 
 import numpy as np
+from absl import logging
 
 from tfkd.files import atomic_path
 
@@ -34,13 +35,54 @@ def write_metadata(path, **fields):
 
   Args:
     path: TFLite file.
-    **fields: of JSON, such as accuracy=0.971.
+    **fields: of JSON, such as accuracy=0.971; numpy's numbers and arrays too.
+
+  Returns:
+    int, bytes of the file, whose size changes with its metadata.
 
   Raises:
-    As `read_metadata`.
+    As `read_metadata`; and ValueError where mean and std are no scaling, see `scaling_of`.
   """
   content, found = _unpacked(_content(path), path)
   write(path, with_metadata(content, found | fields))
+  size = os.path.getsize(path)
+  logging.info("wrote %s (%d bytes)", path, size)
+  return size
+
+
+def scaling_of(fields, channels=None):
+  """How metadata say that pixels are scaled: (pixel / 255 - mean) / std.
+
+  Args:
+    fields: dict with "mean" and "std", each a number or a list of one for each channel.
+    channels: int; None for any.
+
+  Returns:
+    mean and std, float32 [] or [channels]; None where the fields have neither.
+
+  Raises:
+    ValueError: one is missing, they are no finite numbers, std is not positive, or there are other channels.
+  """
+  given = {name: fields[name] for name in ("mean", "std") if fields.get(name) is not None}
+  if not given:
+    return None
+  if len(given) == 1:
+    raise ValueError(
+      f"mean and std belong together; got {next(iter(given))} alone: give both, 0 and 1 for pixel / 255."
+    )
+  try:
+    mean, std = (np.squeeze(np.asarray(given[name], np.float32)) for name in ("mean", "std"))
+  except (ValueError, TypeError) as error:
+    raise ValueError(f"mean and std must be numbers; got {given['mean']!r} and {given['std']!r}.") from error
+  sizes = {part.size for part in (mean, std) if part.ndim}
+  fits = mean.ndim <= 1 and std.ndim <= 1 and len(sizes) <= 1 and (channels is None or sizes <= {channels})
+  if not (fits and np.isfinite(mean).all() and np.isfinite(std).all() and (std > 0).all()):
+    expected = "each channel" if channels is None else f"each of {channels} channels"
+    raise ValueError(
+      f"mean and std must be finite numbers, or one for {expected}, and std > 0; got {given['mean']} and "
+      f"{given['std']}."
+    )
+  return mean, std
 
 
 def with_metadata(content, fields):
@@ -48,14 +90,19 @@ def with_metadata(content, fields):
 
   Args:
     content: bytes of the file.
-    fields: dict of what JSON can hold.
+    fields: dict of what JSON can hold, and of numpy's numbers and arrays.
 
   Returns:
     bytes.
+
+  Raises:
+    ValueError: mean and std are no scaling, see `scaling_of`.
   """
   from ai_edge_litert import schema_py_generated as schema
 
-  text = json.dumps({**fields, _DIGEST: _ZEROS}, separators=(",", ":"))
+  if fields.get("mean") is not None and fields.get("std") is not None:
+    scaling_of(fields)
+  text = json.dumps({**fields, _DIGEST: _ZEROS}, separators=(",", ":"), default=_plain)
   model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content, 0))
   entries = {entry.name: entry for entry in model.metadata or ()}
   if _NAME not in entries:
@@ -71,6 +118,12 @@ def with_metadata(content, fields):
       tensor.name = tensor.name.partition(b";")[0]
   content = _packed(model, len(content))
   return content.replace(_field(_ZEROS), _field(hashlib.sha256(content).hexdigest()))
+
+
+def _plain(value):
+  if isinstance(value, (np.generic, np.ndarray)):
+    return value.tolist()
+  raise TypeError(f"metadata must be of what JSON can hold; got a {type(value).__name__}.")
 
 
 def _packed(model, size):
