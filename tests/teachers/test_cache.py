@@ -343,11 +343,14 @@ class TestAnEarlierCache:
       cache(teacher, _in_order(), path, dtype="float16")
 
   def test_that_is_damaged_is_refused(self, teacher, path):
-    content = bytearray((path / "outputs.bin").read_bytes())
-    content[17] ^= 1
-    (path / "outputs.bin").write_bytes(content)
-    with pytest.raises(ValueError, match=r"outputs.bin is not as it was written .*: remove .* and write it again"):
-      CachedTeacher(path)
+    for name in ("outputs.bin", "fingerprints.bin"):
+      whole = (path / name).read_bytes()
+      content = bytearray(whole)
+      content[17] ^= 1
+      (path / name).write_bytes(content)
+      with pytest.raises(ValueError, match=rf"{name} is not as it was written .*: remove .* and write it again"):
+        CachedTeacher(path)
+      (path / name).write_bytes(whole)
     with open(path / "outputs.bin", "r+b") as file:
       file.truncate(790)
     with pytest.raises(ValueError, match=r"outputs.bin has 790 bytes instead of 800: remove .* and write it again"):
