@@ -208,12 +208,23 @@ class TestState:
     teacher, student = tf.constant(TEACHER), tf.Variable(STUDENT[..., :2].repeat(2, 1).repeat(2, 2)[:, :6, :6])
     objective(([teacher], [student]))
     gradients = []
-    for scale in (1.0, 5.0):
-      student.assign(scale * student)
+    translated = []
+    # Another direction, not another length: the loss ignores that.
+    for values in (student.numpy(), np.random.default_rng(1).normal(size=student.shape)):
+      student.assign(values)
       with tf.GradientTape() as tape:
         loss = tf.reduce_sum(objective(([teacher], [student])))
       gradients.append(tape.gradient(loss, objective.paraphrasers[0].trainable_variables))
+      translated.append(float(loss))
+    assert abs(translated[0] - translated[1]) > 1e-3
     for a, b in zip(*gradients, strict=True):
+      np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+    # What trains it is the error of its own autoencoder alone.
+    with tf.GradientTape() as tape:
+      restored = objective.restorers[0](objective.paraphrasers[0](teacher))
+      error = tf.reduce_sum(tf.reduce_mean(tf.square(teacher - restored), axis=[1, 2, 3]))
+    expected = tape.gradient(error, objective.paraphrasers[0].trainable_variables)
+    for a, b in zip(gradients[0], expected, strict=True):
       np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
 
   def test_learned_temperature_climbs_while_the_student_descends(self):

@@ -10,9 +10,10 @@ import tf_keras as keras
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import tfkd
+from tests.distiller.small import SPARSE
 from tfkd import quantization
 from tfkd.objectives import SoftTargets
-from tfkd.train import Training, make_strategy
+from tfkd.train import Training, checkpoints, make_strategy
 from tfkd.train.fit import fit
 from tfkd.train.recipe import optimizer
 
@@ -103,6 +104,37 @@ def test_the_best_of_all_epochs_is_kept(vectors, tmp_path):
   accuracies = history["val_accuracy"]
   assert best.evaluate(dataset, verbose=0)[1] == pytest.approx(max(accuracies))
   assert accuracies[-1] < max(accuracies) != accuracies[0]
+
+
+def test_the_best_epoch_before_a_kill_stays_the_best(vectors, tmp_path, monkeypatch):
+  class Killed(Exception):
+    pass
+
+  def network():
+    distiller, student, dataset = _setup(vectors)
+    # Three epochs of learning, and one that destroys them.
+    rate = keras.optimizers.schedules.PiecewiseConstantDecay([8], [0.5, -20.0])
+    distiller.compile(keras.optimizers.SGD(rate), SPARSE, ["accuracy"])
+    return distiller, student, dataset, dataset, tmp_path, 4
+
+  def on_epoch_end(self, epoch, logs=None):
+    original(self, epoch, logs)
+    if epoch == 2:
+      raise Killed
+
+  original = checkpoints.Checkpoints.on_epoch_end
+  with monkeypatch.context() as patch:
+    patch.setattr(checkpoints.Checkpoints, "on_epoch_end", on_epoch_end)
+    with pytest.raises(Killed):
+      _fit(*network(), checkpoint_steps=3)
+  before = quantization.load(str(tmp_path / "c" / "best.keras")).get_weights()
+  accuracies = _fit(*network(), checkpoint_steps=3)["val_accuracy"]
+  assert len(accuracies) == 4 and accuracies[3] < max(accuracies[:3])
+  best = quantization.load(str(tmp_path / "c" / "best.keras"))
+  for a, b in zip(before, best.get_weights(), strict=True):
+    np.testing.assert_array_equal(a, b)
+  best.compile(loss=SPARSE, metrics=["accuracy"])
+  assert best.evaluate(*vectors, verbose=0)[1] == pytest.approx(max(accuracies))
 
 
 def test_nan_after_the_last_step_is_no_result(vectors, tmp_path):

@@ -110,6 +110,43 @@ def test_a_student_that_starts_from_the_teacher_has_its_weights(tmp_path, data_d
     runs.run([Student("q1", "labels", "w8a8", 9, start=students[0])])
 
 
+def test_a_row_is_of_the_last_epoch_and_a_seed_decides_the_first_weights(tmp_path, data_dir, monkeypatch):
+  original = sweep.fit
+
+  def fit(*args, **kwargs):
+    history, seconds = original(*args, **kwargs)
+    # An epoch before, with figures that none after it reaches.
+    best = {name: [0.0 if "loss" in name else 1.0, *values] for name, values in history.items()}
+    return best, seconds
+
+  monkeypatch.setattr(sweep, "fit", fit)
+  # A learning rate of 0 keeps what the students began with.
+  runs = _sweep(tmp_path, data_dir, learning_rate=0.0)
+  students = [Student("q", "soft", FLOAT, seed, (SoftTargets(5.0),)) for seed in (0, 1, 7)]
+  runs.run(students)
+  images, labels = runs.examples.test
+  t = runs.load_teacher().predict(images / np.float32(255), verbose=0)
+  kernels = []
+  for student in students:
+    model = runs.load(student)
+    s = model.predict(images / np.float32(255), verbose=0)
+    (row,) = runs.results.find(**student.key)
+    assert row["accuracy"] == pytest.approx(np.mean(s.argmax(1) == labels))
+    assert row["agreement"] == pytest.approx(np.mean(s.argmax(1) == t.argmax(1)))
+    loss = keras.losses.sparse_categorical_crossentropy(labels, s, from_logits=True)
+    assert row["loss"] == pytest.approx(np.mean(loss), rel=1e-4)
+    keras.utils.set_random_seed(student.seed)
+    expected = models.build("svhn_cnnx0.125", 10, (32, 32, 3))
+    for a, b in zip(model.trainable_variables, expected.trainable_variables, strict=True):
+      np.testing.assert_array_equal(a, b)
+    kernels.append(model.get_layer("conv0").kernel.numpy())
+  assert all(np.abs(a - b).max() > 1e-3 for a, b in zip(kernels, kernels[1:] + kernels[:1], strict=True))
+  (row,) = runs.results.find(question="teacher")
+  assert row["accuracy"] == pytest.approx(np.mean(t.argmax(1) == labels))
+  loss = keras.losses.sparse_categorical_crossentropy(labels, t, from_logits=True)
+  assert row["loss"] == pytest.approx(np.mean(loss), rel=1e-4)
+
+
 def test_files_say_what_they_are(tmp_path, data_dir):
   runs = _sweep(tmp_path, data_dir)
   student = Student("q3", "labels + teacher", "w8a8", 1, (SoftTargets(5.0),), 1.0, 5.0)

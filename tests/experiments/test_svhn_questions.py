@@ -1,0 +1,86 @@
+"""What each student of the SVHN homework is taught: the questions' lists, and the loss that is trained of them."""
+
+import numpy as np
+import pytest
+
+from experiments.svhn import questions
+from tests.losses import references
+from tests.train.test_sweep import _sweep, data_dir  # noqa: F401  (a fixture)
+from tfkd import quantization
+from tfkd.train import sweep
+
+TEMPERATURES = [5.0, 15.0]
+SOFT_WEIGHT = 0.25
+# Question, method, T of the row: (source of the soft targets, their T and weight; weight of the hard loss).
+# In order: q1 with labels and with the teacher's probabilities, q2 soft, q3 hard + soft, q4 hard + soft of labels.
+TAUGHT = {
+  ("q1", "labels", None): (None, 1.0),
+  ("q1", "teacher labels", None): (("teacher", 1.0, 1.0), 0.0),
+  ("q2", "soft", 5.0): (("teacher", 5.0, 1.0), 0.0),
+  ("q2", "soft", 15.0): (("teacher", 15.0, 1.0), 0.0),
+  ("q3", "hard + soft", 5.0): (("teacher", 5.0, SOFT_WEIGHT), 1.0),
+  ("q3", "hard + soft", 15.0): (("teacher", 15.0, SOFT_WEIGHT), 1.0),
+  ("q4", "hard + label soft", 5.0): (("labels", 5.0, SOFT_WEIGHT), 1.0),
+  ("q4", "hard + label soft", 15.0): (("labels", 15.0, SOFT_WEIGHT), 1.0),
+}
+
+
+def _students(scheme, seeds):
+  return [
+    student
+    for question in ("q1", "q2", "q3", "q4")
+    for student in questions.students(question, scheme, TEMPERATURES, seeds, SOFT_WEIGHT)
+  ]
+
+
+@pytest.mark.parametrize("scheme, start", [("w2a1", "scratch"), ("float", "scratch"), ("w8a8", "teacher")])
+def test_every_student_has_the_homeworks_sources_temperatures_and_weights(scheme, start):
+  students = _students(scheme, [0, 3])
+  assert len(students) == 2 * len(TAUGHT)
+  for question in ("q1", "q2", "q3", "q4"):
+    found = [(s.seed, (s.question, s.method, s.temperature)) for s in students if s.question == question]
+    assert found == [(seed, key) for seed in (0, 3) for key in TAUGHT if key[0] == question]  # Seed by seed.
+  for student in students:
+    soft, hard_loss_weight = TAUGHT[student.question, student.method, student.temperature]
+    assert student.hard_loss_weight == hard_loss_weight
+    assert (student.scheme, student.start) == (scheme, start)
+    assert (student.network, student.epochs, student.adapt) == (None, None, None)
+    assert dict(student.choices) == ({"soft_weight": SOFT_WEIGHT} if student.question in ("q3", "q4") else {})
+    found = [(type(o).__name__, o.source, o.temperature, o.weight) for o in student.objectives]
+    assert found == ([("SoftTargets", *soft)] if soft else [])
+    for objective in student.objectives:
+      # The homework's soft loss: T^2 times the cross-entropy of unchanged logits.
+      assert (objective.form, objective.scale_by_t2, objective.standardize) == ("cross_entropy", True, False)
+
+
+def test_the_loss_that_is_trained_is_the_homeworks(tmp_path, data_dir, monkeypatch):  # noqa: F811
+  original, batches = sweep.fit, []
+
+  def fit(model, kept, train, *args, **kwargs):
+    batches.append(next(iter(train(0).take(1))))
+    return original(model, kept, train, *args, **kwargs)
+
+  monkeypatch.setattr(sweep, "fit", fit)
+  # One step with a learning rate of 0: the student is still the one whose loss was taken.
+  runs = _sweep(tmp_path, data_dir, learning_rate=0.0, batch_size=96)
+  students = _students("float", [3])
+  runs.run(students)
+  teacher = runs.load_teacher()
+  assert len(batches) == 1 + len(TAUGHT)
+  for student, (inputs, labels) in zip(students, batches[1:], strict=True):
+    images = inputs[0] if isinstance(inputs, tuple) else inputs  # Beside them, the teacher's cached logits.
+    (row,) = runs.rows(student)
+    t = teacher.predict(images, verbose=0)
+    # As in training, where batch normalization uses the batch's own statistics.
+    s = quantization.load(str(tmp_path / "students" / f"{student.name}.keras"))(images, training=True).numpy()
+    soft, hard_loss_weight = TAUGHT[student.question, student.method, student.temperature]
+    one_hot = np.eye(10)[labels]
+    expected = hard_loss_weight * references.tempered_cross_entropy(one_hot, s, 1.0).mean()
+    if soft:
+      source, temperature, weight = soft
+      if source == "labels":
+        losses = references.tempered_cross_entropy(one_hot, s, temperature)
+      else:
+        losses = references.soft_target_cross_entropy(t, s, temperature)
+      expected += weight * temperature**2 * losses.mean()
+    assert row["history"]["loss"] == [pytest.approx(expected, rel=1e-4)], student.name
