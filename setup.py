@@ -35,7 +35,8 @@ setup(
     "filelock",
   ],
   extras_require={
-    "test": ["pytest", "pytest-xdist", "hypothesis", "ruff"],
+    # Another ruff formats and finds otherwise.
+    "test": ["pytest~=9.2", "pytest-xdist~=3.8", "hypothesis~=6.0", "ruff~=0.17.6"],
     "vit": ["keras-hub"],
     "gpu": ["tensorflow[and-cuda]~=2.21.0"],
   },

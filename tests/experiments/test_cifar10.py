@@ -13,7 +13,7 @@ from PIL import Image
 import tfkd
 from experiments import run_flags
 from experiments.cifar10 import lab_a, lab_b, laboratory
-from tests.experiments.scripts import run
+from tests.experiments.scripts import run, run_briefly
 from tests.losses import references
 from tfkd import models
 from tfkd.data.cifar10 import CLASSES
@@ -193,7 +193,7 @@ def test_a_laboratory_leaves_rows_report_and_pictures_and_goes_on(folder, lab, p
   ],
 )
 def test_wrong_flags_are_named_without_a_traceback(folder, given, words):
-  result = _run(folder, "lab_a", *given)
+  result = run_briefly("cifar10.lab_a", folder, *TINY, *given)
   assert result.returncode == 1
   assert words in result.stderr + result.stdout and "Traceback" not in result.stderr
 

@@ -13,7 +13,7 @@ from PIL import Image
 import tfkd
 from experiments import run_flags
 from experiments.food11 import compression, report
-from tests.experiments.scripts import run
+from tests.experiments.scripts import run, run_briefly
 from tests.losses import references
 from tfkd import models, quantization
 from tfkd.data.food11 import FOLDERS
@@ -132,7 +132,7 @@ def _run(folder, script, *given):
 
 
 def test_a_damaged_file_is_named_and_nothing_is_trained(folder):
-  result = _run(folder, "simple")
+  result = run_briefly("food11.simple", folder, *TINY)
   assert result.returncode == 1 and "Traceback" not in result.stderr
   assert "1 of 45 images in data/training are empty, damaged or of more than 100 megapixels: 0_0.jpg" in result.stderr
   assert "--on_bad_image=skip" in result.stderr and not (folder / "out").exists()
@@ -140,7 +140,7 @@ def test_a_damaged_file_is_named_and_nothing_is_trained(folder):
 
 def test_five_scripts_from_files_to_submission(folder):
   options = ("--seeds=0,1", "--on_bad_image=skip")
-  early = _run(folder, "submit", *options)
+  early = run_briefly("food11.submit", folder, *TINY, *options)
   assert early.returncode == 1 and "train one first" in early.stderr and "Traceback" not in early.stderr
   for number, method in enumerate(compression.METHODS):
     result = _run(folder, method, *options)
@@ -190,7 +190,7 @@ def test_five_scripts_from_files_to_submission(folder):
   ],
 )
 def test_wrong_flags_are_named_without_a_traceback(folder, script, options, words):
-  result = _run(folder, script, *options)
+  result = run_briefly(f"food11.{script}", folder, *TINY, *options)
   assert result.returncode == 1
   assert words in result.stderr + result.stdout and "Traceback" not in result.stderr
 

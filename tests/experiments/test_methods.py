@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.experiments.scripts import run
+from tests.experiments.scripts import run, run_briefly
 from tfkd.data import house_numbers
 
 TINY = (
@@ -46,5 +46,5 @@ def test_methods_leave_rows_report_picture_and_costs_and_go_on(folder):
 
 
 def test_an_unknown_method_names_the_known_ones(folder):
-  result = _run(folder, "--method=hnit")
+  result = run_briefly("methods", folder, *TINY, "--method=hnit")
   assert result.returncode == 1 and "hint" in result.stderr + result.stdout and "Traceback" not in result.stderr

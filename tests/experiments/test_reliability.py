@@ -7,7 +7,7 @@ import pytest
 
 from experiments.reliability import jobs as trials
 from experiments.reliability.fuzz import OUTCOMES, fuzz
-from tests.experiments.scripts import ENVIRONMENT, run
+from tests.experiments.scripts import ENVIRONMENT, run, run_briefly
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ def test_the_launcher_wants_a_module(tmp_path):
 
 
 def test_several_workers_need_a_cluster(tmp_path):
-  result = run("svhn.q1", tmp_path, "--strategy=multi_worker")
+  result = run_briefly("svhn.q1", tmp_path, "--strategy=multi_worker")
   assert result.returncode == 1 and "--strategy=multi_worker needs the environment variable TF_CONFIG" in result.stderr
 
 

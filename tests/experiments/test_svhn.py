@@ -10,7 +10,7 @@ import time
 import pytest
 
 from experiments.svhn.questions import students
-from tests.experiments.scripts import ENVIRONMENT, command, run
+from tests.experiments.scripts import ENVIRONMENT, command, run, run_briefly
 from tfkd.data import house_numbers
 
 
@@ -89,7 +89,7 @@ def test_a_killed_run_goes_on_where_it_was(folder):
   ],
 )
 def test_wrong_flags_are_named_without_a_traceback(folder, flags, words):
-  result = _run("q3", folder, *flags)
+  result = run_briefly("svhn.q3", folder, *flags)
   assert result.returncode == 1
   assert words in result.stderr + result.stdout
   assert "Traceback" not in result.stderr
@@ -97,7 +97,7 @@ def test_wrong_flags_are_named_without_a_traceback(folder, flags, words):
 
 
 def test_help_lists_every_flag_with_its_meaning(folder):
-  result = _run("all", folder, "--help")
+  result = run_briefly("svhn.all", folder, "--help")
   assert result.returncode == 1  # absl's way.
   flags = (
     "dataset data_dir workdir scheme temperatures soft_weight seeds epochs batch_size learning_rate strategy "

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from safetensors.numpy import save_file
 
-from tests.experiments.scripts import run
+from tests.experiments.scripts import run, run_briefly
 from tests.models.test_vit import _hugging_face
 from tfkd.data.cifar10 import CLASSES
 
@@ -62,6 +62,6 @@ def test_from_weights_to_the_table(folder):
   ],
 )
 def test_wrong_flags_are_named_without_a_traceback(folder, given, words):
-  result = run("cifar10.vit_teacher", folder, *TINY, "--workdir=wrong", "--overwrite", *given)
+  result = run_briefly("cifar10.vit_teacher", folder, *TINY, "--workdir=wrong", "--overwrite", *given)
   assert result.returncode == 1
   assert words in result.stderr + result.stdout and "Traceback" not in result.stderr
