@@ -1,10 +1,10 @@
-"""Random changes of photographs, measured on ramps, which show where each pixel comes from."""
+"""Random changes: CIFAR's crops against numpy, and photographs on ramps, which show where each pixel comes from."""
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfkd.data.augment import photograph
+from tfkd.data.augment import padded_crop, photograph
 
 HEIGHT, WIDTH, SIDE, N = 60, 80, 24, 400
 
@@ -68,3 +68,21 @@ def test_colours_vary_by_what_was_asked():
   ratio = result[:, 0] / result[:, 1]  # 1.5 as it was; contrast does not change an even image.
   assert ratio.min() < 1.43 and ratio.max() > 1.57
   assert result.min() >= 0 and result.max() <= 1
+
+
+def test_crops_of_cifar_reach_every_offset_and_mirror_half():
+  images = np.random.default_rng(0).normal(size=(9, 8, 6, 3)).astype(np.float32)
+  # Each offset of rows once, of columns in the opposite order; mirrored below a half.
+  uniform = np.stack([(np.arange(9) + 0.5) / 9, (8.5 - np.arange(9)) / 9, np.linspace(0, 0.999, 9)], axis=1)
+  counts = []
+
+  def draw(count):
+    counts.append(count)
+    return tf.constant(uniform, tf.float32)
+
+  for flip in (True, False):
+    found = padded_crop(tf.constant(images), draw, flip=flip).numpy()
+    for i, image in enumerate(images):
+      part = np.pad(image, ((4, 4), (4, 4), (0, 0)), mode="reflect")[i : i + 8, 8 - i : 8 - i + 6]
+      np.testing.assert_array_equal(found[i], part[:, ::-1] if flip and uniform[i, 2] < 0.5 else part)
+  assert counts == [3, 3]
