@@ -19,7 +19,7 @@ def test_another_teacher_is_used_by_steps_that_were_traced_before(vectors):
   s = student.predict(x, verbose=0)
   teachers = {1.0: lambda inputs: inputs[:, :4], 3.0: lambda inputs: 3 * inputs[:, 1:5]}
   # A learning rate of 0: the student stays as it is.
-  distiller = compiled(teachers[1.0], student, [SoftTargets(2.0)], keras.optimizers.SGD(0.0))
+  distiller = compiled(teachers[1.0], student, [SoftTargets(2.0, form="cross_entropy")], keras.optimizers.SGD(0.0))
   for scale, columns in ((1.0, slice(0, 4)), (3.0, slice(1, 5)), (1.0, slice(0, 4))):
     distiller.teacher = teachers[scale]
     t = scale * x[:, columns]
@@ -44,7 +44,7 @@ def test_weighted_metrics_are_weighted_and_others_are_not(vectors):
   assert 0 < correct.mean() < 1
   accuracy = keras.metrics.SparseCategoricalAccuracy
   options = {"metrics": [accuracy("plain")], "weighted_metrics": [accuracy("weighted")]}
-  distiller = compiled(dense(), student, [SoftTargets(2.0)], keras.optimizers.SGD(0.0), options)
+  distiller = compiled(dense(), student, [SoftTargets(2.0, form="cross_entropy")], keras.optimizers.SGD(0.0), options)
   for logs in (
     distiller.train_on_batch(x, y, sample_weight=weights, return_dict=True),
     distiller.evaluate(x, y, sample_weight=weights, batch_size=10, verbose=0, return_dict=True),
@@ -73,7 +73,7 @@ def test_each_output_has_its_own_sample_weight(vectors, as_dict):
   s = [outputs[key] for key in keys]
   t = [3 * x[:, :4], -2 * x[:, 1:5]]
   weights = [np.linspace(0, 2, len(x), dtype=np.float32), np.linspace(1, 0, len(x), dtype=np.float32) ** 2]
-  objectives = [SoftTargets(3.0, output=key, name=f"soft{i}") for i, key in enumerate(keys)]
+  objectives = [SoftTargets(3.0, form="cross_entropy", output=key, name=f"soft{i}") for i, key in enumerate(keys)]
   distiller = Distiller(teacher, student, objectives)
   distiller.compile(keras.optimizers.SGD(0.0), loss=SPARSE, weighted_metrics=[])
   dataset = tf.data.Dataset.from_tensors((x, structure([y, y]), structure(weights)))
@@ -116,7 +116,9 @@ def test_regularizers_of_connectors_count_and_are_trained(vectors):
 def test_losses_of_half_precision_outputs_are_computed_in_float32(vectors, dtype):
   x, y = vectors
   student = keras.Sequential([keras.Input((6,)), layers.Dense(4, dtype=f"mixed_{dtype}", name="logits")])
-  distiller = compiled(lambda inputs: 3 * inputs[:, :4], student, [SoftTargets(2.0)], keras.optimizers.SGD(0.0))
+  distiller = compiled(
+    lambda inputs: 3 * inputs[:, :4], student, [SoftTargets(2.0, form="cross_entropy")], keras.optimizers.SGD(0.0)
+  )
   s = tf.cast(student(x), tf.float32).numpy()  # Rounded to half precision by the student, and by nothing after it.
   hard, soft = cross_entropy(s, y), 4 * references.soft_target_cross_entropy(3 * x[:, :4], s, 2.0).mean()
   for step in (distiller.test_on_batch, distiller.train_on_batch):
