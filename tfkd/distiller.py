@@ -1,86 +1,162 @@
 """The Distiller: a Keras model that trains a student against labels and a frozen teacher."""
 
 import inspect
-import math
 
 import tensorflow as tf
 import tf_keras as keras
 
+from tfkd.agreement import agreement, class_keys, names_of, read_as_classes
+from tfkd.compilation import check_loss, losses_by_output, refuse_keras3
+from tfkd.element_weights import by_output, mask_of, without_masks
 from tfkd.finite import checks_of_finite
-from tfkd.objectives import Objective
-from tfkd.objectives.base import as_number
-from tfkd.reduction import mean_over_examples, num_examples, num_replicas, share_of_global_batch
+from tfkd.model_checks import (
+  build_objectives,
+  check_hard_loss_weight,
+  check_models,
+  check_student,
+  check_student_endings,
+  checked_objectives,
+  structure_of,
+)
+from tfkd.objectives.base import as_number, deserialized
+from tfkd.probabilities import ending_of_tensor, endings
+from tfkd.reduction import num_examples, num_replicas, share_of_global_batch
+from tfkd.retracing import FollowsChanges
 from tfkd.taps import Reader
-from tfkd.teachers import Frozen, Precomputed
+from tfkd.teachers import Frozen
+from tfkd.terms import keys_of, term
+
+_PROTOCOL = ("reader", "tap_shapes", "student_inputs")
 
 
 @keras.utils.register_keras_serializable(package="tfkd")
-class Distiller(keras.Model):
+class Distiller(FollowsChanges):
   """Trains a student on a hard loss (labels) and any number of objectives (what to imitate of the teacher).
 
     total = hard_loss_weight * hard + sum_i objective_i.weight * objective_i + the student's own losses
 
   Used through `compile`, `fit`, `evaluate` and `predict`, as any Keras model. The hard loss is the one given to
-  `compile`; it is taken on the student's outputs, which must be logits. One forward pass of teacher and student each
-  per step. Every term is averaged over the GLOBAL batch, so that one replica and many take the same step;
-  `sample_weight` and `class_weight` reach every term, and the student's regularizers and `add_loss` count in full.
+  `compile`, or what an overridden `compute_loss` returns; it is taken on the student's outputs, which must be logits.
+  One forward pass of teacher and student each per step. Every term is averaged over the GLOBAL batch, so that one
+  replica and many take the same step; the student's regularizers and `add_loss` count in full.
+  `sample_weight` (of examples, tokens, pixels, anchors; of all outputs or some), `class_weight` and Keras masks weigh
+  each element in every term, as Keras weighs its own losses: a weighted sum divided by the number of elements, or with
+  a mask by the number of valid ones. Elements of weight zero change nothing. A feature objective weighs by the output
+  that its `output` names; without, by the mean of all outputs' weights of an example where these differ.
   A relational objective compares the examples of one replica's batch; those of weight zero are left out of it, and the
   mean of the weights multiplies it (not with `jit_compile`, which knows no batch of varying size).
+  `agreement` is measured for each output that is class scores (an objective on class distributions reads it, or its
+  hard loss is a categorical cross-entropy), over the elements that masks and weights of zero leave; with several
+  outputs as `<output>_agreement`. What was not measured is not in the logs.
   `evaluate` reports the same terms in inference mode and changes no variable; `predict` is the student's.
+  Objectives, their hyper-parameters, `hard_loss_weight` and the teacher may be assigned between steps.
 
   Checkpoints and `save` hold student, objectives and optimizer, never the teacher: after loading, set
   `distiller.teacher` again.
 
   Args:
-    teacher: model or function from a batch of inputs to logits (see `tfkd.teachers`); None where every objective reads
-      the labels. Neither trained nor updated, and its `trainable` flag is not touched.
+    teacher: model or function from a batch of inputs to logits, or an object with the methods of
+      `tfkd.teachers.Frozen`; None where every objective reads the labels. Of a model that ends in softmax the logits
+      are taken. Neither trained nor updated, and its `trainable` flag is not touched.
     student: `tf_keras` model to train, quantized or not.
-    objectives: list of `tfkd.objectives.Objective`, with different names.
+    objectives: `tfkd.objectives.Objective`, or a list of them with different names.
     hard_loss_weight: factor of the compiled loss, >= 0, or a scalar `tf.Variable` of it. At the number 0 labels are not
       needed.
 
   Raises:
     TypeError: the student is not a `tf_keras` model, or an objective is not an `Objective`.
-    ValueError: a weight is out of range, two objectives share a name, teacher and student have different numbers of
-      classes, or an objective's layers are missing or have shapes that do not fit.
+    ValueError: a weight is out of range, two objectives share a name, teacher and student have different inputs,
+      resolutions or numbers of classes, the student ends in softmax, or an objective's layers are missing or do not
+      fit.
   """
 
   def __init__(self, teacher=None, student=None, objectives=(), hard_loss_weight=1.0, **kwargs):
     super().__init__(**kwargs)
-    if not isinstance(student, keras.Model):
-      raise TypeError(
-        f"student must be a tf_keras model; got {type(student).__module__}.{type(student).__name__}. Build it with "
-        "`import tf_keras as keras`: quantization-aware training needs Keras 2."
-      )
-    if not (isinstance(hard_loss_weight, tf.Variable) or math.isfinite(hard_loss_weight) and hard_loss_weight >= 0):
-      raise ValueError(f"hard_loss_weight must be a finite number >= 0; got {hard_loss_weight}.")
+    check_student(student)
+    check_hard_loss_weight(hard_loss_weight)
     self.student = student
-    self.objectives = list(objectives)
+    self.objectives = checked_objectives(objectives)
     self.hard_loss_weight = hard_loss_weight
-    self._check_objectives()
-    student_layers = _layers(self.objectives, "student_layers")
-    # A bound method: Keras would track a reader, and write the student twice.
-    self._read_student = Reader(student, student_layers).__call__ if student_layers else None
-    self.teacher = teacher
-    self._means = {name: keras.metrics.Mean(name=name) for name in self._term_names()}
+    self.output_names = getattr(student, "output_names", None)
+    self._set_teacher(teacher)
     # A built student is all there is to build: summary, saving and resuming need no call first.
     self.built = student.built
+    if getattr(student, "_nested_inputs", None) is not None:
+      self._set_save_spec(student._nested_inputs)
+    self._is_made = True
+
+  def __setattr__(self, name, value):
+    is_made = vars(self).get("_is_made", False)
+    if is_made and name == "student":
+      raise ValueError("the student of a Distiller cannot be replaced: make another Distiller.")
+    if is_made and name == "hard_loss_weight":
+      check_hard_loss_weight(value)
+    if is_made and name in ("teacher", "objectives"):
+      self._replace(name, value)
+      return
+    super().__setattr__(name, value)
+    if is_made and name == "hard_loss_weight":
+      self.count_change()
+
+  def _replace(self, name, value):
+    """Replaces the teacher or the objectives, or leaves both where the new ones do not fit."""
+    teacher, objectives = self._teacher, self.objectives
+    try:
+      if name == "objectives":
+        super().__setattr__(name, checked_objectives(value))
+      # Not as a property's setter: Keras would hide what it raises.
+      self._set_teacher(value if name == "teacher" else teacher)
+    except Exception:
+      super().__setattr__("objectives", objectives)
+      self._set_teacher(teacher)
+      raise
 
   @property
   def teacher(self):
     """The frozen teacher, a plain callable; assign a model or function to replace it."""
     return self._teacher
 
-  @teacher.setter
-  def teacher(self, teacher):
-    if teacher is not None and not isinstance(teacher, (Frozen, Precomputed)):
+  def _set_teacher(self, teacher):
+    if teacher is not None and not all(hasattr(teacher, name) for name in _PROTOCOL):
       teacher = Frozen(teacher)
-    self._teacher = teacher
-    self._check_classes()
-    teacher_layers = _layers(self.objectives, "teacher_layers")
+    check_models(teacher, self.student, self.objectives)
+    teacher_layers, student_layers = (_layers(self.objectives, side) for side in ("teacher_layers", "student_layers"))
     self._read_teacher = teacher.reader(teacher_layers) if teacher is not None and teacher_layers else None
-    self._build_objectives()
-    self.train_function = self.test_function = None  # Keras traces them again, with this teacher.
+    # A bound method: Keras would track a reader, and write the student twice.
+    self._read_student = Reader(self.student, student_layers).__call__ if student_layers else None
+    self._teacher = teacher
+    build_objectives(teacher, self.student, self.objectives)
+    structure = structure_of(self.student)
+    self._agreements = names_of(structure, self.output_names) if structure is not None else {None: "agreement"}
+    names = ["loss", "hard_loss", *(objective.name for objective in self.objectives), *self._agreements.values()]
+    known = getattr(self, "_means", {})
+    self._means = {name: known.get(name) or keras.metrics.Mean(name=name) for name in names}
+    self._unmeasured = tuple(self._agreements.values())
+    self.count_change()
+
+  def compile(self, *args, **kwargs):
+    given = inspect.signature(super().compile).bind(*args, **kwargs).arguments
+    refuse_keras3(**{k: v for k, v in given.items() if k in ("optimizer", "loss", "metrics", "weighted_metrics")})
+    super().compile(*args, **kwargs)
+    structure, ends = structure_of(self.student), endings(self.student)
+    if structure is not None and ends is not None:
+      self._check_losses(structure, ends)
+
+  def compile_from_config(self, config):
+    if type(self).compile is not Distiller.compile:
+      super().compile_from_config(config)  # Keras says that a subclass' own `compile` has to be called.
+      return
+    self.compile(**keras.saving.deserialize_keras_object(config))
+    if isinstance(self.optimizer, keras.optimizers.Optimizer) and self.built:
+      self.optimizer.build(self.trainable_variables)
+
+  def fit(self, *args, **kwargs):
+    refuse_keras3(callbacks=inspect.signature(super().fit).bind(*args, **kwargs).arguments.get("callbacks"))
+    return super().fit(*args, **kwargs)
+
+  def evaluate(self, *args, **kwargs):
+    refuse_keras3(callbacks=inspect.signature(super().evaluate).bind(*args, **kwargs).arguments.get("callbacks"))
+    return super().evaluate(*args, **kwargs)
 
   def call(self, inputs, training=None):
     return self.student(inputs, training=training)
@@ -93,24 +169,16 @@ class Distiller(keras.Model):
       compiled = self.compiled_loss.metrics[1:] + self.compiled_metrics.metrics
     return list(self._means.values()) + compiled
 
-  def make_train_function(self, force=False):
-    # TensorFlow traces a step twice in which variables are made: those of the optimizer are made before. Keras asks for
-    # the function in every `train_on_batch`.
-    is_new = self.train_function is None or force
-    has_build = isinstance(self.optimizer, keras.optimizers.Optimizer)  # Legacy ones have none.
-    if is_new and has_build and all(_has_its_variables(part) for part in (self.student, *self.objectives)):
-      self.optimizer.build(self.trainable_variables)
-    return super().make_train_function(force)
-
   def train_step(self, data):
     x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
     teacher = self._run_teacher(x)
-    # A loss that is NaN does not say whose fault it is.
-    named = ("inputs", self._student_inputs(x)), ("labels", y), ("answers of the teacher", teacher)
-    checks = [check for name, structure in named for check in checks_of_finite(structure, name)]
     with tf.GradientTape() as tape:
       student = self._run_student(x, training=True)
-      terms = self._terms(teacher, student, y, sample_weight, training=True)
+      sample_weight = by_output(sample_weight, student[0], self.compiled_loss)
+      terms, compared = self._terms(x, teacher, student, y, sample_weight, training=True)
+      # A loss that is NaN does not say whose fault it is.
+      named = ("inputs", self._student_inputs(x)), ("labels", y), ("answers of the teacher", compared)
+      checks = [check for name, structure in named for check in checks_of_finite(structure, name)]
       # Replicas' gradients are summed, and each one's terms are means over its own examples.
       own_loss = self._own_loss()
       with tf.control_dependencies(checks):  # And with this number, so do all gradients.
@@ -123,37 +191,63 @@ class Distiller(keras.Model):
   def test_step(self, data):
     x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
     teacher, student = self._run_teacher(x), self._run_student(x, training=False)
-    terms = self._terms(teacher, student, y, sample_weight, training=False)
+    sample_weight = by_output(sample_weight, student[0], self.compiled_loss)
+    terms, _ = self._terms(x, teacher, student, y, sample_weight, training=False)
     terms["loss"] += self._own_loss()
     return self._update(terms, teacher[0], student[0], x, y, sample_weight)
 
-  def _terms(self, teacher, student, y, sample_weight, training):
-    """Means over this replica's examples: each term by its name, and under "loss" their weighted sum."""
-    terms = {"hard_loss": self._hard_loss(student[0], y, sample_weight)}
+  def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None):
+    """The hard loss, a mean over the replica's examples. An override replaces it; objectives are added to it.
+
+    Args:
+      x, y, sample_weight: as given to `fit`; weights by output.
+      y_pred: the student's outputs, float32.
+
+    Returns:
+      Scalar.
+    """
+    if num_replicas() > 1:
+      y_pred, sample_weight = without_masks(y_pred, sample_weight)
+    # Keras divides its compiled loss by the number of replicas.
+    return tf.cast(self.compiled_loss(y, y_pred, sample_weight), tf.float32) * num_replicas()
+
+  def compute_metrics(self, x, y, y_pred, sample_weight):
+    if y is not None:
+      self.compiled_metrics.update_state(y, y_pred, sample_weight)
+    return self.get_metrics_result()
+
+  def get_metrics_result(self):
+    results = super().get_metrics_result()
+    return {name: value for name, value in results.items() if name not in self._unmeasured}
+
+  def _terms(self, x, teacher, student, y, sample_weight, training):
+    """Means over this replica's examples: each term by its name, and under "loss" their weighted sum.
+
+    Returns:
+      Pair of this dict, and of the teacher's outputs and features whose elements count.
+    """
+    self._check_outputs(student[0])
+    terms = {"hard_loss": self._hard_loss(x, student[0], y, sample_weight)}
     weighted = [self.hard_loss_weight * terms["hard_loss"]]
     step = self.optimizer.iterations if self._is_compiled else tf.constant(0, tf.int64)
-    available = {"training": training, "step": step}
+    has_weights = sample_weight is not None or any(mask_of(t) is not None for t in tf.nest.flatten(student))
+    compared = []
     for objective in self.objectives:
-      inputs = _inputs(objective, teacher, student, y)
-      weights = sample_weight
-      if weights is not None:
-        weights = _pick(weights, objective.output_key, "sample_weight", objective.name)
-      if objective.relational and weights is not None:
-        counts = tf.reshape(weights, [-1]) > 0
-        inputs = tf.nest.map_structure(lambda t, counts=counts: tf.boolean_mask(t, counts), inputs)
-      options = {k: v for k, v in available.items() if k in inspect.signature(objective.call).parameters}
-      terms[objective.name] = mean_over_examples(objective(inputs, **options), weights, num_examples(inputs))
+      options = {"training": training, "step": step}
+      terms[objective.name], source = term(objective, teacher, student, y, sample_weight, options)
+      compared += [source] if objective.source == "teacher" else []
       weighted.append(objective.weight_at(step) * terms[objective.name])
-    return {"loss": _sum(weighted), **terms}
+    return {"loss": _sum(weighted), **terms}, compared if has_weights else teacher
 
-  def _hard_loss(self, student_outputs, y, sample_weight):
-    if y is None or self.compiled_loss._user_losses is None:
+  def _hard_loss(self, x, student_outputs, y, sample_weight):
+    is_overridden = type(self).compute_loss is not Distiller.compute_loss
+    if not is_overridden and (y is None or self.compiled_loss._user_losses is None):
       if isinstance(self.hard_loss_weight, tf.Variable) or self.hard_loss_weight:
         found = "the data has no labels" if y is None else "compile() got no loss"
         raise ValueError(f"hard_loss_weight is {self.hard_loss_weight}, but {found}: set it to 0 to train without.")
       return tf.constant(0.0)
-    # Keras divides its compiled loss by the number of replicas.
-    return tf.cast(self.compiled_loss(y, student_outputs, sample_weight), tf.float32) * num_replicas()
+    loss = self.compute_loss(x=x, y=y, y_pred=student_outputs, sample_weight=sample_weight)
+    return tf.cast(loss, tf.float32)
 
   def _own_loss(self):
     """The student's regularizers and `add_loss`, and those of connectors: a sum, not a mean over examples."""
@@ -162,14 +256,42 @@ class Distiller(keras.Model):
   def _update(self, terms, teacher_outputs, student_outputs, x, y, sample_weight):
     for name, value in terms.items():
       self._means[name].update_state(value, sample_weight=num_examples(x))
-    if _is_class_scores(teacher_outputs, student_outputs):
-      same = tf.equal(tf.argmax(teacher_outputs, -1), tf.argmax(student_outputs, -1))
-      self._means["agreement"].update_state(tf.cast(same, tf.float32))
-    if y is not None:
-      self.compiled_metrics.update_state(y, student_outputs, sample_weight)
-    # Without a teacher there is no one to agree with.
-    unused = () if self._teacher is not None else (self._means["agreement"],)
-    return {m.name: m.result() for m in self.metrics if m not in unused}
+    measured = self._measure_agreement(teacher_outputs, student_outputs, sample_weight)
+    self._unmeasured = tuple(name for name in self._agreements.values() if name not in measured)
+    return self.compute_metrics(x, y, student_outputs, sample_weight)
+
+  def _measure_agreement(self, teacher_outputs, student_outputs, sample_weight):
+    """Updates the metrics of outputs that are class scores of both models, and returns these metrics' names."""
+    measured = []
+    container = self.compiled_loss if self._is_compiled else None
+    keys = class_keys(student_outputs, self.objectives, container) if self._teacher is not None else ()
+    for key, name in names_of(student_outputs, self.output_names).items():
+      if key not in keys or name not in self._means:
+        continue
+      teacher, student = (_part(outputs, key) for outputs in (teacher_outputs, student_outputs))
+      found = None if teacher is None else agreement(teacher, student, _part(sample_weight, key))
+      if found is not None:
+        self._means[name].update_state(*found)
+        measured.append(name)
+    return measured
+
+  def _check_outputs(self, outputs):
+    """Checks a student without a graph of layers by the tensors that it gave."""
+    if endings(self.student) is None:
+      ends = [ending_of_tensor(tensor) for tensor in tf.nest.flatten(outputs)]
+      check_student_endings(ends, outputs, self.objectives)
+      if self._is_compiled:
+        self._check_losses(outputs, ends)
+
+  def _check_losses(self, outputs, ends):
+    if self.compiled_loss._user_losses is None:
+      return
+    keys = keys_of(outputs) if tf.nest.is_nested(outputs) else [None]
+    by_order = sorted(keys) if isinstance(outputs, dict) else keys
+    read = read_as_classes(self.objectives, keys)
+    for key, loss, ending in zip(by_order, losses_by_output(self.compiled_loss, outputs), ends, strict=True):
+      name = self.student.name if key is None else key
+      check_loss(loss, ending, repr(name), key in read)
 
   def _run_teacher(self, x):
     """The teacher's outputs, and its tapped features by layer name."""
@@ -186,48 +308,15 @@ class Distiller(keras.Model):
   def _run_student(self, x, training):
     """The student's outputs, and its tapped features by layer name, as float32."""
     x = self._student_inputs(x)
+    if self._saved_model_inputs_spec is None:
+      self._set_save_spec(x)
     read = self._read_student
-    return _as_float32(read(x, training=training) if read else (self.student(x, training=training), {}))
+    outputs = read(x, training=training) if read else (self.student(x, training=training), {})
+    self.built = self.student.built
+    return _as_float32(outputs)
 
   def _student_inputs(self, x):
     return x if self._teacher is None else self._teacher.student_inputs(x)
-
-  def _term_names(self):
-    return ["loss", "hard_loss", *(objective.name for objective in self.objectives), "agreement"]
-
-  def _check_objectives(self):
-    for objective in self.objectives:
-      if not isinstance(objective, Objective):
-        raise TypeError(f"objectives must be tfkd.objectives.Objective layers; got {objective!r}.")
-    names = self._term_names()
-    for name in names:
-      if names.count(name) > 1:
-        raise ValueError(f"two terms are called '{name}': give the objective another `name`.")
-
-  def _build_objectives(self):
-    """Makes connectors as soon as both models' shapes are known: errors come now, and saving needs no prior call."""
-    for objective in self.objectives:
-      if not objective.teacher_layers or objective.built or self._teacher is None:
-        continue
-      teacher = self._teacher.tap_shapes(objective.teacher_layers)
-      if teacher is not None:
-        student = Reader(self.student, objective.student_layers).shapes
-        objective.build(
-          (
-            [teacher[name] for name in objective.teacher_layers],
-            [student[name] for name in objective.student_layers],
-          )
-        )
-
-  def _check_classes(self):
-    model = getattr(self._teacher, "model", None)
-    teacher_shape, student_shape = _output_shape(model), _output_shape(self.student)
-    reads_logits = any(o.source == "teacher" and not o.teacher_layers for o in self.objectives)
-    if reads_logits and teacher_shape and student_shape and teacher_shape[-1] != student_shape[-1]:
-      raise ValueError(
-        f"teacher logits have {teacher_shape[-1]} classes ({model.name}), student logits {student_shape[-1]} "
-        f"({self.student.name}): build both with the data set's num_classes."
-      )
 
   def get_config(self):
     return {
@@ -239,10 +328,7 @@ class Distiller(keras.Model):
 
   @classmethod
   def from_config(cls, config, custom_objects=None):
-    config = dict(config)
-    for key in ("student", "objectives"):
-      config[key] = keras.saving.deserialize_keras_object(config[key], custom_objects)
-    return cls(**config)
+    return cls(**{key: deserialized(value, custom_objects) for key, value in config.items()})
 
 
 def _sum(scalars):
@@ -250,59 +336,24 @@ def _sum(scalars):
   return tf.reduce_sum(tf.stack(scalars))
 
 
-def _has_its_variables(layer):
-  """Whether no call will make more of them."""
-  is_built = layer.built or type(layer).build is Objective.build
-  return is_built and all(part.built for part in layer.submodules if isinstance(part, keras.layers.Layer))
-
-
 def _as_float32(outputs):
-  return tf.nest.map_structure(lambda t: tf.cast(t, tf.float32), outputs)
+  return tf.nest.map_structure(_cast, outputs)
+
+
+def _cast(tensor):
+  cast = tf.cast(tensor, tf.float32)
+  if mask_of(tensor) is not None:
+    cast._keras_mask = mask_of(tensor)
+  return cast
+
+
+def _part(structure, key):
+  """One output of a structure, or None where it has none of this key."""
+  if structure is None or not tf.nest.is_nested(structure):
+    return structure
+  return structure[key] if key in keys_of(structure) else None
 
 
 def _layers(objectives, attribute):
   """Names of all layers that objectives tap, each once."""
   return sorted({name for objective in objectives for name in getattr(objective, attribute)})
-
-
-def _inputs(objective, teacher, student, y):
-  """What an objective is called on, of the outputs and features of both models and the labels."""
-  key, name = objective.output_key, objective.name
-  if y is None and (objective.source == "labels" or objective.reads_labels):
-    raise ValueError(f"objective '{name}' reads the labels, and the data has none.")
-  if objective.teacher_layers:
-    pair = (
-      [teacher[1][layer] for layer in objective.teacher_layers],
-      [student[1][layer] for layer in objective.student_layers],
-    )
-  elif objective.source == "labels":
-    pair = _pick(y, key, "labels", name), _pick(student[0], key, "student", name)
-  else:
-    pair = _pick(teacher[0], key, "teacher", name), _pick(student[0], key, "student", name)
-  return (*pair, _pick(y, key, "labels", name)) if objective.reads_labels else pair
-
-
-def _pick(structure, key, owner, objective_name):
-  """The one tensor that an objective reads of a model's outputs."""
-  if not tf.nest.is_nested(structure):
-    return structure
-  keys = list(structure) if isinstance(structure, dict) else list(range(len(structure)))
-  if key is None and len(keys) == 1:
-    return structure[keys[0]]
-  if key not in keys:
-    raise ValueError(f"{owner} has several outputs, {keys}: objective '{objective_name}' got output={key!r}.")
-  return structure[key]
-
-
-def _is_class_scores(teacher_outputs, student_outputs):
-  """Whether both are one tensor [batch, classes], so that their choices can be compared."""
-  tensors = (teacher_outputs, student_outputs)
-  if any(t is None or tf.nest.is_nested(t) or t.shape.rank != 2 for t in tensors):
-    return False
-  return teacher_outputs.shape[-1] == student_outputs.shape[-1]
-
-
-def _output_shape(model):
-  """Static shape of a model's single output, or None."""
-  shape = getattr(model, "output_shape", None) if getattr(model, "built", False) else None
-  return shape if isinstance(shape, tuple) and shape and not isinstance(shape[0], tuple) else None

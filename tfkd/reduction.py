@@ -1,4 +1,4 @@
-"""From one value for each example to one for the step: over examples, their weights, and replicas."""
+"""From one value for each element to one for the step: over elements, their weights, and replicas."""
 
 import tensorflow as tf
 
@@ -13,40 +13,42 @@ def num_examples(x):
   return tf.cast(tf.shape(tf.nest.flatten(x)[0])[0], tf.float32)
 
 
+def sum_over_replicas(tensor):
+  """The sum of all replicas' tensors; the tensor itself on one device."""
+  if num_replicas() == 1:
+    return tensor
+  return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, tensor)
+
+
 def share_of_global_batch(x):
   """This replica's examples over all replicas' examples: 1 on one device, and exact for an uneven last batch."""
   if num_replicas() == 1:
     return 1.0
   here = num_examples(x)
-  everywhere = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, here)
-  return here / everywhere
+  return here / sum_over_replicas(here)
 
 
-def mean_over_examples(values, sample_weight, examples):
-  """Mean of an objective's values over the examples at hand, each times its weight.
+def mean_over_elements(values, weights, examples):
+  """Mean of an objective's values over the elements at hand, each times its weight.
 
   Args:
     values: float32 [batch, ...]; or a scalar, which compared examples have together and the mean weight multiplies.
-    sample_weight: float [batch, ...], or None.
+    weights: float32 [batch, ...] or None. Axes that only one of the two has are averaged over or broadcast along.
     examples: float32 scalar, how many were compared.
 
   Returns:
     float32 scalar; 0 for no examples.
   """
-  if sample_weight is not None:
-    sample_weight = tf.cast(sample_weight, tf.float32)
   if values.shape.rank == 0:
-    # Without any examples it is arithmetic on nothing.
-    value = tf.where(examples > 0, values, 0.0)
-    if sample_weight is None:
-      return value
-    return value * tf.math.divide_no_nan(tf.reduce_sum(sample_weight), tf.cast(tf.size(sample_weight), tf.float32))
-  values = _per_example(values)
-  if sample_weight is not None:
-    values *= _per_example(sample_weight)
-  return tf.math.divide_no_nan(tf.reduce_sum(values), tf.cast(tf.size(values), tf.float32))
+    value = tf.where(examples > 0, values, 0.0)  # An empty shard would give NaN.
+    return value if weights is None else value * tf.math.divide_no_nan(tf.reduce_sum(weights), _size(weights))
+  if weights is not None:
+    if weights.shape.rank > values.shape.rank:
+      weights = tf.reduce_mean(weights, list(range(values.shape.rank, weights.shape.rank)))
+    missing = values.shape.rank - weights.shape.rank
+    values *= tf.reshape(weights, tf.concat([tf.shape(weights), [1] * missing], 0)) if missing else weights
+  return tf.math.divide_no_nan(tf.reduce_sum(values), _size(values))
 
 
-def _per_example(values):
-  """[batch], the mean over any further axes."""
-  return tf.reduce_mean(values, axis=list(range(1, values.shape.rank))) if values.shape.rank > 1 else values
+def _size(tensor):
+  return tf.cast(tf.size(tensor), tf.float32)

@@ -21,6 +21,8 @@ class ActivationBoundary(TappedObjective):
   Example: tfkd.objectives.ActivationBoundary("bn6", "bn6")
   """
 
+  positions = "sum"
+
   def __init__(
     self,
     teacher_layer,

@@ -4,6 +4,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 from tfkd import losses
+from tfkd.element_weights import of_examples
 from tfkd.objectives.base import class_indices
 from tfkd.objectives.tapped import TappedObjective
 
@@ -65,15 +66,17 @@ class Contrastive(TappedObjective):
     self.queue_labels = self._state("queue_labels", (self.queue_size,), -1)
     self.normalizer = self._state("normalizer", (), -1.0)
 
-  def call(self, inputs, training=None):
-    ((teacher, student),) = self.aligned(inputs)
+  def call(self, inputs, training=None, sample_weight=None):
+    ((teacher, student),) = self.aligned(inputs, sample_weight)
     labels = class_indices(inputs[2], None)
+    # An example of weight zero leaves an empty place in the queues.
+    counts = tf.ones_like(labels, tf.bool) if sample_weight is None else of_examples(sample_weight) != 0
     embeddings = [
       tf.math.l2_normalize(projection(x), axis=1)
       for projection, x in zip(self.projections, (teacher, student), strict=True)
     ]
     if training:
-      self._normalize_by(*embeddings)
+      self._normalize_by(*embeddings, counts)
     queued = tf.convert_to_tensor(self.queue_labels)
     is_negative = (queued >= 0) & (queued != labels[:, None])
     loss = losses.contrastive(
@@ -85,15 +88,20 @@ class Contrastive(TappedObjective):
       mask=tf.cast(is_negative, tf.float32),
     )
     if training:
-      for state, new in zip((*self.queues, self.queue_labels), (*embeddings, labels), strict=True):
+      for state, new in zip(
+        (*self.queues, self.queue_labels), (*embeddings, tf.where(counts, labels, -1)), strict=True
+      ):
         new = _of_all_replicas(tf.stop_gradient(new))
         state.assign(tf.concat([new, state], axis=0)[: self.queue_size])
     return loss
 
-  def _normalize_by(self, teacher, student):
-    """Estimates the normalizer on the first batch; later ones find it set."""
+  def _normalize_by(self, teacher, student, counts):
+    """Estimates the normalizer on the first batch that counts; later ones find it set."""
     teacher, student = _of_all_replicas(tf.stop_gradient(teacher)), _of_all_replicas(tf.stop_gradient(student))
-    mean = tf.reduce_mean(tf.exp(tf.matmul(teacher, student, transpose_b=True) / self.temperature))
+    counts = _of_all_replicas(tf.cast(counts, tf.float32))
+    values = tf.exp(tf.matmul(teacher, student, transpose_b=True) / self.temperature)
+    pairs = counts[:, None] * counts[None, :]
+    mean = tf.math.divide_no_nan(tf.reduce_sum(values * pairs), tf.reduce_sum(pairs))
     self.normalizer.assign(tf.where(self.normalizer > 0, self.normalizer, mean))
 
   def _state(self, name, shape, value):

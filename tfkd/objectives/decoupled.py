@@ -1,5 +1,6 @@
 """Decoupled knowledge distillation: target class and the others apart (Zhao et al. 2022)."""
 
+import tensorflow as tf
 import tf_keras as keras
 
 from tfkd import losses
@@ -20,7 +21,7 @@ class Decoupled(LogitObjective):
     alpha: weight of the target's term.
     beta: weight of the other classes' term; the authors' lie between 0.5 (ImageNet) and 8 (CIFAR-100).
     weight, standardize, output, name: see `LogitObjective`.
-  Inputs: (teacher logits, student logits [batch, classes], labels [batch]). Output: float32 [batch], in nats.
+  Inputs: (teacher logits, student logits [batch, ..., classes], labels [batch, ...]). Output: float32 [batch, ...].
   Example: tfkd.objectives.Decoupled(temperature=4.0, beta=2.0)
   """
 
@@ -35,8 +36,16 @@ class Decoupled(LogitObjective):
 
   def call(self, inputs):
     teacher, student = self.logits(*inputs[:2])
-    labels = class_indices(inputs[2], student.shape[-1])
-    return losses.decoupled(teacher, student, labels, self.temperature, alpha=self.alpha, beta=self.beta)
+    labels = class_indices(inputs[2], student.shape[-1], student.shape.rank - 1)
+    # The loss is on rows: tokens and pixels are rows as well.
+    values = losses.decoupled(
+      *(tf.reshape(t, [-1, t.shape[-1]]) for t in (teacher, student)),
+      tf.reshape(labels, [-1]),
+      self.temperature,
+      alpha=self.alpha,
+      beta=self.beta,
+    )
+    return tf.reshape(values, tf.shape(labels))
 
   def get_config(self):
     return {**super().get_config(), "alpha": self.alpha, "beta": self.beta}

@@ -19,7 +19,8 @@ class Dist(LogitObjective):
     inter_weight: weight of the correlation over classes.
     intra_weight: weight of the correlation over examples.
     weight, standardize, output, name: see `LogitObjective`.
-  Inputs: pair of logits [batch, classes]. Output: float32 scalar, dimensionless.
+  Inputs: pair of logits [batch, ..., classes]; tokens and pixels count as examples. Output: float32
+  scalar, dimensionless.
   Example: tfkd.objectives.Dist(weight=2.0)
   """
 

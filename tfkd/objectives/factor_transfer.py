@@ -46,10 +46,10 @@ class FactorTransfer(TappedObjective):
       made.append(_convolutions(channels))
       made[-1].build(shape)
 
-  def call(self, inputs, training=None):
+  def call(self, inputs, training=None, sample_weight=None):
     total = []
     for (teacher, student), paraphraser, restorer, translator in zip(
-      self.aligned(inputs), self.paraphrasers, self.restorers, self.translators, strict=True
+      self.aligned(inputs, sample_weight), self.paraphrasers, self.restorers, self.translators, strict=True
     ):
       factor = paraphraser(teacher)
       total.append(losses.hint(teacher, restorer(factor)))

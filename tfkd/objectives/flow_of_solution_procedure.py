@@ -31,8 +31,8 @@ class FlowOfSolutionProcedure(TappedObjective):
     if len(self.teacher_layers) < 2:
       raise ValueError(f"objective '{self.name}' needs two layers of each model or more; got {teacher_layer}.")
 
-  def call(self, inputs, training=None):
-    pairs = self.aligned(inputs)
+  def call(self, inputs, training=None, sample_weight=None):
+    pairs = self.aligned(inputs, sample_weight)
     flows = []
     for earlier, later in zip(pairs, pairs[1:], strict=False):
       teacher, student = (_same_size(*features) for features in zip(earlier, later, strict=True))

@@ -20,6 +20,8 @@ class Hint(TappedObjective):
   Example: tfkd.objectives.Hint("relu4", "relu4", connector="conv1x1")
   """
 
+  positions = "mean"
+
   def __init__(self, teacher_layer, student_layer, weight=100.0, connector=None, alignment=None, name=None, **kwargs):
     super().__init__(teacher_layer, student_layer, weight, connector, alignment, name, **kwargs)
 
@@ -56,6 +58,8 @@ class NormalizedFeatureMatching(TappedObjective):
   Inputs: pair of lists of float [batch, ..., channels]. Output: float32 [batch], dimensionless.
   Example: tfkd.objectives.NormalizedFeatureMatching(["relu2", "relu4"], ["relu2", "relu4"], connector="conv1x1")
   """
+
+  positions = "mean"
 
   def __init__(
     self,

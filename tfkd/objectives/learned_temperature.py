@@ -24,7 +24,7 @@ class LearnedTemperature(LogitObjective):
     start: initial theta, dimensionless; 1 gives T = 15.6.
     ramp_steps: optimizer steps until the reversal has full strength; the authors take 10 epochs.
     weight, standardize, output, name: see `LogitObjective`.
-  Inputs: pair of logits [batch, classes]. Output: float32 [batch], in nats.
+  Inputs: pair of logits [batch, ..., classes]. Output: float32 [batch, ...], in nats.
   Example: tfkd.objectives.LearnedTemperature(ramp_steps=10 * steps_per_epoch)
 
   Raises:

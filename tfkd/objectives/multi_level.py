@@ -3,8 +3,7 @@
 import tf_keras as keras
 
 from tfkd import losses
-from tfkd.losses._checks import check_temperature
-from tfkd.objectives.logits import LogitObjective
+from tfkd.objectives.logits import LogitObjective, check_is_temperature
 
 
 @keras.utils.register_keras_serializable(package="tfkd")
@@ -19,7 +18,7 @@ class MultiLevel(LogitObjective):
     temperatures: positive finite numbers, dimensionless; their terms are added.
     standardize: whether the divergence alone is of standardized logits, as in the code of arXiv:2403.01427.
     weight, output, name: see `LogitObjective`.
-  Inputs: pair of logits [batch, classes]. Output: float32 scalar.
+  Inputs: pair of logits [batch, ..., classes]; tokens and pixels count as examples. Output: float32 scalar.
   Example: tfkd.objectives.MultiLevel()
   """
 
@@ -31,7 +30,7 @@ class MultiLevel(LogitObjective):
   ):
     super().__init__(1.0, weight, standardize, output, name, **kwargs)
     for temperature in temperatures:
-      check_temperature(temperature)
+      check_is_temperature(temperature)
     self.temperatures = tuple(temperatures)
 
   def call(self, pair):

@@ -1,5 +1,6 @@
 """Normalized knowledge distillation: target class, and the others renormalised (Yang et al. 2023)."""
 
+import tensorflow as tf
 import tf_keras as keras
 
 from tfkd import losses
@@ -18,7 +19,7 @@ class Normalized(LogitObjective):
     temperature: positive finite number, dimensionless, of the other classes.
     gamma: weight of the other classes' term.
     weight, standardize, output, name: see `LogitObjective`.
-  Inputs: (teacher logits, student logits [batch, classes], labels [batch]). Output: float32 [batch], in nats.
+  Inputs: (teacher logits, student logits [batch, ..., classes], labels [batch, ...]). Output: float32 [batch, ...].
   Example: tfkd.objectives.Normalized(gamma=1.5)
   """
 
@@ -30,8 +31,15 @@ class Normalized(LogitObjective):
 
   def call(self, inputs):
     teacher, student = self.logits(*inputs[:2])
-    labels = class_indices(inputs[2], student.shape[-1])
-    return losses.normalized(teacher, student, labels, self.temperature, gamma=self.gamma)
+    labels = class_indices(inputs[2], student.shape[-1], student.shape.rank - 1)
+    # The loss is on rows: tokens and pixels are rows as well.
+    values = losses.normalized(
+      *(tf.reshape(t, [-1, t.shape[-1]]) for t in (teacher, student)),
+      tf.reshape(labels, [-1]),
+      self.temperature,
+      gamma=self.gamma,
+    )
+    return tf.reshape(values, tf.shape(labels))
 
   def get_config(self):
     return {**super().get_config(), "gamma": self.gamma}

@@ -1,5 +1,7 @@
 """Feature distillation overhaul: partial distance to a teacher's feature before its ReLU (Heo et al. 2019)."""
 
+import functools
+
 import tensorflow as tf
 import tf_keras as keras
 
@@ -22,6 +24,8 @@ class OFD(TappedObjective):
   Inputs: pair of lists of float [batch, ..., channels] before ReLU. Output: float32 [batch].
   Example: tfkd.objectives.OFD(["bn2", "bn4", "bn6"], ["bn2", "bn4", "bn6"])
   """
+
+  positions = "sum"
 
   def __init__(
     self,
@@ -50,15 +54,17 @@ class OFD(TappedObjective):
       )
     )
 
-  def call(self, inputs, training=None):
+  def call(self, inputs, training=None, sample_weight=None):
     total = 0.0
-    for i, ((teacher, student), negatives) in enumerate(zip(self.aligned(inputs), self.negatives, strict=True)):
+    pairs = self.aligned(inputs, sample_weight)
+    for i, ((teacher, student), negatives) in enumerate(zip(pairs, self.negatives, strict=True)):
       if training:
         negatives.assign_add(_negatives(teacher))
       # Once enough examples were seen every replica's own estimate is the same.
       responses, count = tf.unstack(tf.convert_to_tensor(negatives))
       margin = tf.math.divide_no_nan(responses, count)
-      total += 2.0 ** (i + 1 - len(self.negatives)) * losses.partial_distance(teacher, student, margin)
+      distance = functools.partial(losses.partial_distance, margin=margin)
+      total += 2.0 ** (i + 1 - len(self.negatives)) * self.weighted(distance, teacher, student, sample_weight)
     return total
 
 

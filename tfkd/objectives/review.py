@@ -37,6 +37,9 @@ class ReviewKD(TappedObjective):
     self.channels = channels
 
   def build(self, input_shape):
+    for shape in tf.nest.flatten(input_shape[:2]):
+      if shape.rank not in (2, 4):
+        raise ValueError(f"objective '{self.name}' reads maps of 4 axes or vectors; got a feature of shape {shape}.")
     super().build(input_shape)
     teachers, students = ([_map_shape(s) for s in shapes] for shapes in input_shape[:2])
     channels = min(self.channels, students[-1][3])

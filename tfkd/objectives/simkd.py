@@ -28,6 +28,7 @@ class SimKD(TappedObjective):
   """
 
   fixed_arguments = ("connector",)
+  positions = "mean"
 
   def __init__(
     self, teacher_layer, student_layer=PROJECTION, weight=1.0, alignment="average_pool", name=None, **kwargs

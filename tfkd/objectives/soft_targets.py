@@ -26,7 +26,7 @@ class SoftTargets(LogitObjective):
     standardize: whether to give each row of logits mean 0 and deviation 1 first (arXiv:2403.01427).
     output: key or index of the output to read, where the models have several.
     name: name of the term in logs.
-  Inputs: pair (teacher logits or labels, student logits [batch, classes]). Output: float32 [batch], in nats.
+  Inputs: pair (teacher logits or labels, student logits [batch, ..., classes]). Output: float32 [batch, ...], in nats.
   Example: tfkd.objectives.SoftTargets(temperature=4.0, weight=0.7)
 
   Raises:

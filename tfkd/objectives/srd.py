@@ -42,10 +42,11 @@ class SRD(TappedObjective):
       normalizations.append(keras.layers.BatchNormalization(**options))
       normalizations[-1].build([teacher[0], teacher[-1]])
 
-  def call(self, inputs, training=None):
+  def call(self, inputs, training=None, sample_weight=None):
     normalizations = zip(self.teacher_normalizations, self.student_normalizations, strict=True)
+    pairs = self.aligned(inputs, sample_weight)
     total = []
-    for (teacher, student), (of_teacher, of_student) in zip(self.aligned(inputs), normalizations, strict=True):
+    for (teacher, student), (of_teacher, of_student) in zip(pairs, normalizations, strict=True):
       total.append(losses.log_power_distance(of_teacher(teacher), of_student(student), power=self.power))
     return tf.add_n(total)
 

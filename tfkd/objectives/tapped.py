@@ -6,7 +6,9 @@ import tensorflow as tf
 import tf_keras as keras
 
 from tfkd import connectors
+from tfkd.element_weights import at_positions, masked_mean, without_dropped
 from tfkd.objectives.base import Objective
+from tfkd.taps import is_keras3
 
 
 class TappedObjective(Objective):
@@ -15,6 +17,10 @@ class TappedObjective(Objective):
   A subclass implements `distance(teacher, student)`, the loss of one pair. Each pair has a connector of its own,
   applied to the student's feature before sizes are aligned; connectors are trained with the student, kept in
   checkpoints, and no part of `distiller.student`.
+
+  Positions of weight zero (`sample_weight` [batch, time] or [batch, height, width], or a Keras mask) contribute
+  nothing: both features are zero there, and embeddings are means without them. A loss that is a mean or sum over
+  positions is taken per position and weighted there; any other is multiplied by the mean of the example's weights.
 
   Args:
     teacher_layer: name of the teacher's layer, or a list of them; `tfkd.taps.tappable(model)` lists names.
@@ -34,6 +40,9 @@ class TappedObjective(Objective):
   must_agree = "shape"
   # Whether maps are averaged over their positions first: the loss is on vectors.
   embeds = False
+  # How the losses of an example's positions make up its loss, where each position is compared by itself: "mean" or
+  # "sum". None where a loss compares or pools positions.
+  positions = None
   # Arguments of this class that a subclass decides on, and does not take.
   fixed_arguments = ()
 
@@ -47,6 +56,8 @@ class TappedObjective(Objective):
       )
     if alignment not in connectors.ALIGNMENTS:
       raise ValueError(f"unknown alignment {alignment!r}: expected one of {connectors.ALIGNMENTS}.")
+    if is_keras3(connector):
+      raise TypeError("connector is a Keras 3 layer: make it with `import tf_keras as keras`.")
     connectors.connector(connector, 1)  # An unknown name is refused now, not at the first batch.
     # Inside a partial Keras does not take a layer, which serves as a pattern only, for a part of this one.
     self._make_connector = functools.partial(connectors.connector, connector)
@@ -97,15 +108,36 @@ class TappedObjective(Objective):
     self.connectors.append(connector)
     self._sizes.append(size)
 
-  def call(self, inputs, training=None):
+  def call(self, inputs, training=None, sample_weight=None):
     # Keras hands `training` on to the connectors, because it is named here.
-    return tf.add_n([self.distance(*pair) for pair in self.aligned(inputs)])
+    pairs = self.aligned(inputs, sample_weight)
+    return tf.add_n([self.weighted(self.distance, *pair, sample_weight) for pair in pairs])
 
-  def aligned(self, inputs):
-    """The pairs of features, connected and aligned.
+  def weighted(self, distance, teacher, student, sample_weight):
+    """The loss of one pair, of each position times its weight where `positions` says that it has losses of its own.
+
+    Args:
+      distance: function of a teacher's and a student's feature.
+      teacher, student: float [batch, ..., channels], as `aligned` gives them.
+      sample_weight: float32 [batch, ...], or None.
+
+    Returns:
+      float32 [batch]; without `positions` what `distance` gives.
+    """
+    if sample_weight is None or self.positions is None:
+      return distance(teacher, student)
+    weights = at_positions(sample_weight, student)
+    rows = [tf.reshape(x, [-1, x.shape[-1]]) for x in (teacher, student)]
+    values = tf.reshape(distance(*rows), tf.shape(student)[:-1]) * weights
+    axes = list(range(1, values.shape.rank))
+    return tf.reduce_mean(values, axes) if self.positions == "mean" else tf.reduce_sum(values, axes)
+
+  def aligned(self, inputs, sample_weight=None):
+    """The pairs of features, connected and aligned, with zeros at positions of weight zero.
 
     Args:
       inputs: pair of lists of features, teacher's first; anything after them is left alone.
+      sample_weight: float32 [batch, ...], or None.
 
     Returns:
       list of (teacher, student).
@@ -113,11 +145,13 @@ class TappedObjective(Objective):
     features = []
     for teacher, student, connector, size in zip(*inputs[:2], self.connectors, self._sizes, strict=True):
       if self.embeds:
-        teacher, student = _embedding(teacher), _embedding(student)
+        teacher, student = _embedding(teacher, sample_weight), _embedding(student, sample_weight)
       if connector is not None:
         student = connector(student)
       if size is not None:
         teacher, student = (connectors.align(x, size, self.alignment) for x in (teacher, student))
+      if sample_weight is not None and not self.embeds:  # A connector's offset is no zero.
+        teacher, student = (without_dropped(x, at_positions(sample_weight, x)) for x in (teacher, student))
       features.append((teacher, student))
     return features
 
@@ -132,7 +166,7 @@ class TappedObjective(Objective):
 
 
 class EmbeddingObjective(TappedObjective):
-  """An objective on how the examples of a batch relate: maps are averaged to one vector for each example.
+  """An objective on how the examples of a batch relate: maps and sequences are averaged to one vector per example.
 
   It sees the batch of its own device: with several devices each compares its share of the global batch.
 
@@ -157,9 +191,9 @@ def _name_or_list(names):
   return names[0] if len(names) == 1 else list(names)
 
 
-def _embedding(feature):
-  return tf.reduce_mean(feature, axis=[1, 2]) if feature.shape.rank == 4 else feature
+def _embedding(feature, sample_weight):
+  return masked_mean(feature, sample_weight) if feature.shape.rank > 2 else feature
 
 
 def _embedding_shape(shape):
-  return tf.TensorShape([shape[0], shape[-1]]) if shape.rank == 4 else shape
+  return tf.TensorShape([shape[0], shape[-1]]) if shape.rank > 2 else shape

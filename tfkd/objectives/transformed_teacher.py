@@ -17,7 +17,7 @@ class TransformedTeacher(LogitObjective):
     temperature: positive finite number, dimensionless; the teacher's.
     weighted: whether examples count more where the teacher is less sure.
     weight, standardize, output, name: see `LogitObjective`.
-  Inputs: pair of logits [batch, classes]. Output: float32 [batch], in nats.
+  Inputs: pair of logits [batch, ..., classes]. Output: float32 [batch, ...], in nats.
   Example: tfkd.objectives.TransformedTeacher(temperature=2.0)
   """
 

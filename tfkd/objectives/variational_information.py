@@ -1,5 +1,6 @@
 """Variational information distillation: a Gaussian around what the student predicts (Ahn et al. 2019)."""
 
+import functools
 import math
 
 import tensorflow as tf
@@ -27,6 +28,8 @@ class VariationalInformation(TappedObjective):
   Example: tfkd.objectives.VariationalInformation("relu4", "relu4")
   """
 
+  positions = "mean"
+
   def __init__(
     self,
     teacher_layer,
@@ -51,9 +54,12 @@ class VariationalInformation(TappedObjective):
     name = f"rho{len(self.variances)}"
     self.variances.append(self.add_weight(name, (teacher[-1],), initializer=keras.initializers.Constant(rho)))
 
-  def call(self, inputs, training=None):
-    pairs = zip(self.aligned(inputs), self.variances, strict=True)
-    return tf.add_n([losses.variational_information(*pair, tf.nn.softplus(rho) + _MINIMUM) for pair, rho in pairs])
+  def call(self, inputs, training=None, sample_weight=None):
+    total = []
+    for pair, rho in zip(self.aligned(inputs, sample_weight), self.variances, strict=True):
+      distance = functools.partial(losses.variational_information, variance=tf.nn.softplus(rho) + _MINIMUM)
+      total.append(self.weighted(distance, *pair, sample_weight))
+    return tf.add_n(total)
 
   def get_config(self):
     return {**super().get_config(), "initial_variance": self.initial_variance}

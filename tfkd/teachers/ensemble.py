@@ -41,7 +41,19 @@ class Ensemble(Frozen):
   def _mean(self, inputs):
     logits = [teacher(inputs) for teacher in self.teachers]
     if self._mean_of == "logits":
-      return tf.add_n([share * x for share, x in zip(self._shares, logits, strict=True)])
+      return tf.nest.map_structure(self._mean_logits, *logits)
+    return tf.nest.map_structure(self._mean_probabilities, *logits)
+
+  def _reader(self, layers):
+    raise ValueError(
+      f"an Ensemble has no layers to tap, and objectives read {', '.join(layers)}: give one of its models as the "
+      "teacher, or use objectives on logits."
+    )
+
+  def _mean_logits(self, *logits):
+    return tf.add_n([share * x for share, x in zip(self._shares, logits, strict=True)])
+
+  def _mean_probabilities(self, *logits):
     # log sum_i share_i softmax(x_i), without leaving the logarithms.
     terms = [
       tf.math.log(share) + tf.nn.log_softmax(x) for share, x in zip(self._shares, logits, strict=True) if share > 0

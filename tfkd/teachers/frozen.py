@@ -1,9 +1,11 @@
-"""A model or function that only answers: nothing is trained, updated, or tracked through it."""
+"""A model or function in inference mode: nothing is trained, updated, or tracked through it."""
 
 import inspect
 
 import tensorflow as tf
+from absl import logging
 
+from tfkd.probabilities import LogitsBeforeSoftmax
 from tfkd.taps import Keras3Reader, Reader, is_keras3
 
 
@@ -12,6 +14,10 @@ class Frozen:
 
   A plain Python object on purpose: Keras tracks and checkpoints every layer that it can reach from a model, and would
   store the teacher with its student. The wrapped model's own `trainable` flag is left as the user set it.
+
+  Outputs are logits: of a model that ends in softmax the tensor before it is returned, or the logarithm of the
+  probabilities where that tensor cannot be had. Tapped layers give what they give. Of a function nothing is known:
+  let it return logits.
 
   Args:
     model: a `tf_keras` or Keras 3 (TensorFlow backend) model, or any function of a batch, made of TensorFlow
@@ -29,11 +35,15 @@ class Frozen:
     self.preprocess = preprocess
     call = getattr(model, "call", model)
     self._takes_training = "training" in inspect.signature(call).parameters
+    self._as_logits = LogitsBeforeSoftmax(model)
+    if self._as_logits.is_known:
+      logging.info("teacher %s ends in softmax: its logits are taken from before it.", name_of(model))
 
   def __call__(self, inputs):
     """Returns the model's outputs in inference mode, floats as float32, without gradient."""
     inputs = self._preprocessed(inputs)
-    outputs = self.model(inputs, training=False) if self._takes_training else self.model(inputs)
+    options = {"training": False} if self._takes_training else {}
+    outputs = self._as_logits(lambda: self.model(inputs, **options))
     return tf.nest.map_structure(_freeze, outputs)
 
   def reader(self, layers):
@@ -43,7 +53,18 @@ class Frozen:
       ValueError: the model has no graph of layers, or no such layer.
     """
     read = self._reader(layers)
-    return lambda inputs: tf.nest.map_structure(_freeze, read(self._preprocessed(inputs), training=False))
+
+    def run(inputs):
+      inputs, features = self._preprocessed(inputs), {}
+
+      def outputs():
+        outputs, found = read(inputs, training=False)
+        features.update(found)
+        return outputs
+
+      return tf.nest.map_structure(_freeze, (self._as_logits(outputs), features))
+
+    return run
 
   def tap_shapes(self, layers):
     """Static output shapes, a dict by layer name."""
@@ -53,11 +74,22 @@ class Frozen:
     return self.preprocess(inputs) if self.preprocess else inputs
 
   def _reader(self, layers):
+    if not hasattr(self.model, "layers"):
+      raise ValueError(
+        f"teacher {name_of(self.model)} has no layers to tap, and objectives read {', '.join(layers)}: give a "
+        "functional or Sequential model, or a Precomputed teacher whose data holds these features."
+      )
     return (Keras3Reader if is_keras3(self.model) else Reader)(self.model, layers)
 
   def student_inputs(self, inputs):
     """What the student sees of the batch: all of it."""
     return inputs
+
+
+def name_of(model):
+  """What to call a model or function in a message."""
+  name = getattr(model, "name", None) or getattr(model, "__name__", None)
+  return repr(name) if isinstance(name, str) else f"of type {type(model).__name__}"
 
 
 def _freeze(tensor):

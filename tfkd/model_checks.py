@@ -1,0 +1,175 @@
+"""What a Distiller refuses when it is made: objectives that teacher and student cannot serve together."""
+
+import math
+import numbers
+
+import tensorflow as tf
+import tf_keras as keras
+
+from tfkd.objectives import LogitObjective, Objective
+from tfkd.objectives.logits import check_logits
+from tfkd.probabilities import endings
+from tfkd.taps import Reader, is_keras3
+from tfkd.teachers.frozen import name_of
+from tfkd.terms import keys_of
+
+
+def check_student(student):
+  """Raises TypeError unless the student is a `tf_keras` model without layers of Keras 3."""
+  if not isinstance(student, keras.Model):
+    raise TypeError(
+      f"student must be a tf_keras model; got {type(student).__module__}.{type(student).__name__}. Build it with "
+      "`import tf_keras as keras`: quantization-aware training needs Keras 2."
+    )
+
+
+def check_hard_loss_weight(weight):
+  """Raises ValueError unless this is a finite number >= 0, or a variable."""
+  is_number = isinstance(weight, numbers.Real) and not isinstance(weight, bool)
+  if not (isinstance(weight, tf.Variable) or is_number and math.isfinite(weight) and weight >= 0):
+    raise ValueError(f"hard_loss_weight must be a finite number >= 0; got {weight}.")
+
+
+def checked_objectives(objectives):
+  """A list of objectives from one or several, with different names."""
+  objectives = [objectives] if isinstance(objectives, Objective) else list(objectives)
+  for objective in objectives:
+    if not isinstance(objective, Objective):
+      hint = " The object is of Keras 3: subclass tfkd.objectives.Objective." if is_keras3(objective) else ""
+      raise TypeError(f"objectives must be tfkd.objectives.Objective layers; got {objective!r}.{hint}")
+  names = ["loss", "hard_loss", "agreement", *(objective.name for objective in objectives)]
+  for name in names:
+    if names.count(name) > 1:
+      raise ValueError(f"two terms are called '{name}': give the objective another `name`.")
+  return objectives
+
+
+def check_models(teacher, student, objectives):
+  """Raises ValueError where the static shapes or endings of both models do not serve the objectives on outputs.
+
+  Args:
+    teacher: the teacher, or None.
+    student: `tf_keras` model.
+    objectives: list of `Objective`.
+  """
+  model = getattr(teacher, "model", None)
+  if getattr(teacher, "preprocess", None) is None:
+    _check_inputs(model, student)
+  shapes = _output_shapes(model), _output_shapes(student)
+  ends = _by_key(student, endings(student)), _by_key(model, endings(model))
+  for objective in objectives:
+    if objective.student_layers:
+      continue
+    _check_student_ending(objective, _picked(ends[0], objective.output_key))
+    if isinstance(objective, LogitObjective) and _picked(ends[1], objective.output_key) == "sigmoid":
+      raise ValueError(
+        f"objective '{objective.name}' compares class distributions, and the teacher {name_of(model)} ends in sigmoid, "
+        "whose outputs are independent of each other: give it a teacher of class logits."
+      )
+    _check_shapes(objective, model, student, *(_picked(s, objective.output_key) for s in shapes))
+
+
+def check_student_endings(student_endings, outputs, objectives):
+  """The same of a student whose endings are known only from the tensors that it gave."""
+  by_key = _keyed(outputs, student_endings)
+  for objective in objectives:
+    if not objective.student_layers:
+      _check_student_ending(objective, _picked(by_key, objective.output_key))
+
+
+def _check_student_ending(objective, ending):
+  is_wrong = ending == "softmax" or ending == "sigmoid" and isinstance(objective, LogitObjective)
+  if is_wrong:
+    raise ValueError(
+      f"objective '{objective.name}' reads the student's logits, and the student ends in {ending}: leave the {ending} "
+      "out, compile with a loss of from_logits=True, and apply it where probabilities are needed."
+    )
+
+
+def _check_shapes(objective, model, student, teacher_shape, student_shape):
+  is_of_teacher = objective.source == "teacher"
+  classes = [shape[-1] if shape is not None and shape.rank else None for shape in (teacher_shape, student_shape)]
+  if is_of_teacher and None not in classes and classes[0] != classes[1]:
+    raise ValueError(
+      f"teacher logits have {classes[0]} classes ({model.name}), student logits {classes[1]} ({student.name}): build "
+      "both with the data set's num_classes."
+    )
+  if isinstance(objective, LogitObjective):
+    if student_shape is not None:
+      check_logits([student_shape], objective.name)
+    if is_of_teacher and teacher_shape is not None and student_shape is not None:
+      check_logits([teacher_shape, student_shape], objective.name)
+
+
+def _check_inputs(teacher, student):
+  shapes = [_input_shape(model) for model in (teacher, student)]
+  if None in shapes or shapes[0].is_compatible_with(shapes[1]):
+    return
+  ranks = [shape.rank for shape in shapes]
+  if abs(ranks[0] - ranks[1]) == 1 and 1 in (shapes[0][-1], shapes[1][-1]):
+    return  # Keras adds or drops a last axis of length one.
+  raise ValueError(
+    f"teacher {name_of(teacher)} reads inputs of shape {shapes[0]}, student {name_of(student)} of shape {shapes[1]}, "
+    "and both get the same batch: give tfkd.teachers.Frozen(teacher, preprocess=...), with a function from the "
+    "student's inputs to the teacher's."
+  )
+
+
+def _input_shape(model):
+  inputs = getattr(model, "inputs", None)
+  is_single = inputs is not None and len(inputs) == 1 and hasattr(inputs[0], "shape")
+  return tf.TensorShape(inputs[0].shape) if is_single else None
+
+
+def structure_of(model):
+  """Symbolic outputs of a model with a graph of layers, nested as its outputs are, or None."""
+  for attribute in ("_nested_outputs", "_outputs_struct"):  # Keras 2, Keras 3.
+    if getattr(model, attribute, None) is not None:
+      return getattr(model, attribute)
+  inner = getattr(model, "_functional", None)  # Keras 3's Sequential.
+  return structure_of(inner) if inner is not None else None
+
+
+def _output_shapes(model):
+  structure = structure_of(model)
+  return None if structure is None else tf.nest.map_structure(lambda t: tf.TensorShape(t.shape), structure)
+
+
+def _by_key(model, values):
+  structure = structure_of(model)
+  return None if structure is None or values is None else _keyed(structure, values)
+
+
+def _keyed(structure, values):
+  """A dict from key to value, by flattened order; None is the key of a single output."""
+  if not tf.nest.is_nested(structure):
+    return {None: values[0]}
+  keys = keys_of(structure)
+  keys = sorted(keys) if isinstance(structure, dict) else keys
+  return dict(zip(keys, values, strict=True)) if len(keys) == len(values) else None
+
+
+def _picked(by_key, key):
+  """What one output has, or None where it is not known which is meant."""
+  if by_key is None or isinstance(by_key, tf.TensorShape):
+    return by_key
+  if not isinstance(by_key, dict):
+    by_key = dict(enumerate(by_key))
+  found = by_key[next(iter(by_key))] if len(by_key) == 1 else by_key.get(key)
+  return found if not tf.nest.is_nested(found) else None
+
+
+def build_objectives(teacher, student, objectives):
+  """Makes connectors as soon as both models' shapes are known: errors come now, and saving needs no prior call."""
+  for objective in objectives:
+    if not objective.teacher_layers or objective.built or teacher is None:
+      continue
+    of_teacher = teacher.tap_shapes(objective.teacher_layers)
+    if of_teacher is not None:
+      of_student = Reader(student, objective.student_layers).shapes
+      objective.build(
+        (
+          [of_teacher[name] for name in objective.teacher_layers],
+          [of_student[name] for name in objective.student_layers],
+        )
+      )
