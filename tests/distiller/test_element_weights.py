@@ -1,0 +1,263 @@
+"""Weights of elements: sample weights of any rank, Keras masks, both, by output, on one replica and two."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tf_keras as keras
+
+import tfkd
+from tests.distiller.small import SPARSE
+from tests.losses import references
+from tfkd import objectives as o
+
+layers = keras.layers
+BATCH, STEPS, WORDS, CLASSES = 10, 6, 20, 4
+RNG = np.random.default_rng(0)
+LENGTHS = RNG.integers(2, STEPS + 1, BATCH)
+TOKENS = RNG.integers(1, WORDS, (BATCH, STEPS)) * (np.arange(STEPS) < LENGTHS[:, None])
+TARGETS = RNG.dirichlet(np.ones(CLASSES), (BATCH, STEPS)).astype(np.float32)
+PER_TOKEN = RNG.choice([0.0, 0.5, 1.0, 2.0], (BATCH, STEPS)).astype(np.float32)
+CROSS_ENTROPY = keras.losses.CategoricalCrossentropy(from_logits=True)
+WEIGHTS = {
+  "none": None,
+  "[B]": PER_TOKEN[:, 0],
+  "[B, 1]": PER_TOKEN[:, :1],
+  "[B, T]": PER_TOKEN,
+}
+
+
+def tagger(masked, dtype=None):
+  keras.utils.set_random_seed(3)
+  inputs = keras.Input((STEPS,), dtype="int32")
+  hidden = layers.Embedding(WORDS, 5, mask_zero=masked, name="words")(inputs)
+  hidden = layers.GRU(4, return_sequences=True, name="hidden")(hidden)
+  return keras.Model(inputs, layers.Dense(CLASSES, name="tags", dtype=dtype)(hidden))
+
+
+def _steps(model, inputs, weights):
+  """Loss and weights after two steps with an uneven last batch, and the loss of an evaluation before."""
+  columns = (inputs, TARGETS) if weights is None else (inputs, TARGETS, weights)
+  data = tf.data.Dataset.from_tensor_slices(columns).batch(6)
+  evaluated = model.evaluate(data, verbose=0, return_dict=True)["loss"]
+  model.fit(data, verbose=0)
+  return evaluated, model.get_weights()[: len(tagger(False).weights)]
+
+
+@pytest.mark.parametrize("masked", [False, True], ids=["unmasked", "masked"])
+@pytest.mark.parametrize("weights", WEIGHTS)
+def test_an_objective_takes_the_steps_of_the_same_hard_loss_in_keras(masked, weights):
+  # Soft targets at T = 1 whose teacher has the logarithm of the labels: Keras' cross-entropy, element by element.
+  plain, student = tagger(masked), tagger(masked)
+  plain.compile(keras.optimizers.SGD(0.5), CROSS_ENTROPY)
+  objective = o.SoftTargets(1.0, form="cross_entropy")
+  distiller = tfkd.Distiller(tfkd.teachers.Precomputed(), student, objective, hard_loss_weight=0.0)
+  distiller.compile(keras.optimizers.SGD(0.5), CROSS_ENTROPY)
+  expected = _steps(plain, TOKENS, WEIGHTS[weights])
+  found = _steps(distiller, (TOKENS, np.log(TARGETS)), WEIGHTS[weights])
+  np.testing.assert_allclose(found[0], expected[0], rtol=1e-5)
+  for a, b in zip(expected[1], found[1], strict=True):
+    np.testing.assert_allclose(b, a, atol=1e-6)
+
+
+@pytest.mark.parametrize("masked", [False, True], ids=["unmasked", "masked"])
+def test_two_replicas_take_the_same_steps_as_one(two_replicas, masked):
+  found = []
+  for strategy in (tf.distribute.get_strategy(), two_replicas):
+    with strategy.scope():
+      keras.utils.set_random_seed(4)
+      objectives = [o.SoftTargets(2.0), o.Hint("hidden", "hidden"), o.Decoupled(2.0)]
+      distiller = tfkd.Distiller(tagger(False), tagger(masked), objectives)
+      distiller.student.set_weights([1.5 * w for w in distiller.student.get_weights()])
+      distiller.compile(keras.optimizers.SGD(0.1), CROSS_ENTROPY)
+    found.append(_steps(distiller, TOKENS, PER_TOKEN))
+  np.testing.assert_allclose(found[0][0], found[1][0], rtol=1e-5)
+  for a, b in zip(found[0][1], found[1][1], strict=True):
+    np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+def test_masks_survive_taps_and_mixed_precision():
+  keras.mixed_precision.set_global_policy("mixed_bfloat16")
+  try:
+    student = tagger(True)
+  finally:
+    keras.mixed_precision.set_global_policy("float32")
+  teacher = tagger(False)
+  teacher.set_weights([3 * w for w in teacher.get_weights()])
+  distiller = tfkd.Distiller(teacher, student, [o.SoftTargets(2.0, form="kl"), o.Hint("hidden", "hidden")])
+  distiller.compile("sgd", CROSS_ENTROPY)
+  logs = distiller.test_on_batch(TOKENS, TARGETS, return_dict=True)
+  t, s = teacher(TOKENS).numpy(), tf.cast(student(TOKENS), tf.float32).numpy()
+  valid = TOKENS > 0
+  np.testing.assert_allclose(
+    logs["soft_targets"], 4 * references.soft_target_kl(t[valid], s[valid], 2.0).mean(), rtol=1e-4
+  )
+  features = [keras.Model(m.input, m.get_layer("hidden").output)(TOKENS) for m in (teacher, student)]
+  t, s = (tf.cast(f, tf.float32).numpy() for f in features)
+  np.testing.assert_allclose(logs["hint"], ((t - s) ** 2).mean(-1)[valid].mean(), rtol=1e-3)
+  np.testing.assert_allclose(logs["hard_loss"], _plain_loss(student), rtol=1e-2)
+
+
+def _plain_loss(model):
+  model.compile(loss=CROSS_ENTROPY)
+  return model.test_on_batch(TOKENS, TARGETS)
+
+
+PIXELS = RNG.normal(size=(6, 8, 8, 3)).astype(np.float32)
+CLASS_OF_PIXEL = RNG.integers(0, 4, (6, 8, 8))
+MASK = np.ones((6, 8, 8), np.float32)
+MASK[:, :, 4:] = 0
+MASK[5] = 0
+OBJECTIVES = [
+  lambda: o.SoftTargets(2.0),
+  lambda: o.Decoupled(),
+  lambda: o.Normalized(),
+  lambda: o.Dist(),
+  lambda: o.MultiLevel(),
+  lambda: o.TransformedTeacher(),
+  lambda: o.LearnedTemperature(),
+  lambda: o.Hint(["a", "b"], ["a", "b"], connector="conv1x1_bn"),
+  lambda: o.Euclidean("b", "b"),
+  lambda: o.NormalizedFeatureMatching("b", "b"),
+  lambda: o.AttentionTransfer("b", "b"),
+  lambda: o.NeuronSelectivity("a", "a"),
+  lambda: o.SimilarityPreserving("b", "b"),
+  lambda: o.FlowOfSolutionProcedure(["a", "b"], ["a", "b"], connector="conv1x1"),
+  lambda: o.ActivationBoundary("b", "b"),
+  lambda: o.FactorTransfer("b", "b"),
+  lambda: o.VariationalInformation("b", "b"),
+  lambda: o.ReviewKD(["a", "b"], ["a", "b"]),
+  lambda: o.OFD("b", "b"),
+  lambda: o.SRD("b", "b"),
+  lambda: o.ICKD("b", "b"),
+  lambda: o.RKDDistance("b", "b"),
+  lambda: o.RKDAngle("a", "a"),
+  lambda: o.DistanceMetric("b", "b"),
+  lambda: o.CorrelationCongruence("b", "b"),
+  lambda: o.ProbabilisticTransfer("b", "b"),
+]
+
+
+def _pixelwise(name):
+  """Features of every pixel "a" and of 2x2 pixels "b", none of which sees any other."""
+  inputs = keras.Input((8, 8, 3))
+  a = layers.Conv2D(4, 1, name="a")(inputs)
+  b = layers.Conv2D(4, 2, strides=2, name="b")(a)
+  both = layers.Concatenate()([a, layers.UpSampling2D()(b)])
+  return keras.Model(inputs, layers.Conv2D(4, 1, name="logits")(both), name=name)
+
+
+@pytest.mark.parametrize("make", OBJECTIVES, ids=lambda make: make().name)
+def test_what_lies_under_weight_zero_changes_nothing(make):
+  # Teacher features, teacher logits and labels there are replaced by NaN: not one bit of a step may differ.
+  trained = []
+  for spoilt in (0.0, np.nan):
+    keras.utils.set_random_seed(0)
+    base, student = _pixelwise("teacher"), _pixelwise("student")
+    reads = [base.get_layer(name).output for name in ("a", "b")]
+    teacher = keras.Model(base.input, [base.output, *reads])
+    outputs, *features = teacher.predict(PIXELS, verbose=0)
+    outputs, features = outputs.copy(), [f.copy() for f in features]
+    outputs[MASK == 0] += spoilt
+    features[0][MASK == 0] += spoilt
+    features[1][MASK[:, ::2, ::2] == 0] += spoilt
+    labels = np.where(MASK == 0, -1 if spoilt else 0, CLASS_OF_PIXEL)
+    objective = make()
+    distiller = tfkd.Distiller(tfkd.teachers.Precomputed(), student, objective, hard_loss_weight=0.0)
+    distiller.compile(keras.optimizers.SGD(0.01))
+    inputs = (PIXELS, (outputs, dict(zip("ab", features, strict=True))))
+    data = tf.data.Dataset.from_tensor_slices((inputs, labels, MASK)).batch(6)
+    logs = distiller.fit(data, epochs=2, verbose=0).history
+    trained.append([logs["loss"], *distiller.get_weights()[: len(student.weights)]])
+    assert np.isfinite(logs["loss"]).all()
+  for a, b in zip(*trained, strict=True):
+    np.testing.assert_array_equal(a, b)
+
+
+def test_feature_losses_are_weighted_by_position_and_at_other_resolutions():
+  weights = RNG.uniform(0, 2, (6, 8, 8)).astype(np.float32) * MASK
+  teacher, student = _pixelwise("teacher"), _pixelwise("student")
+  objectives = [
+    o.Hint("a", "a"),
+    o.Hint("b", "b", name="coarse"),
+    o.ActivationBoundary("a", "a", connector=None, name="sum"),
+    o.AttentionTransfer("a", "a"),
+    o.DistanceMetric("a", "a"),
+  ]
+  distiller = tfkd.Distiller(teacher, student, objectives)
+  distiller.compile("sgd", SPARSE)
+  logs = distiller.test_on_batch(PIXELS, CLASS_OF_PIXEL, sample_weight=weights, return_dict=True)
+
+  def read(layer):
+    return [keras.Model(m.input, m.get_layer(layer).output)(PIXELS).numpy().astype(float) for m in (teacher, student)]
+
+  (t, s), coarse = read("a"), weights.reshape(6, 4, 2, 4, 2).mean((2, 4))
+  np.testing.assert_allclose(logs["hint"], (((t - s) ** 2).mean(-1) * weights).mean(), rtol=1e-5)
+  boundary = references.activation_boundary(t.reshape(-1, 4), s.reshape(-1, 4), margin=1.0).reshape(6, 8, 8)
+  np.testing.assert_allclose(logs["sum"], (boundary * weights).sum((1, 2)).mean(), rtol=1e-5)
+  keep = (weights > 0)[..., None]
+  value = references.attention_transfer((t * keep)[:5], (s * keep)[:5]) * weights.mean((1, 2))[:5]
+  np.testing.assert_allclose(logs["attention_transfer"], value.sum() / 6, rtol=1e-4)
+  counted = keep[:5]
+  t, s = ((f[:5] * counted).sum((1, 2)) / counted.sum((1, 2)) for f in (t, s))
+  np.testing.assert_allclose(logs["distance_metric"], references.distance_metric(t, s) * weights.mean(), rtol=1e-4)
+  t, s = read("b")
+  np.testing.assert_allclose(logs["coarse"], (((t - s) ** 2).mean(-1) * coarse).mean(), rtol=1e-5)
+  hard = keras.losses.SparseCategoricalCrossentropy(from_logits=True)(CLASS_OF_PIXEL, student(PIXELS), weights)
+  np.testing.assert_allclose(logs["hard_loss"], hard, rtol=1e-5)
+
+
+def _heads(as_dict):
+  inputs = keras.Input((6,))
+  hidden = layers.Dense(5, name="hidden")(inputs)
+  heads = {"a": layers.Dense(4, name="a")(hidden), "b": layers.Dense(3, name="b")(hidden)}
+  return keras.Model(inputs, heads if as_dict else list(heads.values()))
+
+
+@pytest.mark.parametrize("as_dict", [True, False], ids=["dict", "list"])
+def test_weights_of_some_outputs_reach_what_reads_these(vectors, as_dict):
+  x, y = vectors
+  teacher, student = _heads(as_dict), _heads(as_dict)
+  weights = RNG.uniform(0, 2, len(x)).astype(np.float32)
+  keys = ("a", "b") if as_dict else (0, 1)
+  objectives = [
+    o.SoftTargets(2.0, form="kl", output=keys[0], name="soft_a"),
+    o.SoftTargets(2.0, form="kl", output=keys[1], name="soft_b"),
+    o.Hint("hidden", "hidden", output=keys[0], name="hint_a"),
+    o.Hint("hidden", "hidden", name="hint_all"),
+  ]
+  distiller = tfkd.Distiller(teacher, student, objectives)
+  loss, labels = {"a": SPARSE, "b": SPARSE}, {"a": y, "b": y % 3}
+  distiller.compile("sgd", loss)
+  logs = distiller.test_on_batch(x, labels, sample_weight={"a": weights}, return_dict=True)
+  student.compile("sgd", loss)
+  plain = student.test_on_batch(x, labels, sample_weight={"a": weights}, return_dict=True)
+  np.testing.assert_allclose(logs["hard_loss"], plain["loss"], rtol=1e-5)
+  np.testing.assert_allclose(logs["a_loss"], plain["a_loss"], rtol=1e-5)
+  t, s = teacher(x), student(x)
+  kl = [4 * references.soft_target_kl(t[key].numpy(), s[key].numpy(), 2.0) for key in keys]
+  np.testing.assert_allclose([logs["soft_a"], logs["soft_b"]], [(kl[0] * weights).mean(), kl[1].mean()], rtol=1e-4)
+  features = [keras.Model(m.input, m.get_layer("hidden").output)(x).numpy() for m in (teacher, student)]
+  hint = ((features[0] - features[1]) ** 2).mean(-1)
+  np.testing.assert_allclose(logs["hint_a"], (hint * weights).mean(), rtol=1e-5)
+  np.testing.assert_allclose(logs["hint_all"], (hint * (weights + 1) / 2).mean(), rtol=1e-5)
+
+
+def test_weights_that_fit_no_element_are_refused():
+  student = _pixelwise("student")
+  distiller = tfkd.Distiller(_pixelwise("teacher"), student, o.SoftTargets(2.0), hard_loss_weight=0.0)
+  distiller.compile("sgd")
+  with pytest.raises(ValueError, match=r"sample_weight .* of shape \(6, 5, 5\) does not fit an output"):
+    distiller.test_on_batch(PIXELS, CLASS_OF_PIXEL, sample_weight=np.ones((6, 5, 5), np.float32))
+
+
+def test_no_weights_trace_no_operations_for_them():
+  student = _pixelwise("student")
+  distiller = tfkd.Distiller(_pixelwise("teacher"), student, [o.SoftTargets(2.0), o.Hint("a", "a")])
+  distiller.compile("sgd", SPARSE)
+  batch = tf.constant(PIXELS), tf.constant(CLASS_OF_PIXEL)
+  plain = tf.function(lambda *data: distiller.test_step(data)).get_concrete_function(*batch)
+  weighted = tf.function(lambda *data: distiller.test_step(data)).get_concrete_function(*batch, tf.constant(MASK))
+  counts = [
+    len([op for op in f.graph.get_operations() if op.type in ("SelectV2", "NotEqual")]) for f in (plain, weighted)
+  ]
+  assert counts[0] == 0 < counts[1]
