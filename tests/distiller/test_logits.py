@@ -90,7 +90,7 @@ def test_outputs_are_converted_one_by_one_and_taps_are_not(vectors):
     (LOSSES.CategoricalFocalCrossentropy(), r"CategoricalFocalCrossentropy\(from_logits=True\)"),
     ([LOSSES.KLDivergence()], "SoftTargets"),
   ],
-  ids=str,
+  ids=["name", "other name", "function", "categorical", "binary", "short name", "focal", "list"],
 )
 def test_a_hard_loss_of_probabilities_is_refused_with_the_line_to_write(loss, line):
   distiller = tfkd.Distiller(dense(), dense(), o.SoftTargets())
