@@ -116,8 +116,8 @@ def test_pictures_are_scaled_as_the_file_or_the_flags_say_and_never_by_guess(fol
     (
       "silent.tflite",
       "a.png",
-    ): "silent.tflite does not say how pixels are scaled: give --mean and --std of (pixel / 255",
-    ("other.tflite", "a.png"): "other.tflite does not say how pixels are scaled",
+    ): "silent.tflite has no input scaling in its metadata: give --mean and --std of (pixel / 255",
+    ("other.tflite", "a.png"): "other.tflite has no input scaling in its metadata",
     ("half.tflite", "a.png"): "half.tflite: mean and std belong together; got mean alone",
     ("silent.tflite", "a.png", "--mean=0"): "--mean and --std: mean and std belong together; got mean alone",
     ("silent.tflite", "a.png", "--mean=0", "--std=0"): "finite numbers, or one for each of 3 channels, and std > 0",

@@ -44,7 +44,7 @@ STYLES = (
 
 
 def _network(style):
-  """All kinds of layers, each followed in one style; every kernel but the last is one of theirs."""
+  """A chain of all kinds of layers, each followed in one style, and a dense layer at the end."""
   inputs = keras.Input((12, 12, 3))
   x = inputs
   for kind in KINDS:

@@ -39,7 +39,7 @@ def batches(
     side: without augment, keep so many pixels of height and width, in the middle; None keeps all.
     normalize: (mean, std) of each channel of float inputs, subtracted and divided by, after scale_pixels; None
       disables it.
-    num_classes: give each integer label as a distribution over so many classes; None gives it as it is.
+    num_classes: convert integer labels to distributions over this many classes; None leaves labels as they are.
     label_smoothing: share of a label that is spread over all classes, in [0, 1) (Szegedy et al. 2016,
       arXiv:1512.00567); needs num_classes.
     mixup: alpha of mixup, 0 for none (Zhang et al. 2018, arXiv:1710.09412): image and label become l * own + (1 - l) *

@@ -1,8 +1,8 @@
-"""What a TFLite file says of pictures: `python -m tfkd.deploy student.tflite --images cat.jpg dog.png`.
+"""Classifies pictures with a TFLite file: `python -m tfkd.deploy student.tflite --images cat.jpg dog.png`.
 
-Prints what the file says of itself, and for each picture the most probable classes. The middle of a picture is brought
-to the size that the file takes, and its pixels are scaled as the file's metadata say, (pixel / 255 - mean) / std. For
-files that do not say it there are --mean and --std.
+Prints the file's metadata, and for each picture the most probable classes. The middle of a picture is resized to the
+input of the file, and its pixels are scaled by the metadata's mean and std, (pixel / 255 - mean) / std. For files
+without them, give --mean and --std.
 """
 
 import os
@@ -108,8 +108,8 @@ def _check(path, given, taken, scaling, labels):
     raise ValueError(f"{path} names {len(labels)} classes and gives {results[1]}: write its labels again.")
   if scaling is None:
     raise ValueError(
-      f"{path} does not say how pixels are scaled: give --mean and --std of (pixel / 255 - mean) / std, or write them "
-      "into the file with tfkd.deploy.write_metadata(path, mean=..., std=...)."
+      f"{path} has no input scaling in its metadata: give --mean and --std of (pixel / 255 - mean) / std, or add them to "
+      "the file with tfkd.deploy.write_metadata(path, mean=..., std=...)."
     )
 
 

@@ -75,7 +75,7 @@ def float_tensors(content, io):
   found = {}
   for graph in model.subgraphs:
     ends = {*graph.inputs, *graph.outputs} if io == "float32" else set()
-    # Some recurrent operations have "intermediate" float tensors that nothing computes: they are no input of theirs.
+    # Recurrent operations list "intermediate" float tensors that are neither inputs nor outputs, and never computed.
     used = {index for op in graph.operators or () for index in (*_indices(op.inputs), *_indices(op.outputs))}
     for index in sorted({*used, *graph.inputs, *graph.outputs} - ends - {-1}):
       if graph.tensors[index].type == schema.TensorType.FLOAT32:
