@@ -108,8 +108,8 @@ def _check(path, given, taken, scaling, labels):
     raise ValueError(f"{path} names {len(labels)} classes and gives {results[1]}: write its labels again.")
   if scaling is None:
     raise ValueError(
-      f"{path} has no input scaling in its metadata: give --mean and --std of (pixel / 255 - mean) / std, or add them to "
-      "the file with tfkd.deploy.write_metadata(path, mean=..., std=...)."
+      f"{path} has no input scaling in its metadata: give --mean and --std of (pixel / 255 - mean) / std, or add them "
+      "to the file with tfkd.deploy.write_metadata(path, mean=..., std=...)."
     )
 
 
