@@ -96,7 +96,7 @@ def test_a_float_student_is_quantized_after_its_training(images, dataset, tmp_pa
     ({"io": "uint8"}, 'io must be "int8" or "float32"; got \'uint8\''),
     ({"io": "int8"}, 'io="int8" is for files that compute in integers; a float student does not. Give represent'),
     ({"labels": ["a"]}, "got 1 labels for a student of 10 classes"),
-    ({"representative_data": np.zeros((0, 32, 32, 3))}, "representative_data yielded no image"),
+    ({"representative_data": np.zeros((0, 32, 32, 3))}, "representative_data yielded no batch"),
   ],
 )
 def test_arguments_that_do_not_fit_are_refused_and_the_file_before_stays(options, words, tmp_path):

@@ -104,6 +104,8 @@ def _check_arguments(student, bits, io, representative_data, labels):
 def _examples(student, data):
   """Arrays of single examples, one for each input."""
   batches = list(input_batches(student, data, _RANGE_BATCHES))
+  if not batches:
+    raise ValueError("representative_data yielded no batch: give some hundred examples of the training set.")
   return [np.concatenate(arrays) for arrays in zip(*batches, strict=True)]
 
 
