@@ -112,7 +112,8 @@ def _examples(student, data):
 def _check_integer(content, io, student):
   floats = conversion.float_tensors(content, io)
   if floats:
+    names = ", ".join(name.partition(";")[0] for name in floats[:5])
     raise ValueError(
       f"the {scheme_of(student) or 'float'} student {student.name} does not convert to integers only: {len(floats)} "
-      f"tensors stay in float32 ({', '.join(name.partition(';')[0] for name in floats[:5])}, ...). Let them be with allow_float=True."
+      f"tensors stay in float32 ({names}, ...). Let them be with allow_float=True."
     )
