@@ -147,6 +147,13 @@ def test_a_row_is_of_the_last_epoch_and_a_seed_decides_the_first_weights(tmp_pat
   assert row["loss"] == pytest.approx(np.mean(loss), rel=1e-4)
 
 
+def test_a_scheme_that_a_network_has_no_file_of_is_refused_before_the_teacher_is_trained(tmp_path, data_dir):
+  runs = _sweep(tmp_path, data_dir)
+  with pytest.raises(ValueError, match="'block0_attention'"):
+    runs.run([STUDENTS[0], Student("q1", "labels", "w8a8", 0, network="vit_tiny16")])
+  assert not runs.results.rows() and not os.path.exists(tmp_path / "teacher")
+
+
 def test_files_say_what_they_are(tmp_path, data_dir):
   runs = _sweep(tmp_path, data_dir)
   student = Student("q3", "labels + teacher", "w8a8", 1, (SoftTargets(5.0),), 1.0, 5.0)
