@@ -4,8 +4,8 @@ import tensorflow as tf
 
 from tfkd.compilation import is_on_classes, losses_by_output
 from tfkd.element_weights import combined, mask_of, of_elements, with_rank
-from tfkd.objectives import LogitObjective
-from tfkd.terms import keys_of
+from tfkd.model_checks import read_as_classes
+from tfkd.terms import flat_keys_of, keys_of, part_of
 
 
 def names_of(outputs, output_names):
@@ -36,17 +36,18 @@ def class_keys(outputs, objectives, container):
     objectives: list of `Objective`.
     container: the model's `compiled_loss`, or None.
   """
-  keys = keys_of(outputs) if tf.nest.is_nested(outputs) else [None]
-  found = read_as_classes(objectives, keys)
-  if container is not None and container._user_losses is not None:
-    by_order = sorted(keys) if isinstance(outputs, dict) else keys
-    found |= {k for k, loss in zip(by_order, losses_by_output(container, outputs), strict=True) if is_on_classes(loss)}
-  return found
+  losses = zip(flat_keys_of(outputs), losses_by_output(container, outputs), strict=True)
+  return read_as_classes(objectives, outputs) | {key for key, loss in losses if is_on_classes(loss)}
 
 
-def read_as_classes(objectives, keys):
-  """Those of the keys whose outputs an objective on class distributions reads."""
-  return {o.output_key if len(keys) > 1 else keys[0] for o in objectives if isinstance(o, LogitObjective)}
+def agreements(teacher_outputs, student_outputs, sample_weight, keys):
+  """What `agreement` gives for each of the keys of which both models have scores, as a dict."""
+  found = {}
+  for key in keys_of(student_outputs):
+    teacher, student = part_of(teacher_outputs, key), part_of(student_outputs, key)
+    if key in keys and teacher is not None:
+      found[key] = agreement(teacher, student, part_of(sample_weight, key))
+  return {key: measured for key, measured in found.items() if measured is not None}
 
 
 def agreement(teacher, student, sample_weight):

@@ -36,9 +36,11 @@ def losses_by_output(container, outputs):
   """The losses given to `compile`, one for each of the flattened outputs, None where there is none.
 
   Args:
-    container: the model's `compiled_loss`.
+    container: the model's `compiled_loss`, or None.
     outputs: nested outputs, of which only the structure counts.
   """
+  if container is None or container._user_losses is None:
+    return [None] * len(tf.nest.flatten(outputs))
   losses = container._maybe_broadcast_to_outputs(outputs, container._user_losses)
   return tf.nest.flatten(container._conform_to_outputs(outputs, losses))
 
@@ -46,6 +48,11 @@ def losses_by_output(container, outputs):
 def is_on_classes(loss):
   """Whether a compiled loss is a cross-entropy over classes, so that the outputs are class scores."""
   return _function_name(loss) in _OF_CLASSES
+
+
+def is_on_logits(loss):
+  """Whether a compiled loss is a cross-entropy over classes that takes logits."""
+  return is_on_classes(loss) and _from_logits(loss)
 
 
 def check_loss(loss, ending, output, reads_classes):

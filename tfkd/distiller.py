@@ -5,26 +5,26 @@ import inspect
 import tensorflow as tf
 import tf_keras as keras
 
-from tfkd.agreement import agreement, class_keys, names_of, read_as_classes
-from tfkd.compilation import check_loss, losses_by_output, refuse_keras3
+from tfkd.agreement import agreements, class_keys, names_of
+from tfkd.compilation import refuse_keras3
 from tfkd.element_weights import by_output, mask_of, without_masks
 from tfkd.finite import checks_of_finite
 from tfkd.model_checks import (
   build_objectives,
   check_hard_loss_weight,
+  check_losses,
   check_models,
   check_student,
-  check_student_endings,
   checked_objectives,
+  checks_of_read_logits,
   structure_of,
 )
 from tfkd.objectives.base import as_number, deserialized
-from tfkd.probabilities import ending_of_tensor, endings
 from tfkd.reduction import num_examples, num_replicas, share_of_global_batch
 from tfkd.retracing import FollowsChanges
 from tfkd.taps import Reader
 from tfkd.teachers import Frozen
-from tfkd.terms import keys_of, term
+from tfkd.terms import term
 
 _PROTOCOL = ("reader", "tap_shapes", "student_inputs")
 
@@ -138,9 +138,9 @@ class Distiller(FollowsChanges):
     given = inspect.signature(super().compile).bind(*args, **kwargs).arguments
     refuse_keras3(**{k: v for k, v in given.items() if k in ("optimizer", "loss", "metrics", "weighted_metrics")})
     super().compile(*args, **kwargs)
-    structure, ends = structure_of(self.student), endings(self.student)
-    if structure is not None and ends is not None:
-      self._check_losses(structure, ends)
+    structure = structure_of(self.student)
+    if structure is not None:
+      check_losses(self.student, structure, self.objectives, self.compiled_loss)
 
   def compile_from_config(self, config):
     if type(self).compile is not Distiller.compile:
@@ -179,6 +179,7 @@ class Distiller(FollowsChanges):
       # A loss that is NaN does not say whose fault it is.
       named = ("inputs", self._student_inputs(x)), ("labels", y), ("answers of the teacher", compared)
       checks = [check for name, structure in named for check in checks_of_finite(structure, name)]
+      checks += self._checks_of_logits(teacher, student)
       # Replicas' gradients are summed, and each one's terms are means over its own examples.
       own_loss = self._own_loss()
       with tf.control_dependencies(checks):  # And with this number, so do all gradients.
@@ -193,6 +194,7 @@ class Distiller(FollowsChanges):
     teacher, student = self._run_teacher(x), self._run_student(x, training=False)
     sample_weight = by_output(sample_weight, student[0], self.compiled_loss)
     terms, _ = self._terms(x, teacher, student, y, sample_weight, training=False)
+    self._checks_of_logits(teacher, student)
     terms["loss"] += self._own_loss()
     return self._update(terms, teacher[0], student[0], x, y, sample_weight)
 
@@ -226,7 +228,7 @@ class Distiller(FollowsChanges):
     Returns:
       Pair of this dict, and of the teacher's outputs and features whose elements count.
     """
-    self._check_outputs(student[0])
+    check_losses(self.student, student[0], self.objectives, self._compiled_losses())
     terms = {"hard_loss": self._hard_loss(x, student[0], y, sample_weight)}
     weighted = [self.hard_loss_weight * terms["hard_loss"]]
     step = self.optimizer.iterations if self._is_compiled else tf.constant(0, tf.int64)
@@ -256,42 +258,23 @@ class Distiller(FollowsChanges):
   def _update(self, terms, teacher_outputs, student_outputs, x, y, sample_weight):
     for name, value in terms.items():
       self._means[name].update_state(value, sample_weight=num_examples(x))
-    measured = self._measure_agreement(teacher_outputs, student_outputs, sample_weight)
+    measured = {}
+    if self._teacher is not None:
+      keys = class_keys(student_outputs, self.objectives, self._compiled_losses())
+      measured = agreements(teacher_outputs, student_outputs, sample_weight, keys)
+    names = names_of(student_outputs, self.output_names)
+    measured = {names[key]: found for key, found in measured.items() if names[key] in self._means}
+    for name, found in measured.items():
+      self._means[name].update_state(*found)
     self._unmeasured = tuple(name for name in self._agreements.values() if name not in measured)
     return self.compute_metrics(x, y, student_outputs, sample_weight)
 
-  def _measure_agreement(self, teacher_outputs, student_outputs, sample_weight):
-    """Updates the metrics of outputs that are class scores of both models, and returns these metrics' names."""
-    measured = []
-    container = self.compiled_loss if self._is_compiled else None
-    keys = class_keys(student_outputs, self.objectives, container) if self._teacher is not None else ()
-    for key, name in names_of(student_outputs, self.output_names).items():
-      if key not in keys or name not in self._means:
-        continue
-      teacher, student = (_part(outputs, key) for outputs in (teacher_outputs, student_outputs))
-      found = None if teacher is None else agreement(teacher, student, _part(sample_weight, key))
-      if found is not None:
-        self._means[name].update_state(*found)
-        measured.append(name)
-    return measured
+  def _checks_of_logits(self, teacher, student):
+    models, outputs = (self._teacher, self.student), (teacher[0], student[0])
+    return checks_of_read_logits(*models, *outputs, self.objectives, self._compiled_losses())
 
-  def _check_outputs(self, outputs):
-    """Checks a student without a graph of layers by the tensors that it gave."""
-    if endings(self.student) is None:
-      ends = [ending_of_tensor(tensor) for tensor in tf.nest.flatten(outputs)]
-      check_student_endings(ends, outputs, self.objectives)
-      if self._is_compiled:
-        self._check_losses(outputs, ends)
-
-  def _check_losses(self, outputs, ends):
-    if self.compiled_loss._user_losses is None:
-      return
-    keys = keys_of(outputs) if tf.nest.is_nested(outputs) else [None]
-    by_order = sorted(keys) if isinstance(outputs, dict) else keys
-    read = read_as_classes(self.objectives, keys)
-    for key, loss, ending in zip(by_order, losses_by_output(self.compiled_loss, outputs), ends, strict=True):
-      name = self.student.name if key is None else key
-      check_loss(loss, ending, repr(name), key in read)
+  def _compiled_losses(self):
+    return self.compiled_loss if self._is_compiled else None
 
   def _run_teacher(self, x):
     """The teacher's outputs, and its tapped features by layer name."""
@@ -345,13 +328,6 @@ def _cast(tensor):
   if mask_of(tensor) is not None:
     cast._keras_mask = mask_of(tensor)
   return cast
-
-
-def _part(structure, key):
-  """One output of a structure, or None where it has none of this key."""
-  if structure is None or not tf.nest.is_nested(structure):
-    return structure
-  return structure[key] if key in keys_of(structure) else None
 
 
 def _layers(objectives, attribute):

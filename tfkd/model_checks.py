@@ -6,12 +6,13 @@ import numbers
 import tensorflow as tf
 import tf_keras as keras
 
+from tfkd.compilation import check_loss, is_on_logits, losses_by_output
 from tfkd.objectives import LogitObjective, Objective
 from tfkd.objectives.logits import check_logits
-from tfkd.probabilities import endings
+from tfkd.probabilities import checks_of_logits, ending_of_tensor, endings
 from tfkd.taps import Reader, is_keras3
 from tfkd.teachers.frozen import name_of
-from tfkd.terms import keys_of
+from tfkd.terms import flat_keys_of, keys_of, part_of
 
 
 def check_student(student):
@@ -69,12 +70,62 @@ def check_models(teacher, student, objectives):
     _check_shapes(objective, model, student, *(_picked(s, objective.output_key) for s in shapes))
 
 
-def check_student_endings(student_endings, outputs, objectives):
-  """The same of a student whose endings are known only from the tensors that it gave."""
-  by_key = _keyed(outputs, student_endings)
+def check_losses(student, outputs, objectives, container):
+  """Raises ValueError where the compiled losses or the objectives do not fit what the student's outputs end in.
+
+  Args:
+    student: `tf_keras` model.
+    outputs: nested outputs of a batch, of which those are looked at whose endings no graph of layers tells; or those
+      of the graph of layers.
+    objectives: list of `Objective`.
+    container: the student's `compiled_loss`, or None.
+  """
+  flat = tf.nest.flatten(outputs)
+  known = endings(student) or [None] * len(flat)
+  ends = [ending or ending_of_tensor(tensor) for ending, tensor in zip(known, flat, strict=True)]
+  by_key = _keyed(outputs, ends)
   for objective in objectives:
     if not objective.student_layers:
       _check_student_ending(objective, _picked(by_key, objective.output_key))
+  read, losses = read_as_classes(objectives, outputs), losses_by_output(container, outputs)
+  for key, loss, ending in zip(flat_keys_of(outputs), losses, ends, strict=True):
+    check_loss(loss, ending, repr(student.name if key is None else key), key in read)
+
+
+def read_as_classes(objectives, outputs):
+  """Keys of the outputs that objectives on class distributions read."""
+  keys = keys_of(outputs)
+  return {o.output_key if len(keys) > 1 else keys[0] for o in objectives if isinstance(o, LogitObjective)}
+
+
+def checks_of_read_logits(teacher, student, teacher_outputs, student_outputs, objectives, container):
+  """Tensors that end the step where outputs that objectives or the hard loss take for logits are probabilities.
+
+  Args:
+    teacher, student: the models, of which known endings need no check.
+    teacher_outputs, student_outputs: nested outputs of the batch.
+    objectives: list of `Objective`.
+    container: the student's `compiled_loss`, or None.
+  """
+  checks = []
+  if not _has_known_endings(student):
+    losses = zip(flat_keys_of(student_outputs), losses_by_output(container, student_outputs), strict=True)
+    read = read_as_classes(objectives, student_outputs) | {key for key, loss in losses if is_on_logits(loss)}
+    checks += checks_of_logits(_parts(student_outputs, read), "the student")
+  if teacher is not None and not _has_known_endings(getattr(teacher, "model", None)):
+    read = read_as_classes([o for o in objectives if o.source == "teacher"], student_outputs)
+    checks += checks_of_logits(_parts(teacher_outputs, read), "the teacher")
+  return checks
+
+
+def _parts(outputs, keys):
+  """Outputs of these keys, in one order."""
+  return [part_of(outputs, key) for key in keys_of(outputs) if key in keys or len(keys_of(outputs)) == 1 and keys]
+
+
+def _has_known_endings(model):
+  ends = endings(model)
+  return ends is not None and None not in ends
 
 
 def _check_student_ending(objective, ending):
@@ -142,10 +193,7 @@ def _by_key(model, values):
 
 def _keyed(structure, values):
   """A dict from key to value, by flattened order; None is the key of a single output."""
-  if not tf.nest.is_nested(structure):
-    return {None: values[0]}
-  keys = keys_of(structure)
-  keys = sorted(keys) if isinstance(structure, dict) else keys
+  keys = flat_keys_of(structure)
   return dict(zip(keys, values, strict=True)) if len(keys) == len(values) else None
 
 

@@ -68,8 +68,22 @@ def pick(structure, key, owner, objective_name):
 
 
 def keys_of(structure):
-  """Keys or indices of nested outputs."""
+  """Keys or indices of nested outputs; None is the key of a single output."""
+  if not tf.nest.is_nested(structure):
+    return [None]
   return list(structure) if isinstance(structure, dict) else list(range(len(structure)))
+
+
+def flat_keys_of(structure):
+  """The same, in the order of `tf.nest.flatten`."""
+  return sorted(structure) if isinstance(structure, dict) else keys_of(structure)
+
+
+def part_of(structure, key):
+  """One output of a structure, or None where it has none of this key."""
+  if structure is None or not tf.nest.is_nested(structure):
+    return structure
+  return structure[key] if key in keys_of(structure) else None
 
 
 def _weights(objective, student, sample_weight):

@@ -251,9 +251,8 @@ def test_weights_that_fit_no_element_are_refused():
 
 
 def test_no_weights_trace_no_operations_for_them():
-  student = _pixelwise("student")
-  objectives = [o.SoftTargets(2.0, form="cross_entropy"), o.Hint("a", "a")]  # Whose losses select nothing themselves.
-  distiller = tfkd.Distiller(_pixelwise("teacher"), student, objectives)
+  objectives = [o.SoftTargets(2.0, form="cross_entropy"), o.Hint("a", "a")]
+  distiller = tfkd.Distiller(_pixelwise("teacher"), _pixelwise("student"), objectives)
   distiller.compile("sgd", SPARSE)
   batch = tf.constant(PIXELS), tf.constant(CLASS_OF_PIXEL)
   plain = tf.function(lambda *data: distiller.test_step(data)).get_concrete_function(*batch)

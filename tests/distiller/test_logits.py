@@ -27,6 +27,7 @@ def _models():
   yield "nested", keras.Sequential([keras.Sequential([keras.Input((6,)), layers.Dense(4, "softmax")])])
   yield "operation", keras.Model(inputs, tf.nn.softmax(layers.Dense(4)(inputs)))
   yield "reshaped", keras.Model(inputs, layers.Reshape((4,))(layers.Dense(4, "softmax")(inputs)))
+  yield "cast", keras.Model(inputs, tf.identity(tf.cast(layers.Dense(4, "softmax")(inputs), tf.float32)))
   yield "keras 3", keras3.Sequential([inputs3, keras3.layers.Dense(4, activation="softmax")])
   nested3 = keras3.Sequential([keras3.Input((6,)), keras3.layers.Dense(4), keras3.layers.Softmax()])
   yield "keras 3 nested", keras3.Sequential([inputs3, nested3])
@@ -56,13 +57,71 @@ def test_a_teacher_that_ends_in_softmax_gives_the_logits_before_it(vectors, tmp_
     before = np.asarray(model(x))
     for call in (tfkd.teachers.Frozen(model), tf.function(tfkd.teachers.Frozen(model))):
       found = call(tf.constant(x)).numpy()
-      if name == "reshaped":  # The logarithm, as far as float32 has probabilities.
+      if name in ("reshaped", "cast"):  # The logarithm, as far as float32 has probabilities.
         np.testing.assert_allclose(found, np.maximum(tf.nn.log_softmax(x @ kernel), -87.3), rtol=1e-3, atol=1e-4)
       else:
         np.testing.assert_allclose(found, x @ kernel, rtol=1e-4, atol=1e-4, err_msg=name)
     np.testing.assert_array_equal(np.asarray(model(x)), before)  # The model is as it was.
   ensemble = tfkd.teachers.Ensemble([models["dense"], models["layer"]])
   np.testing.assert_allclose(ensemble(tf.constant(x)), x @ kernel, rtol=1e-4, atol=1e-4)
+
+
+def test_what_no_graph_of_layers_tells_is_converted_or_refused(vectors, tmp_path):
+  x, y = vectors
+  kernel = 10 * np.random.default_rng(1).normal(size=(6, 4)).astype(np.float32)
+  inputs = keras.Input((6,))
+  model = keras.Sequential([keras.Input((6,)), layers.Dense(4, "softmax")])
+  own = keras.Model(inputs, layers.Lambda(lambda z: tf.nn.softmax(z, axis=-1))(layers.Dense(4)(inputs)))
+  for part in (model, own):
+    part.set_weights([kernel, np.zeros(4)])
+  tf.saved_model.save(model, str(tmp_path))
+  student = dense()
+
+  def soft_loss(teacher, **options):
+    distiller = tfkd.Distiller(teacher, student, o.SoftTargets(4.0), hard_loss_weight=0.0)
+    distiller.compile("sgd", **options)
+    return distiller.test_on_batch(x, y, return_dict=True)["soft_targets"]
+
+  right = soft_loss(lambda z: z @ kernel)
+  probabilities = tf.nn.softmax(x @ kernel).numpy()
+  functions = [lambda z: tf.nn.softmax(z @ kernel), lambda z: model(z), own, tfkd.teachers.saved_model(tmp_path)]
+  for teacher in functions:
+    assert soft_loss(teacher) == pytest.approx(right, rel=1e-3)
+  message = "the teacher gives probabilities, each row of which sums to 1, and logits are expected"
+  for teacher, options in (
+    (lambda z: tf.nn.softmax(z @ kernel) / 1.0, {}),
+    (own, {"run_eagerly": True}),
+    (lambda z: tf.numpy_function(lambda _: probabilities, [z], tf.float32), {}),
+  ):
+    with pytest.raises((tf.errors.InvalidArgumentError, ValueError), match=f"{message}|unknown static shape"):
+      soft_loss(teacher, **options)
+  distiller = tfkd.Distiller(tfkd.teachers.Precomputed(), student, o.SoftTargets(4.0), hard_loss_weight=0.0)
+  distiller.compile("sgd")
+  before = student.get_weights()
+  with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+    distiller.train_on_batch((x, probabilities), y)
+  distiller.train_on_batch((x, np.zeros_like(probabilities)), y)
+  for old, new in zip(before, student.get_weights(), strict=True):
+    assert (old != new).any()  # Zeros are logits.
+  distiller = tfkd.Distiller(None, own)
+  distiller.compile("sgd", SPARSE, run_eagerly=True)
+  with pytest.raises(tf.errors.InvalidArgumentError, match="the student gives probabilities"):
+    distiller.train_on_batch(x, y)
+
+
+def test_softmax_of_another_axis_or_under_a_mask_is_not_taken_for_one_of_logits():
+  x = np.random.default_rng(0).normal(size=(5, 3, 6)).astype(np.float32)
+  inputs, mask = keras.Input((3, 6)), keras.Input((3, 4), dtype="bool")
+  logits = layers.Dense(4)(inputs)
+  pooled = layers.GlobalAveragePooling1D()(layers.TimeDistributed(layers.Dense(4, "softmax"))(inputs))
+  for output in (layers.Softmax(axis=1)(logits), keras.activations.softmax(logits, axis=1)):
+    model = keras.Model(inputs, output)
+    np.testing.assert_array_equal(tfkd.teachers.Frozen(model)(x), model(x))
+  valid = np.ones((5, 3, 4), bool)
+  valid[..., 0] = False
+  masked = keras.Model([inputs, mask], layers.Softmax()(logits, mask=mask))
+  for model, batch in ((masked, [x, valid]), (keras.Model(inputs, pooled), x)):
+    np.testing.assert_allclose(tf.nn.softmax(tfkd.teachers.Frozen(model)(batch)), model(batch), atol=1e-6)
 
 
 def test_outputs_are_converted_one_by_one_and_taps_are_not(vectors):

@@ -16,8 +16,8 @@ class Frozen:
   store the teacher with its student. The wrapped model's own `trainable` flag is left as the user set it.
 
   Outputs are logits: of a model that ends in softmax the tensor before it is returned, or the logarithm of the
-  probabilities where that tensor cannot be had. Tapped layers give what they give. Of a function nothing is known:
-  let it return logits.
+  probabilities where that tensor cannot be had. Tapped layers give what they give. Of a function or SavedModel the last
+  operation is looked at; a `Distiller` refuses what turns out to give probabilities all the same.
 
   Args:
     model: a `tf_keras` or Keras 3 (TensorFlow backend) model, or any function of a batch, made of TensorFlow
