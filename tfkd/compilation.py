@@ -45,6 +45,12 @@ def losses_by_output(container, outputs):
   return tf.nest.flatten(container._conform_to_outputs(outputs, losses))
 
 
+def has_sums(container, outputs):
+  """Whether a compiled loss is a sum over elements instead of a mean."""
+  losses = losses_by_output(container, outputs)
+  return any(getattr(loss, "reduction", None) == keras.losses.Reduction.SUM for loss in losses)
+
+
 def is_on_classes(loss):
   """Whether a compiled loss is a cross-entropy over classes, so that the outputs are class scores."""
   return _function_name(loss) in _OF_CLASSES
@@ -81,6 +87,42 @@ def check_loss(loss, ending, output, reads_classes):
     )
 
 
+def check_metrics(metrics, ends):
+  """Raises ValueError for a metric that takes probabilities where all outputs are known to be none.
+
+  Args:
+    metrics: nested metrics as given to `compile`.
+    ends: list of what the outputs end in, or None.
+  """
+  if ends is None or any(ending != "values" for ending in ends):
+    return
+  for metric in tf.nest.flatten(metrics):
+    function = _function_name(metric)
+    if function in _ON_PROBABILITIES and not _from_logits(metric):
+      name = _ON_PROBABILITIES[function]
+      line = f"write keras.metrics.{name}(from_logits=True)" if hasattr(keras.metrics, str(name)) else "leave it out"
+      raise ValueError(f"the student gives logits, and metric {function} expects probabilities: {line}.")
+
+
+def check_class_weight(x, y, output):
+  """Raises ValueError where Keras takes the positions of class indices for classes.
+
+  Args:
+    x, y: of `fit`; a data set's labels are known from its specification.
+    output: symbolic output of the student, or None.
+  """
+  if isinstance(x, tf.data.Dataset):
+    y = x.element_spec[1] if isinstance(x.element_spec, tuple) and len(x.element_spec) > 1 else None
+  if output is None or y is None or tf.nest.is_nested(output) or tf.nest.is_nested(y):
+    return
+  rank = tf.TensorShape(y.shape).rank if hasattr(y, "shape") else None
+  if rank is not None and rank >= 2 and rank == output.shape.rank - 1:
+    raise ValueError(
+      f"class_weight with class indices of {rank} axes: Keras takes the last axis for that of classes; give labels a "
+      "last axis of length one, labels[..., None]."
+    )
+
+
 def _function_name(loss):
   """Name of the Keras function that a loss computes, or None."""
   if isinstance(loss, str):
@@ -90,7 +132,7 @@ def _function_name(loss):
       return None
   if isinstance(loss, functools.partial):
     return _function_name(loss.func)
-  function = getattr(loss, "fn", loss)
+  function = getattr(loss, "fn", getattr(loss, "_fn", loss))  # Of losses and of metrics.
   if not getattr(function, "__module__", "").startswith("tf_keras."):
     return None
   return getattr(function, "__name__", None)

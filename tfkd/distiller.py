@@ -6,7 +6,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 from tfkd.agreement import agreements, class_keys, names_of
-from tfkd.compilation import refuse_keras3
+from tfkd.compilation import check_class_weight, check_metrics, has_sums, refuse_keras3
 from tfkd.element_weights import by_output, mask_of, without_masks
 from tfkd.finite import checks_of_finite
 from tfkd.model_checks import (
@@ -20,6 +20,7 @@ from tfkd.model_checks import (
   structure_of,
 )
 from tfkd.objectives.base import as_number, deserialized
+from tfkd.probabilities import endings
 from tfkd.reduction import num_examples, num_replicas, share_of_global_batch
 from tfkd.retracing import FollowsChanges
 from tfkd.taps import Reader
@@ -140,6 +141,7 @@ class Distiller(FollowsChanges):
     super().compile(*args, **kwargs)
     structure = structure_of(self.student)
     if structure is not None:
+      check_metrics([given.get("metrics"), given.get("weighted_metrics")], endings(self.student))
       check_losses(self.student, structure, self.objectives, self.compiled_loss)
 
   def compile_from_config(self, config):
@@ -151,7 +153,10 @@ class Distiller(FollowsChanges):
       self.optimizer.build(self.trainable_variables)
 
   def fit(self, *args, **kwargs):
-    refuse_keras3(callbacks=inspect.signature(super().fit).bind(*args, **kwargs).arguments.get("callbacks"))
+    given = inspect.signature(super().fit).bind(*args, **kwargs).arguments
+    refuse_keras3(callbacks=given.get("callbacks"))
+    if given.get("class_weight") is not None:
+      check_class_weight(given.get("x"), given.get("y"), structure_of(self.student))
     return super().fit(*args, **kwargs)
 
   def evaluate(self, *args, **kwargs):
@@ -208,7 +213,10 @@ class Distiller(FollowsChanges):
     Returns:
       Scalar.
     """
-    if num_replicas() > 1:
+    if has_sums(self.compiled_loss, y_pred):
+      if num_replicas() > 1:
+        raise ValueError("the loss has reduction SUM, which differs between replicas: compile with the default one.")
+    else:
       y_pred, sample_weight = without_masks(y_pred, sample_weight)
     # Keras divides its compiled loss by the number of replicas.
     return tf.cast(self.compiled_loss(y, y_pred, sample_weight), tf.float32) * num_replicas()
@@ -248,8 +256,13 @@ class Distiller(FollowsChanges):
         found = "the data has no labels" if y is None else "compile() got no loss"
         raise ValueError(f"hard_loss_weight is {self.hard_loss_weight}, but {found}: set it to 0 to train without.")
       return tf.constant(0.0)
-    loss = self.compute_loss(x=x, y=y, y_pred=student_outputs, sample_weight=sample_weight)
-    return tf.cast(loss, tf.float32)
+    loss = tf.cast(self.compute_loss(x=x, y=y, y_pred=student_outputs, sample_weight=sample_weight), tf.float32)
+    if loss.shape.rank != 0:
+      raise ValueError(
+        f"the hard loss has shape {loss.shape}, and one number is expected: compile with a loss whose reduction is not "
+        "NONE, or return a mean over examples from `compute_loss`."
+      )
+    return loss
 
   def _own_loss(self):
     """The student's regularizers and `add_loss`, and those of connectors: a sum, not a mean over examples."""

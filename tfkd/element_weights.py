@@ -164,7 +164,10 @@ def by_output(sample_weight, outputs, container):
 
 
 def without_masks(outputs, sample_weight):
-  """Outputs without Keras masks, which become weights: Keras would divide by one replica's valid elements."""
+  """Outputs without Keras masks, which become weights.
+
+  Keras would divide by one replica's valid elements, and give NaN where a batch has none.
+  """
   flat = tf.nest.flatten(outputs)
   if all(mask_of(tensor) is None for tensor in flat):
     return outputs, sample_weight

@@ -33,10 +33,12 @@ class FollowsChanges(keras.Model):
 
   def _following_changes(self, make):
     """Keras' function of a step, traced again once something that a trace holds was assigned."""
+    self._follow_list()
     function, seen = make(force=True), self._seen_changes()
 
     def run(iterator):
       nonlocal function, seen
+      self._follow_list()
       if seen != self._seen_changes():
         replaced = self.train_function, self.test_function
         function = make(force=True)
@@ -46,6 +48,13 @@ class FollowsChanges(keras.Model):
       return outputs
 
     return run
+
+  def _follow_list(self):
+    """Assigns the list of objectives again where objectives were put into it or taken out of it."""
+    listed = [id(objective) for objective in self.objectives]
+    if vars(self).get("_listed", listed) != listed:
+      self.objectives = list(self.objectives)
+    vars(self)["_listed"] = listed
 
   def _seen_changes(self):
     return (vars(self).get("_changes", 0), *(objective.changes for objective in self.objectives))

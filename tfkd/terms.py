@@ -35,6 +35,12 @@ def term(objective, teacher, student, labels, sample_weight, options):
       mean_weights = None if objective.positions else of_examples(mean_weights)
   parameters = inspect.signature(objective.call).parameters
   values = objective(inputs, **{name: value for name, value in options.items() if name in parameters})
+  if values is None or tf.nest.is_nested(values):
+    raise TypeError(
+      f"`call` of objective '{objective.name}' returned a {type(values).__name__}: return float32 [batch, ...], or a "
+      "scalar where it compares examples."
+    )
+  values = tf.cast(values, tf.float32)
   return mean_over_elements(values, mean_weights, num_examples(inputs)), inputs[0]
 
 

@@ -78,6 +78,10 @@ class TestWhatIsAssignedAfterAFit:
     distiller.objectives = [o.Hint("logits", "logits", weight=2.0)]
     logs = loss()
     assert "soft_targets" not in logs and logs["loss"] == pytest.approx(2 * logs["hint"], rel=1e-5)
+    distiller.objectives.append(o.SoftTargets(3.0, weight=0.0, name="more"))
+    assert "more" in loss()
+    del distiller.objectives[1]
+    assert "more" not in loss()
     distiller.teacher = distiller.student
     assert loss()["hint"] == 0
 
@@ -124,6 +128,31 @@ class TestOverrides:
     distiller.compile("sgd")
     for logs in (distiller.train_on_batch(x, y, return_dict=True), distiller.evaluate(x, verbose=0, return_dict=True)):
       assert (logs["hard_loss"], logs["loss"], logs["mine"]) == (3.0, 6.0, 7.0)
+
+  def test_that_return_no_number_are_refused(self, vectors):
+    class Mine(tfkd.Distiller):
+      def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None):
+        return tf.reduce_sum(y_pred, 1)
+
+    vector = keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction="none")
+    for make, loss in ((Mine, None), (tfkd.Distiller, vector)):
+      distiller = make(dense(), dense())
+      distiller.compile("sgd", loss)
+      with pytest.raises(ValueError, match="the hard loss has shape .* one number is expected"):
+        distiller.train_on_batch(*vectors)
+
+  @pytest.mark.parametrize("value", [None, (1.0, 2.0), 0.5, tf.constant(0.5, tf.float64)], ids=str)
+  def test_of_an_objective_s_call_give_numbers_of_any_type(self, vectors, value):
+    class Mine(o.Objective):
+      def call(self, inputs):
+        return value
+
+    distiller = compiled(dense(), dense(), Mine())
+    if value is None or isinstance(value, tuple):
+      with pytest.raises(TypeError, match="`call` of objective 'mine' returned a .*: return float32"):
+        distiller.test_on_batch(*vectors)
+    else:
+      assert distiller.test_on_batch(*vectors, return_dict=True)["mine"] == 0.5
 
 
 class TestSaving:

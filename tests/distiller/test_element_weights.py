@@ -250,6 +250,53 @@ def test_weights_that_fit_no_element_are_refused():
     distiller.test_on_batch(PIXELS, CLASS_OF_PIXEL, sample_weight=np.ones((6, 5, 5), np.float32))
 
 
+def test_class_weights_reach_each_token_or_are_refused():
+  labels, factors = RNG.integers(0, CLASSES, (BATCH, STEPS)), {0: 1.0, 1: 2.0, 2: 0.0, 3: 0.5}
+  models = [tagger(False), tfkd.Distiller(tagger(False), tagger(False), o.SoftTargets(2.0))]
+  for model in models:
+    model.compile(keras.optimizers.SGD(0.0), SPARSE)
+  with pytest.raises(ValueError, match=r"class_weight with class indices of 2 axes.*labels\[..., None\]"):
+    models[1].fit(TOKENS, labels, class_weight=factors, verbose=0)
+  fit = {"class_weight": factors, "verbose": 0, "batch_size": BATCH}
+  plain, logs = (model.fit(TOKENS, labels[..., None], **fit).history for model in models)
+  np.testing.assert_allclose(logs["hard_loss"], plain["loss"], rtol=1e-5)
+  weights = np.array(list(factors.values()))[labels]
+  logits = 2 * models[1].teacher.model(TOKENS).numpy()
+  logits[weights == 0] = np.nan
+  precomputed = tfkd.Distiller(tfkd.teachers.Precomputed(), tagger(False), o.SoftTargets(2.0))
+  precomputed.compile(keras.optimizers.SGD(0.0), SPARSE)
+  found = precomputed.fit((TOKENS, logits), labels[..., None], **fit).history["soft_targets"][0]
+  rows = [np.nan_to_num(t).reshape(-1, CLASSES) for t in (logits, precomputed.student(TOKENS).numpy())]
+  each = 4 * np.asarray(references.soft_target_kl(*rows, 2.0))
+  np.testing.assert_allclose(found, (each * weights.ravel()).mean(), rtol=1e-4)
+
+
+def test_a_batch_without_valid_elements_takes_no_step():
+  for objectives in (o.SoftTargets(2.0), [o.Hint("hidden", "hidden"), o.MultiLevel()]):
+    distiller = tfkd.Distiller(tagger(False), tagger(True), objectives)
+    distiller.compile(keras.optimizers.SGD(0.5), CROSS_ENTROPY)
+    before = distiller.student.get_weights()
+    logs = distiller.train_on_batch(np.zeros_like(TOKENS), TARGETS, return_dict=True)
+    assert all(value == 0 for value in logs.values())
+    for old, new in zip(before, distiller.student.get_weights(), strict=True):
+      np.testing.assert_array_equal(old, new)
+
+
+def test_a_sum_over_elements_is_taken_on_one_replica_and_refused_on_two(two_replicas):
+  summed = keras.losses.CategoricalCrossentropy(from_logits=True, reduction="sum")
+  plain = tagger(True)
+  plain.compile("sgd", summed)
+  distiller = tfkd.Distiller(None, tagger(True))
+  distiller.compile("sgd", summed)
+  logs = distiller.test_on_batch(TOKENS, TARGETS, PER_TOKEN, return_dict=True)
+  np.testing.assert_allclose(logs["hard_loss"], plain.test_on_batch(TOKENS, TARGETS, PER_TOKEN), rtol=1e-6)
+  with two_replicas.scope():
+    distiller = tfkd.Distiller(None, tagger(False))
+    distiller.compile("sgd", summed)
+  with pytest.raises(ValueError, match="reduction SUM"):
+    distiller.fit(TOKENS, TARGETS, verbose=0)
+
+
 def test_no_weights_trace_no_operations_for_them():
   objectives = [o.SoftTargets(2.0, form="cross_entropy"), o.Hint("a", "a")]
   distiller = tfkd.Distiller(_pixelwise("teacher"), _pixelwise("student"), objectives)

@@ -157,6 +157,15 @@ def test_a_hard_loss_of_probabilities_is_refused_with_the_line_to_write(loss, li
     distiller.compile("sgd", loss)
 
 
+def test_a_metric_of_probabilities_is_refused_with_the_line_to_write():
+  distiller = tfkd.Distiller(dense(), dense(), o.SoftTargets())
+  metric = keras.metrics.SparseCategoricalCrossentropy
+  for metrics in (["accuracy", "sparse_categorical_crossentropy"], [metric()]):
+    with pytest.raises(ValueError, match=r"expects probabilities: write keras.metrics.*\(from_logits=True\)"):
+      distiller.compile("sgd", SPARSE, metrics)
+  distiller.compile("sgd", SPARSE, ["accuracy", metric(from_logits=True)], weighted_metrics=["accuracy"])
+
+
 def test_other_hard_losses_are_taken():
   distiller = tfkd.Distiller(dense(), dense(), o.SoftTargets())
   partial = functools.partial(LOSSES.sparse_categorical_crossentropy, from_logits=True)

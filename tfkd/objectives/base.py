@@ -53,7 +53,7 @@ class Objective(keras.layers.Layer):
   def __setattr__(self, name, value):
     if name == "weight":
       _check_weight(value, self.name)
-    if name in ("teacher_layers", "student_layers") and getattr(self, "built", False):
+    if name in ("teacher_layers", "student_layers", "alignment") and getattr(self, "built", False):
       raise ValueError(f"{name} of objective '{self.name}' cannot change once it is built: make another objective.")
     super().__setattr__(name, value)
     if not name.startswith("_"):
