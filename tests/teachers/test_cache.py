@@ -256,6 +256,19 @@ class TestOtherInputs:
       assert len(list(data.batches((X[rows], part), Y[rows], 10, shuffle_seed=1))) == -(-len(part) // 10)
       with pytest.raises(ValueError, match="do not belong together"):
         data.batches((X[: len(part)][::-1].copy(), part), Y[: len(part)], 10)
+    joined = [
+      lambda a: np.concatenate([a[:5], a[9:]]),
+      lambda a: np.take(a, order, axis=0),
+      lambda a: np.array_split(a, 3)[1],
+      lambda a: np.repeat(a, 2, axis=0),
+    ]
+    for change in joined:
+      x, part = change(X), change(of_vectors.outputs)
+      assert len(list(data.batches((x, part), None, 10))) == -(-len(part) // 10)
+      with pytest.raises(ValueError, match="do not belong together"):
+        data.batches((x[::-1].copy(), part), None, 10)
+    for other in (np.take(of_vectors.outputs, [1, 2]), np.concatenate([of_vectors.outputs] * 2, axis=1)):
+      assert getattr(other, "fingerprints", None) is None
     assert type(of_vectors.outputs.mean()) is np.float32 and of_vectors.outputs[3].shape == (3,)
     assert of_vectors.outputs[:, 1][:5].fingerprints.shape == (5,) and type(of_vectors.outputs * 2) is np.ndarray
 

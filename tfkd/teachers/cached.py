@@ -22,12 +22,15 @@ from tfkd.teachers.cache_format import (
 )
 from tfkd.teachers.precomputed import Precomputed
 
+_BY_EXAMPLE = (np.concatenate, np.take, np.repeat, np.split, np.array_split, np.copy)
+
 
 class CachedOutputs(np.memmap):
   """A memory-mapped array of a cache, whose first axis is that of the examples.
 
-  `tfkd.data.batches` compares the fingerprints with those of its inputs. They stay with what is sliced or indexed along
-  the first axis; other arrays that are computed from this one have none, and are not compared.
+  `tfkd.data.batches` compares the fingerprints with those of its inputs. They stay with what is sliced, indexed, taken,
+  split, repeated or concatenated along the first axis; other arrays that are computed from this one have none, and are
+  not compared.
   """
 
   fingerprints = None
@@ -37,15 +40,36 @@ class CachedOutputs(np.memmap):
     found = super().__getitem__(index)
     rows = index[0] if isinstance(index, tuple) and index else index
     if self.fingerprints is not None and np.ndim(found) and (isinstance(rows, slice) or np.ndim(rows) == 1):
-      kept = self.fingerprints[rows]
-      if kept.shape == found.shape[:1]:
-        found = found.view(CachedOutputs)
-        found.fingerprints = kept
+      found = _with_fingerprints(found, self.fingerprints[rows])
     return found
+
+  def __array_function__(self, function, types, args, kwargs):
+    found = super().__array_function__(function, types, args, kwargs)
+    arrays = args[0] if args and isinstance(args[0], (list, tuple)) else args[:1]
+    stored = [getattr(array, "fingerprints", None) for array in arrays]
+    if function not in _BY_EXAMPLE or not stored or any(part is None for part in stored):
+      return found
+    try:
+      kept = function(stored if arrays is args[0] else stored[0], *args[1:], **kwargs)
+    except (ValueError, IndexError):  # Along another axis.
+      return found
+    if tf.nest.flatten(found)[0].ndim != arrays[0].ndim:  # Of all elements in one row.
+      return found
+    if isinstance(found, list):
+      return [_with_fingerprints(*pair) for pair in zip(found, kept, strict=True)]
+    return _with_fingerprints(found, kept)
 
   def __array_wrap__(self, array, context=None, return_scalar=False):
     array = np.asarray(array)
     return array[()] if return_scalar else array
+
+
+def _with_fingerprints(array, kept):
+  if kept.ndim != 1 or kept.shape != array.shape[:1]:
+    return array
+  array = array.view(CachedOutputs)
+  array.fingerprints = kept
+  return array
 
 
 class CachedTeacher(Precomputed):
