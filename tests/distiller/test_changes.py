@@ -104,6 +104,9 @@ class TestWhatIsAssignedAfterAFit:
     for name, value in (("weight", -1.0), ("weight", None), ("temperature", 0.0), ("temperature", "4")):
       with pytest.raises((TypeError, ValueError), match=f"{name} .*got"):
         setattr(distiller.objectives[0], name, value)
+    for name in ("form", "source"):
+      with pytest.raises(ValueError, match=f"{name} must be .*got 'KLD'"):
+        setattr(distiller.objectives[0], name, "KLD")
     for name, value in (("hard_loss_weight", -1), ("hard_loss_weight", "1"), ("student", dense())):
       with pytest.raises(ValueError, match="must be a finite number|make another Distiller"):
         setattr(distiller, name, value)

@@ -46,13 +46,16 @@ class SoftTargets(LogitObjective):
     **kwargs,
   ):
     super().__init__(temperature, weight, standardize, output, name, **kwargs)
-    if form not in ("cross_entropy", "kl"):
-      raise ValueError(f'form must be "cross_entropy" or "kl"; got {form!r}.')
-    if source not in ("teacher", "labels"):
-      raise ValueError(f'source must be "teacher" or "labels"; got {source!r}.')
     self.form = form
     self.source = source
     self.scale_by_t2 = scale_by_t2
+
+  def __setattr__(self, name, value):
+    if name == "form" and value not in ("cross_entropy", "kl"):
+      raise ValueError(f'form must be "cross_entropy" or "kl"; got {value!r}.')
+    if name == "source" and value not in ("teacher", "labels"):
+      raise ValueError(f'source must be "teacher" or "labels"; got {value!r}.')
+    super().__setattr__(name, value)
 
   def call(self, pair):
     source, student = pair
