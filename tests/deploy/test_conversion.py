@@ -1,5 +1,6 @@
 """TensorFlow's converter: in a process of its own, and never silently wrong."""
 
+import json
 import re
 
 import keras as keras3
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tf_keras as keras
+from ai_edge_litert.interpreter import Interpreter
 
 from tfkd import deploy, quantization
 from tfkd.deploy.evaluate import interpreter, run
@@ -68,13 +70,45 @@ def test_several_inputs_and_outputs_keep_their_names(tmp_path):
   model = keras.Model({"words": a, "numbers": b}, [layers.Dense(2, name="one")(x), layers.Dense(3, name="two")(x)])
   path = str(tmp_path / "a.tflite")
   deploy.to_tflite(model, path)
-  from ai_edge_litert.interpreter import Interpreter
-
   signature = Interpreter(path).get_signature_runner("serving_default")
   words, numbers = np.array([[1, 2, 4]], np.int32), RNG.random((1, 4), np.float32)
   found = signature(words=words, numbers=numbers)
   for name, expected in zip(("one", "two"), model({"words": words, "numbers": numbers}), strict=True):
     np.testing.assert_allclose(found[name], expected, rtol=1e-5, atol=1e-6)
+
+
+def _sizes(content):
+  opened = Interpreter(model_content=content)
+  return sorted(d["shape"][-1] for d in opened.get_input_details())
+
+
+def test_a_job_that_was_interrupted_gives_no_other_its_file(tmp_path, monkeypatch):
+  """Nor does what others print to standard output, or a name that numpy's functions have for themselves."""
+  a, b = keras.Input((2,), name="file"), keras.Input((5,), name="b")
+  model = keras.Model([a, b], layers.Dense(2)(layers.Concatenate()([a, b])))
+  examples = [RNG.random((4, size), np.float32) for size in (2, 5)]
+  (tmp_path / "sitecustomize.py").write_text("print('hello')")
+  monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+  process = conversion._PROCESS
+  process.stop()
+  assert _sizes(conversion.convert(model, io="int8", examples=examples)) == [2, 5]
+
+  def interrupted(directory):
+    process._process.stdin.write(json.dumps(directory) + "\n")
+    process._process.stdin.flush()
+    raise KeyboardInterrupt
+
+  with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    patch.setattr(process, "_ask", interrupted)
+    conversion.convert(model)
+  assert _sizes(conversion.convert(keras.Sequential([keras.Input((3,)), layers.Dense(2)]))) == [3]
+
+
+def test_a_python_that_does_not_start_is_named(monkeypatch):
+  monkeypatch.setattr(conversion, "_PROCESS", conversion._Process())
+  monkeypatch.setattr("sys.executable", "/nowhere/python")
+  with pytest.raises(RuntimeError, match="'/nowhere/python' does not start .*: set it to the path of a Python"):
+    conversion.convert(keras.Sequential([keras.Input((3,)), layers.Dense(2)]))
 
 
 def test_what_has_no_file_is_refused_in_a_sentence(tmp_path):

@@ -37,6 +37,7 @@ def convert(model, *, io=None, examples=None, integers_only=True):
 
   Raises:
     ValueError: the converter failed or crashed; names the log file with all that it wrote.
+    RuntimeError: the converter's process cannot be started.
   """
   names, outputs = _names(model, "input", "images"), _names(model, "output", "logits")
 
@@ -49,14 +50,12 @@ def convert(model, *, io=None, examples=None, integers_only=True):
   module.held = [v if isinstance(v, tf.Variable) else v.value for v in model.variables]
   with tempfile.TemporaryDirectory() as directory:
     tf.saved_model.save(module, directory, signatures=tf.function(serve).get_concrete_function(*specs))
-    if examples is not None:
-      np.savez(os.path.join(directory, "examples.npz"), **dict(zip(names, examples, strict=True)))
-    job = {"io": io, "integers_only": integers_only, "examples": None if examples is None else len(examples[0])}
+    for i, array in enumerate(examples or ()):
+      np.save(os.path.join(directory, f"{i}.npy"), array)
+    job = {"io": io, "integers_only": integers_only, "examples": None if examples is None else names}
     with open(os.path.join(directory, "job.json"), "w", encoding="utf-8") as file:
       json.dump(job, file)
-    _PROCESS.run(directory, model)
-    with open(os.path.join(directory, "model.tflite"), "rb") as file:
-      return file.read()
+    return _PROCESS.run(directory, model)
 
 
 def float_tensors(content, io):
@@ -105,54 +104,90 @@ def _packed(model, inputs):
 
 
 class _Process:
-  """The converter's process: started when it is needed, and again where it has crashed."""
+  """The converter's process: started when it is needed, and again where it has crashed or was interrupted."""
 
   def __init__(self):
     self._lock = threading.Lock()
     self._process = None
     self._log = None
-    atexit.register(self._stop)
 
   def run(self, directory, model):
-    """Converts a SavedModel directory with a `job.json`; it gets a `model.tflite`."""
+    """Converts a SavedModel directory with a `job.json`; returns the bytes of the file."""
     with self._lock:
       if self._process is None or self._process.poll() is not None:
         self._start()
-      before = self._log.seek(0, os.SEEK_END)
       try:
-        self._process.stdin.write(json.dumps(directory) + "\n")
-        self._process.stdin.flush()
-        reply = self._process.stdout.readline()
-      except BrokenPipeError:
-        reply = ""
-      if reply and "error" not in json.loads(reply):
-        return
-      code = None if reply else self._process.wait()
-      self._log.seek(before)
-      log = _kept(self._log.read())
+        is_done = self._ask(directory)
+      except BaseException:  # Ctrl-C, say: nobody waits for this job any more.
+        self.stop()
+        raise
+      content = _content(directory, "model.tflite") if is_done else None
+      log = None if content else _kept(self._written())
+      code = None if is_done else self._process.wait()
+    if content:
+      return content
     if code is None:
-      raise ValueError(f"{model.name} does not convert to TFLite: {_cause(json.loads(reply)['error'])} Log: {log}")
+      error = (_content(directory, "error.txt") or b"its result could not be written").decode()
+      raise ValueError(f"{model.name} does not convert to TFLite: {_cause(error)} Log: {log}")
     ended = signal.Signals(-code).name if code < 0 else f"exit code {code}"
     loops = [layer.name for layer in model.layers if hasattr(layer, "unroll") and not layer.unroll]
     advice = f" Build the recurrent layers {', '.join(loops)} with unroll=True." if loops else ""
     raise ValueError(f"TensorFlow's converter crashed ({ended}) on {model.name}.{advice} Log: {log}")
 
-  def _start(self):
-    self._log = self._log or tempfile.TemporaryFile()  # noqa: SIM115  (lives as long as this process)
-    self._process = subprocess.Popen(
-      [sys.executable, _PROGRAM], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, text=True,
-      env={**os.environ, "CUDA_VISIBLE_DEVICES": "-1", "PYTHONFAULTHANDLER": "1"},
-    )  # fmt: skip
-
-  def _stop(self):
+  def stop(self):
+    """Ends the process, at once."""
     if self._process is not None:
       self._process.kill()
+      self._process.wait()
+      self._process = None
+
+  def _start(self):
+    self._log = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115  (lives as long as the process)
+    try:
+      self._process = subprocess.Popen(
+        [sys.executable or "python", _PROGRAM], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log,
+        text=True, env={**os.environ, "CUDA_VISIBLE_DEVICES": "-1", "PYTHONFAULTHANDLER": "1"},
+      )  # fmt: skip
+    except OSError as error:
+      raise RuntimeError(
+        f"conversion needs a second Python process, and sys.executable {sys.executable!r} does not start ({error}): "
+        "set it to the path of a Python with TensorFlow."
+      ) from error
+
+  def _ask(self, directory):
+    """Gives the process a job; returns whether it came to an end of it. Else the process ended."""
+    self._log.seek(0)  # Of earlier jobs nothing is kept. The position is the process' own, too.
+    self._log.truncate()
+    line = json.dumps(directory) + "\n"
+    try:
+      self._process.stdin.write(line)
+      self._process.stdin.flush()
+    except BrokenPipeError:
+      return False
+    # Whatever a sitecustomize or the like prints is no reply.
+    return line in iter(self._process.stdout.readline, "")
+
+  def _written(self):
+    self._log.seek(0)
+    return self._log.read()
+
+
+def _content(directory, name):
+  """Content of a file, or None."""
+  path = os.path.join(directory, name)
+  if not os.path.exists(path):
+    return None
+  with open(path, "rb") as file:
+    return file.read()
 
 
 def _kept(content):
   """Path of a file with what the converter wrote."""
-  with tempfile.NamedTemporaryFile(prefix="tfkd_converter_", suffix=".log", delete=False) as file:
-    file.write(content)
+  try:
+    with tempfile.NamedTemporaryFile(prefix="tfkd_converter_", suffix=".log", delete=False) as file:
+      file.write(content)
+  except OSError as error:  # The model's error matters more.
+    return f"not written ({error})"
   return file.name
 
 
@@ -169,3 +204,6 @@ def _cause(text):
 
 
 _PROCESS = _Process()
+atexit.register(_PROCESS.stop)
+# A forked process has a converter of its own, and a lock that no thread of its parent holds.
+os.register_at_fork(after_in_child=_PROCESS.__init__)
