@@ -80,7 +80,7 @@ def test_every_kernel_is_rounded_and_the_file_computes_what_the_student_does(sty
   assert steps.max() <= 4 and steps.mean() < 1
 
 
-@pytest.mark.parametrize("scheme, levels", [("w2a8", 3), ("w4a8", 15), ("w8a8", 255)])
+@pytest.mark.parametrize("scheme, levels", [("w2a8", 3), ("w3a8", 7), ("w4a8", 15), ("w5a8", 31), ("w8a8", 255)])
 def test_the_file_holds_the_grid_of_the_training(scheme, levels, tmp_path):
   """Symmetric levels for each output channel, in float64: round(k / s) s, s = max |k| / (2^(bits - 1) - 1)."""
   inputs = keras.Input((12, 12, 3))
@@ -95,13 +95,32 @@ def test_the_file_holds_the_grid_of_the_training(scheme, levels, tmp_path):
   opened = interpreter(path)
   (found,) = (d for d in opened.get_tensor_details() if tuple(d["shape"]) == expected.shape)
   assert _type(path, found["index"]) == ("INT8" if levels > 15 else "INT4")
-  # Of two bits the file has the outer levels of its int4 grid.
   values = opened.get_tensor(found["index"]) * found["quantization_parameters"]["scales"][:, None, None, None]
   np.testing.assert_allclose(values, expected * scale[:, None, None, None], rtol=1e-5, atol=1e-7)
   # The training's own forward pass has these levels, too.
   wrapper = student.get_layer("quant_conv")
   wrapper(IMAGES, training=True)
   np.testing.assert_allclose(wrapper.layer.kernel, np.transpose(expected, [1, 2, 3, 0]) * scale, rtol=1e-4, atol=1e-6)
+
+
+def test_a_shared_kernel_has_the_grid_of_the_training_too(tmp_path):
+  """TensorFlow's converter gives it int8, with a range of its own for each output."""
+  inputs = keras.Input((4,))
+  shared = layers.Dense(4, activation="relu", name="shared")
+  model = keras.Model(inputs, layers.Dense(3)(shared(shared(inputs))))
+  shared.set_weights([RNG.normal(size=(4, 4)), RNG.normal(size=4)])
+  student = quantization.quantize(model, "w4a8", calibration_data=RNG.normal(size=(16, 4)))
+  path = str(tmp_path / "a.tflite")
+  deploy.to_tflite(student, path)
+  kernel = shared.kernel.numpy().astype(np.float64)
+  scale = np.abs(kernel).max() / 7
+  opened = interpreter(path)
+  (found,) = (
+    opened.get_tensor(d["index"]) * d["quantization_parameters"]["scales"][:, None]
+    for d in opened.get_tensor_details()
+    if tuple(d["shape"]) == (4, 4)
+  )
+  np.testing.assert_allclose(found, np.round(kernel / scale).T * scale, rtol=1e-5, atol=1e-6)
 
 
 def _type(path, index):

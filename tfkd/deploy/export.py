@@ -5,6 +5,7 @@ from absl import logging
 
 from tfkd.deploy.metadata import weights_digest, with_metadata, write
 from tfkd.quantization import conversion, has_untrained_ranges, input_batches, scheme_of
+from tfkd.quantization.grid import on_trained_grid
 
 _RANGE_BATCHES = 4
 
@@ -54,6 +55,8 @@ def to_tflite(student, path, *, io=None, representative_data=None, allow_float=F
 
   examples = None if representative_data is None else _examples(student, representative_data)
   content = conversion.convert(student, io=io if integer else None, examples=examples, integers_only=not allow_float)
+  if trained_integer:
+    content = on_trained_grid(content, bits.weights)
   if integer and not allow_float:
     _check_integer(content, io, student)
   fields = {**(metadata or {}), "scheme": str(bits or ("PTQ w8a8" if integer else "float"))}
