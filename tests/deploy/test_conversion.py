@@ -77,6 +77,20 @@ def test_several_inputs_and_outputs_keep_their_names(tmp_path):
     np.testing.assert_allclose(found[name], expected, rtol=1e-5, atol=1e-6)
 
 
+def test_several_inputs_and_outputs_of_a_keras_3_model(tmp_path):
+  a, b = keras3.Input((3,), name="a"), keras3.Input((4,), name="b")
+  x = keras3.layers.Concatenate()([a, b])
+  outputs = {"second": keras3.layers.Dense(2, name="two")(x), "first": keras3.layers.Dense(3, name="one")(a)}
+  model = keras3.Model({"b": b, "a": a}, outputs)
+  data = {"a": RNG.random((8, 3), np.float32), "b": RNG.random((8, 4), np.float32)}
+  path = str(tmp_path / "a.tflite")
+  deploy.to_tflite(model, path, representative_data=data, io="float32")
+  found = Interpreter(path).get_signature_runner("serving_default")(**{name: data[name][:1] for name in data})
+  expected = model({name: data[name][:1] for name in data})
+  for name, key in (("one", "first"), ("two", "second")):
+    np.testing.assert_allclose(found[name], np.asarray(expected[key]), atol=0.05)
+
+
 def _sizes(content):
   opened = Interpreter(model_content=content)
   return sorted(d["shape"][-1] for d in opened.get_input_details())
@@ -121,9 +135,18 @@ def test_what_has_no_file_is_refused_in_a_sentence(tmp_path):
   with pytest.raises(TypeError, match="functional or Sequential model with an Input; got Own"):
     deploy.to_tflite(Own(), path)
   mixed = keras.Sequential([keras.Input((3,)), layers.Dense(2, dtype="mixed_float16", name="half")])
-  with pytest.raises(ValueError, match="computes in float16 .*'half'.* under the float32 policy") as error:
-    deploy.to_tflite(mixed, path)
-  assert "\n" not in str(error.value)
+  outer = keras.Input((3,))
+  for model in (mixed, keras.Model(outer, mixed(outer))):
+    with pytest.raises(ValueError, match="computes in float16 .*half.* under the float32 policy") as error:
+      deploy.to_tflite(model, path)
+    assert "\n" not in str(error.value)
+  plain = keras.Sequential([keras.Input((3,)), layers.Dense(2)])
+  with pytest.raises(ValueError, match="representative_data yielded no batch"):
+    deploy.to_tflite(plain, path, representative_data=np.zeros([0, 3]))
+  with pytest.raises(ValueError, match="values that are not finite"):
+    deploy.to_tflite(plain, path, representative_data=np.full([4, 3], np.nan))
+  with pytest.raises(TypeError, match="labels must be a list of names.*got 'ab'"):
+    deploy.to_tflite(plain, path, labels="ab")
   with pytest.raises(ValueError, match=r"fixed ones: build the student for one size"):
     deploy.to_tflite(keras.Sequential([keras.Input((None, None, 3)), layers.Conv2D(2, 1)]), path)
   inputs = keras.Input((4,))

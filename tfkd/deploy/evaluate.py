@@ -135,15 +135,15 @@ def _accuracy(scores, labels):
 
 
 def _quantize(images, details):
-  if details["dtype"] == np.float32:
-    return images.astype(np.float32)
   scale, zero_point = details["quantization"]
+  if not scale:  # Floats, or integers that count or index something.
+    return images.astype(details["dtype"])
   limits = np.iinfo(details["dtype"])
   return np.clip(np.round(images / scale) + zero_point, limits.min, limits.max).astype(details["dtype"])
 
 
 def _dequantize(values, details):
-  if details["dtype"] == np.float32:
-    return values
   scale, zero_point = details["quantization"]
+  if not scale:
+    return values
   return (values.astype(np.float32) - zero_point) * np.float32(scale)

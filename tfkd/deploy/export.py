@@ -1,6 +1,7 @@
 """Students as TFLite files."""
 
 import numpy as np
+import tensorflow as tf
 from absl import logging
 
 from tfkd.deploy.metadata import weights_digest, with_metadata, write
@@ -40,7 +41,7 @@ def to_tflite(student, path, *, io=None, representative_data=None, allow_float=F
     int, bytes of the file.
 
   Raises:
-    TypeError: the student is no functional or `Sequential` model.
+    TypeError: the student is no functional or `Sequential` model, or labels are one string.
     ValueError: an argument does not fit the student, TFLite lacks one of its operations, its converter crashed, or
       operations stay in float and may not; their tensors are named.
   """
@@ -81,12 +82,13 @@ def _check_model(student):
       f"{student.name} has inputs of shapes {sizes}; a file has fixed ones: build the student for one size, as "
       "`keras.Input((height, width, channels))`."
     )
-  dtypes = {layer.name: layer.compute_dtype for layer in student.layers}
-  mixed = [name for name, dtype in dtypes.items() if dtype in ("float16", "bfloat16")]
-  if mixed:
+  dtypes = {layer.name: tf.as_dtype(layer.compute_dtype) for layer in student._flatten_layers(include_self=False)}
+  others = {name: dtype.name for name, dtype in dtypes.items() if dtype.is_floating and dtype != tf.float32}
+  if others:
+    found = ", ".join(sorted(set(others.values())))
     raise ValueError(
-      f"{student.name} computes in {dtypes[mixed[0]]} (layer '{mixed[0]}' and {len(mixed) - 1} others), and files in "
-      "float32: build it again under the float32 policy, `copy.set_weights(student.get_weights())`, and export that."
+      f"{student.name} computes in {found} (layers {', '.join(others)}), and files in float32: build it again "
+      "under the float32 policy, `copy.set_weights(student.get_weights())`, and export that."
     )
 
 
@@ -100,6 +102,8 @@ def _check_arguments(student, bits, io, representative_data, labels):
       f'io="int8" is for files that compute in integers; a {bits or "float"} student does not. '
       + ("Give representative_data, or train it as w8a8." if bits is None else 'Use io="float32".')
     )
+  if isinstance(labels, str):
+    raise TypeError(f"labels must be a list of names, one for each class; got {labels!r}.")
   if labels is not None and len(student.outputs) == 1 and len(labels) != student.outputs[0].shape[-1]:
     raise ValueError(f"got {len(labels)} labels for a student of {student.outputs[0].shape[-1]} classes.")
 

@@ -91,7 +91,9 @@ def _names(model, kind, single):
   tensors = getattr(model, f"{kind}s")
   if len(tensors) == 1:
     return [single]
-  names = [re.sub(r"\W", "_", name) for name in getattr(model, f"{kind}_names")]
+  # Keras 3 has no such lists, and outputs of operations.
+  names = getattr(model, f"{kind}_names", None) or [tensor._keras_history.operation.name for tensor in tensors]
+  names = [re.sub(r"\W", "_", name) for name in names]
   return names if len(set(names)) == len(names) else [f"{kind}_{i}" for i in range(len(tensors))]
 
 

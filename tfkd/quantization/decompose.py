@@ -70,17 +70,22 @@ def _parts(layer):
     return [depthwise, *(_parts(pointwise) or [pointwise])]
   if type(layer) is layers.BatchNormalization:
     return [AffineNormalization.from_config(layer.get_config())]
-  activation = getattr(layer, "activation", None)
-  if isinstance(layer, layers.Activation) or activation is None:
+  if not is_split(layer):
     return None
-  name = activation_name(activation)
-  fused = _FUSED_ACTIVATIONS if not isinstance(layer, layers.Conv2DTranspose) else ("linear",)
-  if name in fused or name in _OWN_QUANTIZERS and not isinstance(layer, layers.Conv2DTranspose):
-    return None
+  activation, name = layer.activation, activation_name(layer.activation)
   linear = graph.copy_of(layer, activation="linear", name=f"{layer.name}_linear")
   after = layers.ReLU(6.0, name=layer.name) if name == "relu6" else layers.Activation(activation, name=layer.name)
   after.trainable = layer.trainable
   return [linear, after]
+
+
+def is_split(layer):
+  """Whether a layer's activation function becomes a layer of its own, since LiteRT does not fuse it."""
+  activation = getattr(layer, "activation", None)
+  if isinstance(layer, layers.Activation) or activation is None:
+    return False
+  kept = ("linear",) if isinstance(layer, layers.Conv2DTranspose) else _FUSED_ACTIVATIONS + _OWN_QUANTIZERS
+  return activation_name(activation) not in kept
 
 
 def activation_name(activation):

@@ -52,7 +52,9 @@ def check_export(quantized, bits, allow_float):
 
 
 def _noise(tensor):
-  return tf.cast(tf.random.stateless_normal([_EXAMPLES, *tensor.shape[1:]], [0, 0]), tensor.dtype)
+  shape = [_EXAMPLES, *tensor.shape[1:]]
+  # An integer may be an index, of which the first always exists.
+  return tf.random.stateless_normal(shape, [0, 0]) if tensor.dtype.is_floating else tf.zeros(shape, tensor.dtype)
 
 
 def float_layers(names, quantized):

@@ -51,6 +51,8 @@ def _checked(values, expected, name):
   if not shape.is_compatible_with(tensor.shape):
     advice = "batch the data set" if tensor.shape.rank == shape.rank - 1 else "give data as the model's fit reads it"
     raise ValueError(f"input '{name}' has shape {shape}, and a batch of the data {tensor.shape}: {advice}.")
+  if tensor.dtype.is_floating and not np.isfinite(tensor).all():
+    raise ValueError(f"input '{name}' of the data has values that are not finite: they have no range.")
   return tf.cast(tensor, expected.dtype)
 
 

@@ -99,13 +99,13 @@ def configurations(model, registry):
 
 def is_known(model):
   """Whether all layers are of kinds whose integer form is known in every order, so that no trial is needed."""
-  return all(_is_known(layer) for layer in model.layers) and len(model.inputs) == len(model.outputs) == 1
+  is_shared = any(len(tensors) > 1 for tensors in graph.readers(model).values())
+  one_of_each = len(model.inputs) == len(model.outputs) == 1
+  return one_of_each and not is_shared and all(_is_known(layer) for layer in model.layers)
 
 
 def _is_known(layer):
-  if isinstance(layer, layers.Activation):
-    return is_relu(layer)
-  if isinstance(layer, layers.ReLU):
+  if isinstance(layer, (layers.Activation, layers.ReLU)):
     return is_relu(layer)
   plain = activation_name(getattr(layer, "activation", keras.activations.linear)) in ("linear", "relu")
   return type(layer) in _KNOWN and plain
@@ -136,18 +136,18 @@ def absorbed(model):
 
 def fused_layers(model):
   """Names of the layers whose output is no tensor of the file."""
-  read_by, read_from = graph.readers(model), graph.producers(model)
-  fused = set()
+  read_by, fused = graph.readers(model), set()
   for layer in (node.layer for node in graph.calls(model)):
     tensors = read_by[layer.name]
     if any(len(readers) != 1 for readers in tensors):
       continue
     followers = [reader for (reader,) in tensors]
-    folds = isinstance(layer, layers.BatchNormalization) and all(p.name in fused for p in read_from[layer.name])
     if all(isinstance(f, layers.BatchNormalization) for f in followers):
       is_fused = type(layer) in _FOLDS_NORMALIZATION and is_linear(layer)
     elif all(is_relu(f) for f in followers):
-      is_fused = folds or type(layer) in _FUSES_RELU and is_linear(layer)
+      # Batch normalisation is part of a convolution, or becomes one.
+      fuses = type(layer) in _FUSES_RELU or isinstance(layer, layers.BatchNormalization)
+      is_fused = fuses and is_linear(layer)
     elif all(isinstance(f, layers.Concatenate) for f in followers):
       # A concatenation gives its inputs its own range.
       is_fused = isinstance(layer, _TAKES_ANY_RANGE) and is_linear(layer) or is_relu(layer)

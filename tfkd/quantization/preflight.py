@@ -1,8 +1,9 @@
 """Finds every layer that a scheme cannot quantize, before any is."""
 
 import tf_keras as keras
+from tensorflow_model_optimization.python.core.quantization.keras import quantize_wrapper
 
-from tfkd.quantization.decompose import activation_name
+from tfkd.quantization.decompose import activation_name, is_split
 from tfkd.quantization.low_bit import is_relu, kernel_name
 
 layers = keras.layers
@@ -12,6 +13,7 @@ _TO_INPUT_PIPELINE = (
 )  # fmt: skip
 _ACTIVATIONS = ("linear", "relu", "relu6", "softmax", "sigmoid", "tanh", "swish", "silu", "gelu")
 _ONE_DIMENSION = (layers.Conv1D, layers.SeparableConv1D, layers.DepthwiseConv1D, layers.Conv1DTranspose)
+_TRAINING_ONLY = (layers.GaussianNoise, layers.GaussianDropout, layers.AlphaDropout)
 # Layers without weights that keep features on their grid, or compute on it as a float file does.
 _NO_ACTIVATION = (
   layers.InputLayer, layers.Flatten, layers.Reshape, layers.Permute, layers.RepeatVector, layers.Dropout,
@@ -34,17 +36,12 @@ def check_quantizable(model, bits, registry, float_layers=()):
     float_layers: names of layers that stay in float.
 
   Raises:
+    TypeError: float_layers is one string.
     ValueError: with a line for each layer.
   """
-  if not isinstance(model, keras.Model) or not (isinstance(model, keras.Sequential) or model._is_graph_network):
-    raise ValueError(
-      f"only functional and Sequential tf_keras models can be quantized; got {type(model).__module__}."
-      f"{type(model).__name__}. Rebuild it with `keras.Model(inputs, outputs)` of tf_keras."
-    )
-  if not model.built or not model.inputs:
-    raise ValueError(
-      f"model '{model.name}' has no input shape yet: call `model.build((None, height, width, channels))`."
-    )
+  _check_model(model)
+  if isinstance(float_layers, str):
+    raise TypeError(f"float_layers must be a list of names of layers; got {float_layers!r}: use [{float_layers!r}].")
   names = [layer.name for layer in model.layers]
   problems = [
     f"float_layers names '{n}', but the model's layers are {', '.join(names)}" for n in float_layers if n not in names
@@ -71,6 +68,21 @@ def check_quantizable(model, bits, registry, float_layers=()):
     raise ValueError(f"model '{model.name}' cannot be quantized as {bits}:\n  " + "\n  ".join(problems) + alternative)
 
 
+def _check_model(model):
+  """Raises where a model as a whole is none that can be quantized."""
+  if not isinstance(model, keras.Model) or not (isinstance(model, keras.Sequential) or model._is_graph_network):
+    raise ValueError(
+      f"only functional and Sequential tf_keras models can be quantized; got {type(model).__module__}."
+      f"{type(model).__name__}. Rebuild it with `keras.Model(inputs, outputs)` of tf_keras."
+    )
+  if not model.built or not model.inputs:
+    raise ValueError(
+      f"model '{model.name}' has no input shape yet: call `model.build((None, height, width, channels))`."
+    )
+  if any(isinstance(layer, quantize_wrapper.QuantizeWrapper) for layer in model.layers):
+    raise ValueError(f"model '{model.name}' is quantized already: give quantize() the float model that it was made of.")
+
+
 def _universal(layer):
   """What no scheme can do."""
   if isinstance(layer, keras.Model):
@@ -85,7 +97,7 @@ def _universal(layer):
 
 
 def _integer(layer, bits, registry):
-  if isinstance(layer, layers.InputLayer):
+  if isinstance(layer, (layers.InputLayer, *_TRAINING_ONLY)):
     return None
   if isinstance(layer, _TO_INPUT_PIPELINE):
     return "belongs into the input pipeline; apply it with `dataset.map`, or keep it in float with float_layers"
@@ -96,8 +108,8 @@ def _integer(layer, bits, registry):
     )
   if isinstance(layer, layers.BatchNormalization):
     return _normalization(layer)
-  if isinstance(layer, layers.ReLU) and layer.threshold:
-    return "a ReLU with a threshold has no 8-bit form; use one without"
+  if isinstance(layer, layers.ReLU):
+    return _relu(layer)
   if isinstance(layer, layers.Conv2DTranspose) and bits.weights <= 4:
     return (
       "LiteRT has no transposed convolution of int4 weights; use w5a8 or more, UpSampling2D and Conv2D, or float_layers"
@@ -105,6 +117,11 @@ def _integer(layer, bits, registry):
   activation = getattr(layer, "activation", None)
   if activation is not None and activation_name(activation) not in _ACTIVATIONS:
     return f"activation {activation_name(activation)} has no 8-bit form; use one of {', '.join(_ACTIVATIONS)}"
+  if is_split(layer) and layer.activity_regularizer is not None:
+    return (
+      f"its activation {activation_name(activation)} becomes a layer without the activity_regularizer; leave that out "
+      "and put ActivityRegularization(l1, l2) behind the layer"
+    )
   if isinstance(layer, layers.SeparableConv2D) or registry.supports(layer):
     return None
   return "tfmot has no 8-bit form of this layer; replace it, or keep it in float with float_layers"
@@ -114,6 +131,17 @@ def _normalization(layer):
   axes = layer.axis if isinstance(layer.axis, (list, tuple)) else [layer.axis]
   last = layer.inbound_nodes[0].outputs.shape.rank - 1
   return None if list(axes) == [last] else f"normalises axes {list(axes)}; only the last, {last}, has an 8-bit form"
+
+
+def _relu(layer):
+  if layer.threshold:
+    return "a ReLU with a threshold has no 8-bit form; use one without"
+  if layer.max_value not in (None, 6.0) or layer.max_value and layer.negative_slope:
+    return (
+      f"LiteRT has no ReLU of max_value={layer.max_value} and negative_slope={layer.negative_slope}; use ReLU(), "
+      "ReLU(6.0) or LeakyReLU"
+    )
+  return None
 
 
 def _low_bit(layer):

@@ -34,6 +34,7 @@ class QuantizeWrapper(quantize_wrapper.QuantizeWrapperV2):
     super().build(input_shape)
     # Only the kernels that quantized tensors replace in the inner layer; the inner layer lists the others itself.
     self._trainable_weights = [weight for weight, _, _ in self._weight_vars]
+    self._activity_regularizer = self.layer._activity_regularizer  # Keras applies it around `__call__`, not `call`.
     kind = _NeverNegative if is_never_negative(self.layer) else _MovingAverage
     self._output_quantizers = [self._as(kind, quantizer) for quantizer in self._output_quantizers]
     for activation in self._quantize_activations:
