@@ -30,9 +30,9 @@ def test_a_crash_of_the_converter_is_an_error_whose_advice_works(tmp_path):
     deploy.to_tflite(recurrent(False), path, representative_data=SERIES)
   log = re.search(r"Log: (\S+)", str(error.value))[1]
   assert "Fatal Python error" in open(log, encoding="utf-8").read()  # noqa: SIM115
-  # The next conversion starts another process.
+  # The next conversion starts another process. The converter leaves a Split in float for some weights, not for all.
   model = recurrent(True)
-  deploy.to_tflite(model, path, representative_data=SERIES)
+  deploy.to_tflite(model, path, representative_data=SERIES, allow_float=True)
   difference = np.abs(run(interpreter(path), SERIES) - model.predict(SERIES, verbose=0))
   assert difference.max() < 0.05
 

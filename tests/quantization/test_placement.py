@@ -314,6 +314,16 @@ def test_the_trial_of_an_export_changes_no_range():
     np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.parametrize("suffix", [".keras", ".h5"])
+def test_a_normalisation_that_no_convolution_absorbs_is_saved(suffix, tmp_path):
+  model = keras.Sequential([keras.Input((6, 6, 3)), layers.BatchNormalization(), layers.Flatten(), layers.Dense(2)])
+  student = quantization.quantize(model, "w8a8", calibration_data=IMAGES[:, :6, :6])
+  path = str(tmp_path / f"student{suffix}")
+  quantization.save(student, path)
+  loaded = quantization.load(path)
+  np.testing.assert_array_equal(loaded(IMAGES[:, :6, :6]), student(IMAGES[:, :6, :6]))
+
+
 def test_quantizing_leaves_the_float_model_as_it_was():
   model = _network("layer")
   quantization.quantize(model, "w8a8", calibration_data=IMAGES)

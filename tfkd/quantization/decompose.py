@@ -32,6 +32,10 @@ class AffineNormalization(layers.BatchNormalization):
     return outputs if inputs.shape.rank == 4 else tf.reshape(outputs, shape)
 
 
+# HDF5 files have wrapped layers under their plain names.
+keras.saving.get_custom_objects()["AffineNormalization"] = AffineNormalization
+
+
 def decompose(model, kept):
   """A model of the same outputs and weights, in which every layer is rounded as a whole.
 
