@@ -280,6 +280,7 @@ def test_regularizers_of_features_count_once(scheme):
   [
     (layers.Conv2D(4, 3, activation="swish", activity_regularizer="l2"), "activation swish.*ActivityRegularization"),
     (layers.ReLU(4.0), r"max_value=4.0 and negative_slope=0.0; use ReLU\(\)"),
+    (layers.ReLU(threshold=1.0), "threshold has no 8-bit form"),
     (layers.ReLU(6.0, negative_slope=0.5), "max_value=6.0 and negative_slope=0.5"),
   ],
 )
