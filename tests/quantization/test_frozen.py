@@ -78,6 +78,26 @@ def test_a_whole_student_is_frozen_thawed_and_saved_so(scheme, tmp_path):
   assert len(student.trainable_variables) == len(_model().trainable_variables)
 
 
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_ranges_of_layers_that_are_frozen_after_a_training_stay_too(scheme):
+  student = quantization.quantize(_model(), scheme, calibration_data=X)
+  _fit(student)
+  student.trainable = False
+  before = {v.name: v.numpy() for v in student.variables if "optimizer_step" not in v.name}
+  student(3 * X - 1, training=True)
+  for name, value in before.items():
+    np.testing.assert_array_equal(next(v for v in student.variables if v.name == name), value, err_msg=name)
+
+
+def test_a_student_that_is_frozen_and_not_calibrated_has_the_ranges_of_its_kernels():
+  model = _model()
+  model.trainable = False
+  student = quantization.quantize(model, "w8a8")
+  kernel = model.get_layer("head").kernel.numpy()
+  highs = [float(v) for v in student.get_layer("quant_head").variables if v.name.endswith("kernel_max:0")]
+  assert highs == [pytest.approx(np.abs(kernel).max())]
+
+
 def test_the_kernel_of_a_layer_that_was_split_stays_frozen():
   inputs = keras.Input((8, 8, 3))
   x = layers.SeparableConv2D(4, 3, activation="swish", name="separable", trainable=False)(inputs)

@@ -208,4 +208,5 @@ def _cause(text):
 _PROCESS = _Process()
 atexit.register(_PROCESS.stop)
 # A forked process has a converter of its own, and a lock that no thread of its parent holds.
-os.register_at_fork(after_in_child=_PROCESS.__init__)
+if hasattr(os, "register_at_fork"):  # Not on Windows, which does not fork.
+  os.register_at_fork(after_in_child=_PROCESS.__init__)

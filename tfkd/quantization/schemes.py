@@ -19,7 +19,7 @@ from tfkd.quantization.decompose import decompose
 from tfkd.quantization.export_check import check_export
 from tfkd.quantization.low_bit import LowBitScheme
 from tfkd.quantization.preflight import check_quantizable
-from tfkd.quantization.wrappers import make_saveable
+from tfkd.quantization.wrappers import make_saveable, set_kernel_ranges
 
 WEIGHT_SCALE = 2.0
 
@@ -144,7 +144,9 @@ def _rounded(model, bits, tfmot_scheme, float_layers):
   annotated = keras.models.clone_model(model, clone_function=annotate)
   annotated.set_weights(model.get_weights())
   with tfmot.quantization.keras.quantize_scope():
-    return make_saveable(tfmot.quantization.keras.quantize_apply(annotated, tfmot_scheme)), model.layers
+    quantized = make_saveable(tfmot.quantization.keras.quantize_apply(annotated, tfmot_scheme))
+  set_kernel_ranges(quantized)
+  return quantized, model.layers
 
 
 def _check_kernels(quantized, layers, float_layers):

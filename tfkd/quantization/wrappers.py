@@ -20,7 +20,10 @@ for _objects in tfmot.quantization.keras.quantize_scope().custom_objects:
 
 @keras.saving.register_keras_serializable(package="tfkd")
 class QuantizeLayer(quantize_layer.QuantizeLayer):
-  """Quantizes the input of a model."""
+  """Quantizes the input of a model, in a range that grows with the data unless the layer is frozen."""
+
+  def call(self, inputs, training=None):
+    return super().call(inputs, training=training if self.trainable else False)
 
   def get_build_config(self):
     return None  # Built on the first call, once.
@@ -47,6 +50,10 @@ class QuantizeWrapper(quantize_wrapper.QuantizeWrapperV2):
       return quantizer
     return kind(self, **quantizer.get_config())
 
+  def _make_quantizer_fn(self, quantizer, x, training, quantizer_vars):
+    # Ranges of a frozen layer, of its kernel and of what it gives, stay as they are.
+    return super()._make_quantizer_fn(quantizer, x, training and self.trainable, quantizer_vars)
+
   # tfmot lists quantized kernels among the trainable weights, whatever `trainable` says.
   @property
   def trainable_weights(self):
@@ -68,17 +75,14 @@ class QuantizeWrapper(quantize_wrapper.QuantizeWrapperV2):
 
 
 class _MovingAverage(tfmot.quantization.keras.quantizers.MovingAverageQuantizer):
-  """tfmot's moving average of a feature's range: that of the global batch, not of a replica's share of it.
-
-  The range of a frozen layer stays as it is, like the statistics of a frozen batch normalisation.
-  """
+  """tfmot's moving average of a feature's range: that of the global batch, not of a replica's share of it."""
 
   def __init__(self, wrapper, **config):
     super().__init__(**config)
     self._wrapper = wrapper
 
   def __call__(self, inputs, training, weights, **kwargs):
-    if not training or not self._wrapper.trainable:
+    if not training or not self._wrapper.trainable:  # Activation quantizers are called without the wrapper.
       return super().__call__(inputs, False, weights, **kwargs)
     low, high = (
       tf.__internal__.train.assign_moving_average(weights[name], value, _EMA_DECAY, zero_debias=False)
@@ -123,6 +127,13 @@ def make_saveable(model):
       layer.update(class_name=ours.__name__, module=ours.__module__, registered_name=f"tfkd>{ours.__name__}")
       layer.pop("build_config", None)
       layer["config"].get("layer", {}).pop("build_config", None)
-  copy = type(model).from_config(config)
-  copy.set_weights(model.get_weights())
-  return copy
+  saveable = type(model).from_config(config)
+  saveable.set_weights(model.get_weights())
+  return saveable
+
+
+def set_kernel_ranges(model):
+  """Sets the ranges of all kernels from their weights, as every training step does of layers that are not frozen."""
+  for layer in model.layers:
+    for weight, quantizer, ranges in getattr(layer, "_weight_vars", ()):
+      quantizer(weight, True, weights=ranges)
