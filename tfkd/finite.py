@@ -10,7 +10,8 @@ NOT_FINITE = "a number is not finite"
 def checks_of_finite(structure, name):
   """Tensors that end the step with an error where a number is NaN or infinite, and say where it is.
 
-  What shall not happen then, such as the update of weights, must depend on them. XLA knows no such errors, and goes on.
+  The optimizer's step must depend on these checks so that a failure prevents it. XLA drops assertions: compiled steps
+  are not checked.
 
   Args:
     structure: nested tensors, of which floating ones are looked at.

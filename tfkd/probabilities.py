@@ -53,7 +53,8 @@ def ending_of_tensor(tensor):
 def checks_of_logits(outputs, owner):
   """Tensors that end the step with an error where all rows of an output are probabilities.
 
-  For what no graph of layers tells: functions, SavedModels, outputs computed before. XLA knows no such errors.
+  Used where no graph of layers shows it: functions, SavedModels, precomputed outputs. XLA drops assertions: compiled
+  steps are not checked.
 
   Args:
     outputs: list of float [..., classes], those that have to be logits.
