@@ -86,7 +86,7 @@ def _check_model(model):
 def _universal(layer):
   """What no scheme can do."""
   if isinstance(layer, keras.Model):
-    return "a model inside the model; call its layers on the outer model's tensors instead"
+    return "a model inside the model; build it on the outer model's tensors (`input_tensor=` of tf_keras.applications)"
   if not isinstance(layer, layers.InputLayer) and layer.compute_dtype != "float32":
     return f"computes in {layer.compute_dtype}; build the student under the float32 policy (the teacher may be mixed)"
   if type(layer).__name__ in ("TFOpLambda", "SlicingOpLambda"):
