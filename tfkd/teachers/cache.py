@@ -14,8 +14,8 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from tfkd.data.fingerprints import fingerprints
 from tfkd.files import atomic_path, from_checked_json, to_checked_json
+from tfkd.fingerprints import fingerprints
 from tfkd.teachers.cache_format import (
   FINGERPRINTS,
   FORMAT,
