@@ -105,13 +105,15 @@ def test_the_file_holds_the_grid_of_the_training(scheme, levels, tmp_path):
   np.testing.assert_allclose(wrapper.layer.kernel, np.transpose(expected, [1, 2, 3, 0]) * scale, rtol=1e-4, atol=1e-6)
 
 
-def test_a_shared_kernel_has_the_grid_of_the_training_too(tmp_path):
+@pytest.mark.parametrize("seed", [0, 1, 9])  # With levels half-way between two of int8, too.
+def test_a_shared_kernel_has_the_grid_of_the_training_too(seed, tmp_path):
   """TensorFlow's converter gives it int8, with a range of its own for each output."""
+  rng = np.random.default_rng(seed)
   inputs = keras.Input((4,))
   shared = layers.Dense(4, activation="relu", name="shared")
   model = keras.Model(inputs, layers.Dense(3)(shared(shared(inputs))))
-  shared.set_weights([RNG.normal(size=(4, 4)), RNG.normal(size=4)])
-  student = quantization.quantize(model, "w4a8", calibration_data=RNG.normal(size=(16, 4)))
+  shared.set_weights([rng.normal(size=(4, 4)), rng.normal(size=4)])
+  student = quantization.quantize(model, "w4a8", calibration_data=rng.normal(size=(16, 4)))
   path = str(tmp_path / "a.tflite")
   deploy.to_tflite(student, path)
   kernel = shared.kernel.numpy().astype(np.float64)

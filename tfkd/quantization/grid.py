@@ -17,6 +17,7 @@ _OPERANDS = {  # Which inputs of an operation are its features, its kernel and i
   "TRANSPOSE_CONV": (2, 1, 3),
 }
 _INT4_LEVELS, _INT8_LEVELS = 7, 127
+_TIE = 1e-4
 
 
 def on_trained_grid(content, bits):
@@ -92,7 +93,13 @@ def _regrid(model, tensor, levels, done, schema):
 def _ratio(row, levels, stored):
   """How many stored levels a trained one is, or 0: the outermost is on the trained grid, but may be an inner level."""
   ratios = (stored / outermost for outermost in range(min(levels, stored), 0, -1))
-  return next((ratio for ratio in ratios if np.array_equal(np.round(np.round(row / ratio) * ratio), row)), 0)
+  return next((ratio for ratio in ratios if _is_on_grid(row, ratio)), 0)
+
+
+def _is_on_grid(row, ratio):
+  exact = np.round(row / ratio) * ratio
+  is_tie = np.abs(np.abs(exact - row) - 0.5) < _TIE  # Half a level, which the converter rounds up or down.
+  return bool(np.all((np.round(exact) == row) | is_tie))
 
 
 def _unpacked(values):
