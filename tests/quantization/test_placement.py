@@ -55,7 +55,8 @@ def _network(style):
   for layer in model.layers:
     if isinstance(layer, layers.BatchNormalization):
       gamma, beta, *statistics = layer.get_weights()
-      layer.set_weights([gamma + 0.3 * RNG.random(len(gamma)), beta + 0.3 * RNG.random(len(beta)), *statistics])
+      rng = np.random.default_rng(0)  # Whatever ran before.
+      layer.set_weights([gamma + 0.3 * rng.random(len(gamma)), beta + 0.3 * rng.random(len(beta)), *statistics])
   model(IMAGES, training=True)  # Without momentum: the statistics are those of these images.
   return model
 
@@ -253,7 +254,7 @@ def test_a_normalisation_shared_with_what_does_not_fold_it_is_named_before_the_t
 
 
 def test_a_layer_that_reads_indices_stays_in_float_on_request(tmp_path):
-  words = RNG.integers(0, 9, (16, 6)).astype(np.int32)
+  words = np.random.default_rng(0).integers(0, 9, (16, 6)).astype(np.int32)
   stack = [keras.Input((6,), dtype="int32"), layers.Embedding(9, 4, name="words"), layers.Flatten(), layers.Dense(2)]
   student = quantization.quantize(keras.Sequential(stack), "w8a8", calibration_data=words, float_layers=["words"])
   path = str(tmp_path / "a.tflite")
