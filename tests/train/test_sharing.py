@@ -46,10 +46,10 @@ def test_students_of_one_trace_end_as_alone(tmp_path, data_dir, monkeypatch, stu
   monkeypatch.setattr(
     keras.Model,
     "make_train_function",
-    lambda self, force=False: traced.append(self.train_function is None) or original(self, force),
+    lambda self, force=False: traced.append(self.train_function is None or force) or original(self, force),
   )
   together.run(students)
-  assert traced == [True] + [False] * (len(students) - 1)
+  assert traced.count(True) == 1
   monkeypatch.setattr(SharedDistillers, "share", lambda self, distiller, recipe: distiller)
   alone = _sweep(tmp_path / "alone", data_dir, **training)
   alone.run(students[-1:])
