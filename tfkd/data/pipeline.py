@@ -57,9 +57,7 @@ def batches(
   images, others = (inputs[0], inputs[1:]) if isinstance(inputs, tuple) else (inputs, ())
   n = check_arrays(images, others, labels, views)
   check_options(n, others, batch_size, augment, views, mixup)
-  check_images(
-    images, scale_pixels=scale_pixels, augment=augment, side=side, normalize=normalize, mixup=mixup
-  )  # fmt: skip
+  check_images(images, scale_pixels=scale_pixels, augment=augment, side=side, normalize=normalize, mixup=mixup)
   check_labels(labels, num_classes, label_smoothing, mixup)
   take_inputs, take_labels, take_others = (tf.nest.map_structure(_taker, part) for part in (images, labels, others))
   # Fingerprints of what the teacher's outputs were computed from, where these were cached.

@@ -97,6 +97,11 @@ def activation_name(activation):
   return getattr(activation, "__name__", type(activation).__name__)
 
 
+def is_plain_relu(layer):
+  """Whether a layer is a ReLU layer without a slope or threshold: none of its outputs is below 0."""
+  return isinstance(layer, layers.ReLU) and not layer.negative_slope and not layer.threshold
+
+
 def _separated(layer):
   config = layer.get_config()
   shared = {key: config[key] for key in ("trainable", "dtype", "data_format", "dilation_rate")}

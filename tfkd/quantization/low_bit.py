@@ -8,7 +8,7 @@ import tensorflow as tf
 import tensorflow_model_optimization as tfmot
 import tf_keras as keras
 
-from tfkd.quantization.decompose import activation_name
+from tfkd.quantization.decompose import activation_name, is_plain_relu
 
 layers = keras.layers
 _KERNELS = {layers.Conv2D: "kernel", layers.DepthwiseConv2D: "depthwise_kernel", layers.Dense: "kernel"}
@@ -190,5 +190,5 @@ def kernel_name(layer):
 def is_relu(layer):
   """Whether the layer's output is a plain ReLU's, never negative, on which features can be rounded in [0, 1]."""
   if isinstance(layer, layers.ReLU):
-    return not layer.negative_slope and not layer.threshold
+    return is_plain_relu(layer)
   return activation_name(getattr(layer, "activation", None)) in ("relu", "relu6")

@@ -16,7 +16,7 @@ from tensorflow_model_optimization.python.core.quantization.keras.default_8bit i
 from tensorflow_model_optimization.python.core.quantization.keras.graph_transformations import model_transformer
 
 from tfkd.quantization import graph
-from tfkd.quantization.decompose import activation_name
+from tfkd.quantization.decompose import activation_name, is_plain_relu
 
 layers = keras.layers
 _FOLDS_NORMALIZATION = (layers.Conv2D, layers.DepthwiseConv2D, layers.SeparableConv2D)
@@ -166,5 +166,5 @@ def is_linear(layer):
 def is_relu(layer):
   """Whether the layer is a ReLU that LiteRT fuses with the layer before it."""
   if isinstance(layer, layers.ReLU):
-    return not layer.negative_slope and not layer.threshold and layer.max_value in (None, 6.0)
+    return is_plain_relu(layer) and layer.max_value in (None, 6.0)
   return isinstance(layer, layers.Activation) and activation_name(layer.activation) in ("relu", "relu6")

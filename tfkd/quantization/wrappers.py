@@ -11,6 +11,8 @@ import tensorflow_model_optimization as tfmot
 import tf_keras as keras
 from tensorflow_model_optimization.python.core.quantization.keras import quantize_layer, quantize_wrapper
 
+from tfkd.quantization.decompose import is_plain_relu
+
 _EMA_DECAY = 0.999  # tfmot's, which is part of its code.
 
 # Models load without `tfmot.quantization.keras.quantize_scope()`: its classes are made known to Keras once.
@@ -38,7 +40,7 @@ class QuantizeWrapper(quantize_wrapper.QuantizeWrapperV2):
     # Only the kernels that quantized tensors replace in the inner layer; the inner layer lists the others itself.
     self._trainable_weights = [weight for weight, _, _ in self._weight_vars]
     self._activity_regularizer = self.layer._activity_regularizer  # Keras applies it around `__call__`, not `call`.
-    kind = _NeverNegative if is_never_negative(self.layer) else _MovingAverage
+    kind = _NeverNegative if is_plain_relu(self.layer) else _MovingAverage
     self._output_quantizers = [self._as(kind, quantizer) for quantizer in self._output_quantizers]
     for activation in self._quantize_activations:
       activation.quantizer = self._as(_MovingAverage, activation.quantizer)
@@ -111,11 +113,6 @@ def _of_all_replicas(value):
   if replica is None or replica.num_replicas_in_sync == 1:
     return value
   return tf.reduce_max(replica.all_gather(tf.stop_gradient(value)[None], axis=0))
-
-
-def is_never_negative(layer):
-  """Whether a layer is a ReLU without a slope or threshold: none of its outputs is below 0."""
-  return isinstance(layer, keras.layers.ReLU) and not layer.negative_slope and not layer.threshold
 
 
 def make_saveable(model):
