@@ -9,7 +9,6 @@ import time
 
 import pytest
 
-from experiments.svhn.questions import students
 from tests.experiments.scripts import ENVIRONMENT, command, run, run_briefly
 from tfkd.data import house_numbers
 
@@ -107,23 +106,3 @@ def test_help_lists_every_flag_with_its_meaning(folder):
   for flag in re.split(" ", flags):
     assert f"--{flag}:" in result.stdout or f"--[no]{flag}:" in result.stdout
   assert "The whole SVHN homework" in result.stdout
-
-
-def test_each_question_teaches_what_the_homework_asks():
-  taught = {
-    question: [
-      (
-        student.hard_loss_weight,
-        [(o.source, o.temperature, o.weight, o.form, o.scale_by_t2) for o in student.objectives],
-      )
-      for student in students(question, "w2a1", [5.0, 50.0], [0], 0.7)
-    ]
-    for question in ("q1", "q2", "q3", "q4")
-  }
-  ce = ("cross_entropy", True)
-  assert taught == {
-    "q1": [(1.0, []), (0.0, [("teacher", 1.0, 1.0, *ce)])],
-    "q2": [(0.0, [("teacher", t, 1.0, *ce)]) for t in (5.0, 50.0)],
-    "q3": [(1.0, [("teacher", t, 0.7, *ce)]) for t in (5.0, 50.0)],
-    "q4": [(1.0, [("labels", t, 0.7, *ce)]) for t in (5.0, 50.0)],
-  }
