@@ -5,7 +5,7 @@ import math
 from absl import flags
 
 from tfkd.objectives import SoftTargets
-from tfkd.train import Student
+from tfkd.sweeps import Student
 
 flags.DEFINE_float("temperature", None, "Temperature of the response-based student. [preset]")
 flags.DEFINE_float("alpha", None, "Its weight of the soft loss; labels have 1 - alpha. [preset]", 0.0, 1.0)

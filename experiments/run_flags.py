@@ -10,8 +10,9 @@ from absl import app, flags, logging
 from tfkd import data, models
 from tfkd.data.food11 import ON_BAD_IMAGE
 from tfkd.quantization import parse_scheme
-from tfkd.train import FLOAT, STRATEGIES, Training
-from tfkd.train.recipe import OPTIMIZERS, SCHEDULES
+from tfkd.sweeps import FLOAT, Training
+from tfkd.training import STRATEGIES
+from tfkd.training.optimizers import OPTIMIZERS, SCHEDULES
 
 flags.DEFINE_enum(
   "preset", None, ("quick", "cpu", "full"), "Sizes of the run; other flags override single values of it. [script]"
@@ -73,7 +74,7 @@ flags.DEFINE_boolean("scale_learning_rate", False, "Multiply learning rates by b
 flags.DEFINE_enum(
   "strategy", "auto", STRATEGIES, "Devices: auto takes all GPUs, or else the CPU; multi_worker those of all machines "
   "of TF_CONFIG or of a SLURM job step, in step with each other; parameter_server TF_CONFIG's, each at its own pace "
-  "(see experiments.launch)."
+  "(see tfkd.training.launch)."
 )  # fmt: skip
 flags.DEFINE_float("checkpoint_minutes", 5.0, "A killed run loses at most so much of a fit.", 0.0)
 flags.DEFINE_integer("checkpoint_steps", None, "Write a checkpoint after so many steps, too.", 1)

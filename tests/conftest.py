@@ -13,6 +13,8 @@ import tf_keras as keras
 _cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(_cpu, [tf.config.LogicalDeviceConfiguration()] * 4)
 tf.config.threading.set_inter_op_parallelism_threads(2)
+# One process for each core runs tests: more threads wait for each other.
+tf.config.threading.set_intra_op_parallelism_threads(1)
 
 
 @pytest.fixture(autouse=True)

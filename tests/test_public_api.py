@@ -66,12 +66,16 @@ def test_dir_lists_everything_public():
     "quantization",
     "taps",
     "teachers",
-    "train",
+    "reporting",
+    "sweeps",
+    "training",
   }
   assert {name for name in dir(tfkd) if not name.startswith("_")} == public == set(tfkd.__all__)
 
 
-@pytest.mark.parametrize("name", ["data", "deploy", "models", "quantization", "train", "losses", "objectives"])
+@pytest.mark.parametrize(
+  "name", ["data", "deploy", "models", "quantization", "reporting", "sweeps", "training", "losses", "objectives"]
+)
 def test_subpackages_are_attributes(name):
   assert getattr(tfkd, name).__name__ == f"tfkd.{name}"
 

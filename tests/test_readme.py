@@ -9,7 +9,7 @@ import pytest
 from tfkd.data import house_numbers
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *ROOT.glob("experiments/**/README.md")]
+PAGES = [ROOT / "README.md", *ROOT.glob("experiments/**/README.md"), *ROOT.glob("tests/**/README.md")]
 EACH_PAGE = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 
 

@@ -7,14 +7,14 @@ import importlib
 
 from tfkd import losses as losses
 from tfkd import objectives as objectives
-from tfkd import taps as taps
 from tfkd import teachers as teachers
-from tfkd.distiller import Distiller as Distiller
+from tfkd.distiller.distiller import Distiller as Distiller
+from tfkd.features import taps as taps
 
 __version__ = "0.1.0"
 
 # Loaded when they are first used: with them come tfmot, LiteRT and matplotlib.
-_LAZY = ("data", "deploy", "models", "quantization", "train")
+_LAZY = ("data", "deploy", "models", "quantization", "reporting", "sweeps", "training")
 __all__ = ["Distiller", "losses", "objectives", "taps", "teachers", *_LAZY]  # noqa: PLE0604
 
 

@@ -10,8 +10,8 @@ from experiments import response as response_based
 from experiments import run_flags
 from experiments.cifar10.report import write_report
 from tfkd import objectives
-from tfkd.connectors import ALIGNMENTS
-from tfkd.train import FLOAT, Student, Sweep
+from tfkd.features.connectors import ALIGNMENTS
+from tfkd.sweeps import FLOAT, Student, Sweep
 
 FEATURE_LOSSES = {
   "normalized": objectives.NormalizedFeatureMatching,

@@ -2,8 +2,8 @@
 
 import os
 
-from tfkd.train import report
-from tfkd.train.report import finding, heat_map, markdown_table, mean_and_deviation, training_curves
+from tfkd.reporting import report
+from tfkd.reporting.report import finding, heat_map, markdown_table, mean_and_deviation, training_curves
 
 CURVES, GRID = "training_curves.png", "grid.png"
 METHODS = {

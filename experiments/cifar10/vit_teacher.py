@@ -16,8 +16,9 @@ import os
 from absl import app, flags
 
 from experiments import response, run_flags
-from tfkd.train import FLOAT, Student, Sweep, report
-from tfkd.train.report import finding, markdown_table, mean_and_deviation, training_curves
+from tfkd.reporting import report
+from tfkd.reporting.report import finding, markdown_table, mean_and_deviation, training_curves
+from tfkd.sweeps import FLOAT, Student, Sweep
 
 for module in (run_flags, response):
   flags.adopt_module_key_flags(module)  # So that --help lists them.

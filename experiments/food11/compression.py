@@ -8,7 +8,7 @@ from absl import flags
 from experiments import response, run_flags
 from experiments.food11.report import write_report
 from tfkd import data, models, objectives, quantization
-from tfkd.train import FLOAT, Student, Sweep
+from tfkd.sweeps import FLOAT, Student, Sweep
 
 METHODS = ("simple", "medium", "strong", "boss")
 _QUESTION = "compression"

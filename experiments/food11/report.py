@@ -3,8 +3,8 @@
 import itertools
 import os
 
-from tfkd.train import report
-from tfkd.train.report import accuracy_by_method, finding, markdown_table, mean_and_deviation, training_curves
+from tfkd.reporting import report
+from tfkd.reporting.report import accuracy_by_method, finding, markdown_table, mean_and_deviation, training_curves
 
 ACCURACIES, CURVES = "accuracy_by_method.png", "training_curves.png"
 # Accuracies that the homework asked for on its evaluation images.

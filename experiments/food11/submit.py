@@ -13,7 +13,7 @@ from absl import app, flags, logging
 
 from experiments import run_flags
 from experiments.food11 import compression
-from tfkd.files import atomic_path
+from tfkd.storage.files import atomic_path
 
 flags.adopt_module_key_flags(compression)  # So that --help lists them.
 flags.DEFINE_enum(

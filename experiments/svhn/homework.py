@@ -8,7 +8,7 @@ from absl import flags
 from experiments import run_flags
 from experiments.svhn.questions import students
 from experiments.svhn.report import write_report
-from tfkd.train import Sweep
+from tfkd.sweeps import Sweep
 
 DEPLOYED_SCHEME = "w8a8"
 _COMMON = {

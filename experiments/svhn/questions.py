@@ -5,7 +5,7 @@ Published numbers are the homework's own, each of a single minibatch of 256; our
 
 from tfkd.objectives import SoftTargets
 from tfkd.quantization import parse_scheme
-from tfkd.train import FLOAT, Student
+from tfkd.sweeps import FLOAT, Student
 
 PUBLISHED_Q1 = {"teacher": 96.09, "labels": 91.02, "teacher labels": 89.45}
 PUBLISHED = {

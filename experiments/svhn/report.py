@@ -3,7 +3,7 @@
 import os
 
 from experiments.svhn.questions import METHODS, PUBLISHED, PUBLISHED_Q1
-from tfkd.train.report import accuracy_against_temperature, markdown_table, mean_and_deviation, write_text
+from tfkd.reporting.report import accuracy_against_temperature, markdown_table, mean_and_deviation, write_text
 
 PICTURE = "accuracy_vs_temperature.png"
 

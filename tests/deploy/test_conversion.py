@@ -11,7 +11,7 @@ import tf_keras as keras
 from ai_edge_litert.interpreter import Interpreter
 
 from tfkd import deploy, quantization
-from tfkd.deploy.evaluate import interpreter, run
+from tfkd.deploy._evaluate import interpreter, run
 from tfkd.quantization import conversion
 
 layers = keras.layers

@@ -5,12 +5,12 @@ import pytest
 import tensorflow as tf
 import tf_keras as keras
 
-from experiments.benchmark import report, run, variants
-from experiments.benchmark.elsewhere import to_keras3, to_torch
+from experiments.benchmarks import report, steps, variants
+from experiments.benchmarks.other_frameworks import to_keras3, to_torch
 from tests.distiller.small import SPARSE
 from tfkd import Distiller, data, models
 from tfkd.objectives import Hint, SoftTargets
-from tfkd.train.timing import Times
+from tfkd.ops.timing import Times
 
 RNG = np.random.default_rng(0)
 IMAGES, LABELS = RNG.integers(0, 256, (16, 32, 32, 3)).astype(np.uint8), np.arange(16) % 10
@@ -127,7 +127,7 @@ def test_promises_are_of_the_ratios_that_they_name():
     (variants.HINTS, "w8a8"): Times([3.6, 10.0, 3.6], []),
     (variants.CACHED, "w8a8"): Times([2.6, 10.0, 2.6], []),
   }
-  found = {what: (round(value, 3), kept) for what, value, _, kept in run._step_promises("a to b", times)}
+  found = {what: (round(value, 3), kept) for what, value, _, kept in steps._step_promises("a to b", times)}
   assert found == {
     "a to b, float: online / (labels + teacher forward)": (1.1, False),
     "a to b, float: online, 4 hints / (labels + teacher forward)": (1.0, True),

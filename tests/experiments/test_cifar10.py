@@ -17,8 +17,8 @@ from tests.experiments.scripts import run, run_briefly
 from tests.losses import references
 from tfkd import models
 from tfkd.data.cifar10 import CLASSES
-from tfkd.taps import Reader
-from tfkd.train import Training
+from tfkd.features.taps import Reader
+from tfkd.sweeps import Training
 
 RNG = np.random.default_rng(0)
 X = RNG.uniform(size=(6, 32, 32, 3)).astype(np.float32)

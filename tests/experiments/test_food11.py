@@ -17,7 +17,7 @@ from tests.experiments.scripts import run, run_briefly
 from tests.losses import references
 from tfkd import models, quantization
 from tfkd.data.food11 import FOLDERS
-from tfkd.taps import Reader
+from tfkd.features.taps import Reader
 
 RNG = np.random.default_rng(0)
 X = RNG.uniform(size=(6, 32, 32, 3)).astype(np.float32)

@@ -5,9 +5,9 @@ import pytest
 
 from experiments.svhn import questions
 from tests.losses import references
-from tests.train.test_sweep import _sweep, data_dir  # noqa: F401  (a fixture)
+from tests.sweeps.test_sweep import _sweep, data_dir  # noqa: F401  (a fixture)
 from tfkd import quantization
-from tfkd.train import sweep
+from tfkd.sweeps import sweep
 
 TEMPERATURES = [5.0, 15.0]
 SOFT_WEIGHT = 0.25

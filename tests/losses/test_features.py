@@ -10,8 +10,8 @@ import tensorflow as tf
 from tests.losses import references
 from tests.losses.references import FEATURE_CASES, LOGIT_CASES, filled_in
 from tfkd import losses
-from tfkd.losses import attention
-from tfkd.losses._pooling import average_pool
+from tfkd.losses import _attention as attention
+from tfkd.ops.pooling import average_pool
 
 EACH_FEATURE = pytest.mark.parametrize("name", FEATURE_CASES)
 EACH_LOGIT = pytest.mark.parametrize("name", LOGIT_CASES)

@@ -9,7 +9,7 @@ import tensorflow as tf
 from tests.losses import references
 from tests.losses.references import CASES, FEATURE_CASES, LOGIT_CASES
 from tfkd import losses
-from tfkd.losses import soft_targets
+from tfkd.losses import _soft_targets as soft_targets
 
 TEMPERATURES = (1.0, 5.0, 100.0)
 SCALES = (1e-3, 1.0, 10.0, 1e4)

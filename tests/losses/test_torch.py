@@ -5,8 +5,9 @@ import pytest
 import tensorflow as tf
 import tf_keras as keras
 
-from tfkd import connectors, losses, objectives
-from tfkd.losses._pooling import average_pool
+from tfkd import losses, objectives
+from tfkd.features import connectors
+from tfkd.ops.pooling import average_pool
 
 torch = pytest.importorskip("torch")
 F = torch.nn.functional

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from tfkd import deploy, models, quantization
-from tfkd.taps import tappable
+from tfkd.features.taps import tappable
 
 
 @pytest.mark.parametrize("build, weights", [(models.depthwise_cnn, 59_851), (models.plain_cnn, 47_787)])

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from tfkd import deploy, models, quantization
-from tfkd.taps import tappable
+from tfkd.features.taps import tappable
 
 
 def _trainable(model):

@@ -5,7 +5,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from tfkd import models, quantization
-from tfkd.taps import Reader
+from tfkd.features.taps import Reader
 
 IMAGES = np.random.default_rng(1).uniform(-1, 1, (2, 224, 224, 3)).astype(np.float32)
 

@@ -20,10 +20,10 @@ from tests.distiller.small import compiled
 from tfkd import data
 from tfkd import objectives as o
 from tfkd.data.augment import padded_crop
-from tfkd.files import to_checked_json
+from tfkd.storage.files import to_checked_json
 from tfkd.teachers import HALVES, CachedTeacher, Ensemble, Frozen, cache
+from tfkd.teachers import _cache as writing
 
-writing = sys.modules["tfkd.teachers.cache"]  # Whose name the function has.
 layers = keras.layers
 IMAGES = np.random.default_rng(0).integers(0, 256, (50, 16, 16, 3)).astype(np.uint8)
 LABELS = np.arange(50) % 4
@@ -445,7 +445,8 @@ class TestInterrupted:
     script = textwrap.dedent("""
       import sys, time, numpy as np, tensorflow as tf
       from tfkd.teachers import cache
-      sys.modules["tfkd.teachers.cache"]._RECORD_SECONDS = 0.0
+      from tfkd.teachers import _cache as writing
+      writing._RECORD_SECONDS = 0.0
       def teacher(x):
         def wait(x):
           time.sleep(float(sys.argv[2])); print(int(x[0]), flush=True); return x

@@ -10,11 +10,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tfkd import imagenet
 from tfkd.data import cifar10, food11, house_numbers, svhn
 from tfkd.data.augment import padded_crop, photograph
 from tfkd.data.pipeline import batches as batches
 from tfkd.data.pipeline import rows as rows
+from tfkd.preprocessing import imagenet
 
 
 class Dataset(NamedTuple):

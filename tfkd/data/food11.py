@@ -10,7 +10,7 @@ from absl import logging
 from tqdm import tqdm
 
 from tfkd.data.images import read_image
-from tfkd.files import atomic_path
+from tfkd.storage.files import atomic_path
 
 CLASSES = (
   "bread", "dairy product", "dessert", "egg", "fried food", "meat", "noodles or pasta", "rice", "seafood", "soup",

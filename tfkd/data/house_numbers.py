@@ -9,7 +9,7 @@ import os
 
 import numpy as np
 
-from tfkd.files import atomic_path
+from tfkd.storage.files import atomic_path
 
 SIZES = {"train": 20_000, "test": 5_000}
 _SIDE = 32

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from tfkd.data.augment import mixup as mix
 from tfkd.data.checks import check_arrays, check_images, check_labels, check_options
-from tfkd.fingerprints import assert_same_examples
+from tfkd.storage.fingerprints import assert_same_examples
 
 _LANES = 16  # Examples: a multiple of what any processor computes at once.
 

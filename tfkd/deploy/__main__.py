@@ -12,7 +12,7 @@ import numpy as np
 from absl import app, flags
 
 from tfkd.data.images import read_image
-from tfkd.deploy.evaluate import interpreter, run
+from tfkd.deploy._evaluate import interpreter, run
 from tfkd.deploy.metadata import metadata_or_none, scaling_of
 
 flags.DEFINE_list("images", [], "Pictures; further ones may follow, separated by spaces.")

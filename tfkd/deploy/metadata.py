@@ -7,7 +7,7 @@ import os
 import numpy as np
 from absl import logging
 
-from tfkd.files import atomic_path
+from tfkd.storage.files import atomic_path
 
 _NAME = b"TFKD_METADATA"
 _DIGEST = "file_sha256"

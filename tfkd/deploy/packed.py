@@ -12,8 +12,8 @@ import zipfile
 import numpy as np
 import tf_keras as keras
 
-from tfkd.files import atomic_path
 from tfkd.quantization import LowBitWeights, scheme_of
+from tfkd.storage.files import atomic_path
 
 _FORMAT = 1
 _HEADER, _WEIGHTS = "student.json", "weights.bin"

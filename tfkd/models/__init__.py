@@ -1,16 +1,16 @@
 """Networks of the homeworks, as `tf_keras` functional models from images to logits."""
 
+from tfkd.models._resized import network_of as network_of
+from tfkd.models._resized import resized as resized
+from tfkd.models._svhn_cnn import svhn_cnn as svhn_cnn
+from tfkd.models._vit import vit as vit
 from tfkd.models.depthwise import depthwise_cnn as depthwise_cnn
 from tfkd.models.depthwise import plain_cnn as plain_cnn
 from tfkd.models.names import build as build
 from tfkd.models.names import parse as parse
-from tfkd.models.resized import network_of as network_of
-from tfkd.models.resized import resized as resized
 from tfkd.models.resnet import cifar_resnet as cifar_resnet
 from tfkd.models.resnet import resnet18 as resnet18
 from tfkd.models.resnet import resnet34 as resnet34
 from tfkd.models.resnet import resnet50 as resnet50
 from tfkd.models.resnet import wide_resnet as wide_resnet
-from tfkd.models.svhn_cnn import svhn_cnn as svhn_cnn
 from tfkd.models.torch_weights import load_torch_weights as load_torch_weights
-from tfkd.models.vit import vit as vit

@@ -3,12 +3,12 @@
 import functools
 import re
 
-from tfkd import imagenet
+from tfkd.models._resized import resized
+from tfkd.models._svhn_cnn import svhn_cnn
+from tfkd.models._vit import WIDTHS, vit
 from tfkd.models.depthwise import depthwise_cnn, plain_cnn
-from tfkd.models.resized import resized
 from tfkd.models.resnet import cifar_resnet, resnet18, resnet34, resnet50, usual_stem, wide_resnet
-from tfkd.models.svhn_cnn import svhn_cnn
-from tfkd.models.vit import WIDTHS, vit
+from tfkd.preprocessing import imagenet
 
 # Functions of width, and the width at which they have their name.
 _BY_WIDTH = {

@@ -6,9 +6,9 @@ import re
 import numpy as np
 import tensorflow as tf
 
-from tfkd.models.resized import network_of
+from tfkd.models._resized import network_of
+from tfkd.models._vit import Tokens
 from tfkd.models.torch_files import read_state_dict
-from tfkd.models.vit import Tokens
 
 # Keras' variables by PyTorch's names.
 _VARIABLES = {

@@ -4,9 +4,9 @@ import tensorflow as tf
 import tf_keras as keras
 
 from tfkd import losses
-from tfkd.element_weights import of_examples
 from tfkd.objectives.base import class_indices
 from tfkd.objectives.tapped import TappedObjective
+from tfkd.ops.element_weights import of_examples
 
 
 @keras.utils.register_keras_serializable(package="tfkd")

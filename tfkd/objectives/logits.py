@@ -5,8 +5,8 @@ import numbers
 import tensorflow as tf
 
 from tfkd import losses
-from tfkd.losses._checks import check_temperature
 from tfkd.objectives.base import Objective, as_number
+from tfkd.ops.checks import check_temperature
 
 
 class LogitObjective(Objective):

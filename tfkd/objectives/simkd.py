@@ -3,9 +3,10 @@
 import tensorflow as tf
 import tf_keras as keras
 
-from tfkd import connectors, losses
+from tfkd import losses
+from tfkd.features import connectors
+from tfkd.features.taps import tappable
 from tfkd.objectives.tapped import TappedObjective
-from tfkd.taps import tappable
 
 layers = keras.layers
 PROJECTION = "simkd_projection"

@@ -3,7 +3,8 @@
 import tensorflow as tf
 import tf_keras as keras
 
-from tfkd import connectors, losses
+from tfkd import losses
+from tfkd.features import connectors
 from tfkd.objectives.tapped import TappedObjective
 
 

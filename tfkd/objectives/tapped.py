@@ -5,10 +5,10 @@ import functools
 import tensorflow as tf
 import tf_keras as keras
 
-from tfkd import connectors
-from tfkd.element_weights import at_positions, masked_mean, without_dropped
+from tfkd.features import connectors
+from tfkd.features.taps import is_keras3
 from tfkd.objectives.base import Objective
-from tfkd.taps import is_keras3
+from tfkd.ops.element_weights import at_positions, masked_mean, without_dropped
 
 
 class TappedObjective(Objective):

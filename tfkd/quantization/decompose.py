@@ -3,7 +3,7 @@
 import tensorflow as tf
 import tf_keras as keras
 
-from tfkd.quantization import graph
+from tfkd.ops import graph
 
 layers = keras.layers
 _FUSED_ACTIVATIONS = ("linear", "relu")  # Of the layer's own: rounded once, behind it.

@@ -15,7 +15,7 @@ from tensorflow_model_optimization.python.core.quantization.keras.default_8bit i
 )
 from tensorflow_model_optimization.python.core.quantization.keras.graph_transformations import model_transformer
 
-from tfkd.quantization import graph
+from tfkd.ops import graph
 from tfkd.quantization.decompose import activation_name, is_plain_relu
 
 layers = keras.layers

@@ -5,8 +5,8 @@ import os
 import tf_keras as keras
 from tf_keras.src.saving.serialization_lib import SafeModeScope
 
-from tfkd.files import atomic_path
 from tfkd.quantization import wrappers as _wrappers  # noqa: F401  (loading needs its registrations)
+from tfkd.storage.files import atomic_path
 
 
 def save(model, path):

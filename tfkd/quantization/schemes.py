@@ -13,7 +13,8 @@ from tensorflow_model_optimization.python.core.quantization.keras.experimental.d
   default_n_bit_quantize_scheme,
 )
 
-from tfkd.quantization import graph, placement
+from tfkd.ops import graph
+from tfkd.quantization import placement
 from tfkd.quantization.calibration import calibrate
 from tfkd.quantization.decompose import decompose
 from tfkd.quantization.export_check import check_export

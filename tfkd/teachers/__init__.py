@@ -1,6 +1,6 @@
 """Where knowledge comes from: a frozen model or callable, or outputs computed once and kept."""
 
-from tfkd.teachers.cache import cache as cache
+from tfkd.teachers._cache import cache as cache
 from tfkd.teachers.cached import CachedTeacher as CachedTeacher
 from tfkd.teachers.ensemble import Ensemble as Ensemble
 from tfkd.teachers.frozen import Frozen as Frozen

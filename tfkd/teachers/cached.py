@@ -7,8 +7,8 @@ import zlib
 import numpy as np
 import tensorflow as tf
 
-from tfkd.files import from_checked_json
-from tfkd.fingerprints import fingerprints
+from tfkd.storage.files import from_checked_json
+from tfkd.storage.fingerprints import fingerprints
 from tfkd.teachers.cache_format import (
   FINGERPRINTS,
   FORMAT,
@@ -95,7 +95,7 @@ class CachedTeacher(Precomputed):
     self.manifest = _read_manifest(self.path)
     """What it holds, and of which teacher and data: see the file."""
     self.fingerprints = self._map(FINGERPRINTS, np.memmap)
-    """int64 [n], of the inputs of each example, see `tfkd.fingerprints`."""
+    """int64 [n], of the inputs of each example, see `tfkd.storage.fingerprints`."""
     outputs = self._map(OUTPUTS, CachedOutputs)
     features = {layer: self._map(name_of_layer(layer), CachedOutputs) for layer in self.manifest["layers"]}
     self.outputs = (outputs, features) if features else outputs

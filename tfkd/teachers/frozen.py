@@ -5,8 +5,8 @@ import inspect
 import tensorflow as tf
 from absl import logging
 
-from tfkd.probabilities import LogitsBeforeSoftmax
-from tfkd.taps import Keras3Reader, Reader, is_keras3
+from tfkd.features.taps import Keras3Reader, Reader, is_keras3
+from tfkd.ops.probabilities import LogitsBeforeSoftmax
 
 
 class Frozen:

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from tfkd import imagenet
+from tfkd.preprocessing import imagenet
 
 
 class Preprocessing(NamedTuple):

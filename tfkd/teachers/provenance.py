@@ -5,7 +5,7 @@ import hashlib
 import numpy as np
 import tensorflow as tf
 
-from tfkd.fingerprints import fingerprints
+from tfkd.storage.fingerprints import fingerprints
 from tfkd.teachers.cache_format import specs_of_inputs
 from tfkd.teachers.ensemble import Ensemble
 

@@ -1,0 +1,1 @@
+"""What a teacher adds to quantized students, against training after quantization and on labels alone."""

@@ -1,0 +1,1 @@
+"""Every objective on one teacher and one student."""

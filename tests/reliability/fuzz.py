@@ -1,0 +1,131 @@
+"""Readers on damaged files: each in a process of its own, with an end to its time and its memory."""
+
+import collections
+import multiprocessing
+import os
+import resource
+import shutil
+import signal
+import tempfile
+
+import numpy as np
+from absl import logging
+
+from tests.reliability.readers import DOCUMENTED, READERS, mutated
+
+_SECONDS = 60  # For one file, with what TensorFlow traces.
+_BYTES = 8 * 2**30
+OUTCOMES = ("refused", "read", "wrong", "undocumented", "hang", "crash")
+"""What became of a damaged file: the last four are defects."""
+
+
+def fuzz(name, cases, seed=0):
+  """Counts what a reader does with damaged files.
+
+  Args:
+    name: of `READERS`.
+    cases: number of damaged files.
+    seed: of the damage.
+
+  Returns:
+    `collections.Counter` of `OUTCOMES`.
+  """
+  counts = collections.Counter()
+  context = multiprocessing.get_context("spawn")
+  case = 0
+  while case < cases:
+    ours, theirs = context.Pipe(False)
+    process = context.Process(target=_work, args=(theirs, name, range(case, cases), seed))
+    process.start()
+    theirs.close()
+    try:
+      while ours.poll(2 * _SECONDS):  # A library's own loop hears no signal.
+        counts[ours.recv()] += 1
+        case += 1
+    except EOFError:
+      pass
+    is_hanging = process.is_alive() and case < cases
+    process.kill() if is_hanging else process.join()
+    if case < cases:
+      counts["hang" if is_hanging else "crash"] += 1
+      logging.error("%s: damaged file %d of seed %d: %s", name, case, seed, "hang" if is_hanging else process.exitcode)
+      case += 1
+  return counts
+
+
+def operations_of(case, seed):
+  """The damage of a case: one to four operations of `mutated`."""
+  rng = np.random.default_rng((seed, case))
+  return [(int(rng.integers(6)), float(rng.random()), int(rng.integers(256))) for _ in range(rng.integers(1, 5))]
+
+
+def try_to_read(reader, path, file, valid, operations):
+  """The outcome of reading a file after operations.
+
+  Args:
+    reader: `Reader`.
+    path, file: what was given to its `write`, and what that returned.
+    valid: dict with the file's bytes, and what is read from them.
+    operations: see `mutated`.
+  """
+  return outcome(reader, path, file, valid, mutated(valid["bytes"], operations))
+
+
+def outcome(reader, path, file, valid, content):
+  """What becomes of a file with this content; see `try_to_read`."""
+  with open(file, "wb") as opened:
+    opened.write(content)
+  try:
+    found = reader.read(path)
+  except DOCUMENTED:
+    return "refused"
+  except _Hang:
+    return "hang"
+  except Exception as error:  # noqa: BLE001  (it is what is looked for)
+    logging.error("%s: undocumented %s: %s", file, type(error).__name__, error)
+    return "undocumented"
+  return "read" if not reader.is_checked or _is_part(found, valid["content"]) else "wrong"
+
+
+class _Hang(Exception):
+  pass
+
+
+def _work(pipe, name, cases, seed):
+  def stop(*_):
+    raise _Hang
+
+  logging.set_verbosity(logging.FATAL)
+  signal.signal(signal.SIGALRM, stop)
+  folder = tempfile.mkdtemp()
+  reader, path, file, valid = valid_file(name, folder)
+  resource.setrlimit(resource.RLIMIT_AS, (_mapped() + _BYTES, resource.RLIM_INFINITY))
+  logging.set_verbosity(logging.ERROR)
+  for case in cases:
+    signal.alarm(_SECONDS)
+    found = try_to_read(reader, path, file, valid, operations_of(case, seed))
+    signal.alarm(0)
+    pipe.send(found)
+  shutil.rmtree(folder)
+
+
+def valid_file(name, folder):
+  """Writes a valid file of a reader: what `try_to_read` takes before the operations."""
+  reader, path = READERS[name], os.path.join(folder, "x")
+  file = reader.write(path)
+  with open(file, "rb") as opened:
+    return reader, path, file, {"bytes": opened.read(), "content": reader.read(path)}
+
+
+def _mapped():
+  with open("/proc/self/status", encoding="ascii") as file:
+    return next(1024 * int(line.split()[1]) for line in file if line.startswith("VmSize:"))
+
+
+def _is_part(found, content):
+  """Whether it is what was written, or of a list some of it. Fields that nobody reads may be there."""
+  if isinstance(content, np.ndarray):
+    return np.array_equal(found, content)
+  if isinstance(content, list):
+    return all(any(_is_part(row, known) for known in content) for row in found)
+  return all(found.get(key) == value for key, value in content.items())

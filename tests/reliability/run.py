@@ -1,0 +1,80 @@
+"""What is survived: small trainings that are killed and damaged, and readers that are given damaged files.
+
+Prints a table of what was tried and how often something was lost, and exits with 1 where it was. A run that is killed
+and started again must end with the weights of one that was not, bit by bit, and the same results but for seconds.
+
+  python -m tests.reliability.run
+  python -m tests.reliability.run --parts=kills --kills=100
+"""
+
+import os
+import sys
+import tempfile
+
+from absl import app, flags, logging
+from tqdm import tqdm
+
+from tests.reliability import jobs as trials
+from tests.reliability.fuzz import OUTCOMES, fuzz
+from tests.reliability.readers import READERS
+from tfkd.reporting import report
+from tfkd.reporting.report import markdown_table
+
+_PARTS = ("kills", "terminations", "damages", "second_process", "full_disk", "workers", "servers", "fuzz")
+flags.DEFINE_multi_enum("parts", _PARTS, _PARTS, "What to try; may be given several times.")
+flags.DEFINE_multi_enum("readers", list(READERS), list(READERS), "Whose files to damage; may be given several times.")
+flags.DEFINE_string("workdir", os.path.join("runs", "reliability"), "Folder for the report.")
+flags.DEFINE_integer("kills", 20, "How often to kill.", lower_bound=1)
+flags.DEFINE_integer("files", 800, "Damaged files of each reader.", lower_bound=1)
+
+
+def main(argv):
+  if len(argv) > 1:
+    raise app.UsageError(f"unknown arguments: {' '.join(argv[1:])}. Flags are written --name=value.")
+  logging.set_verbosity(logging.INFO)
+  given = flags.FLAGS
+  rows = []
+  if set(given.parts) - {"fuzz"}:
+    rows += _trials(given.parts, given.kills)
+  text = "# What is survived\n"
+  if rows:
+    cells = [[row["what"], str(row["tried"]), str(row["tried"] - row["lost"]), str(row["lost"])] for row in rows]
+    text += f"\n{markdown_table(['what', 'tried', 'survived', 'lost'], cells)}"
+  counts = {}
+  if "fuzz" in given.parts:
+    for name in tqdm(given.readers, desc="readers", unit="reader", dynamic_ncols=True):
+      counts[name] = fuzz(name, given.files)
+    cells = [[name, str(given.files), *(str(count[outcome]) for outcome in OUTCOMES)] for name, count in counts.items()]
+    text += f"\n{markdown_table(['damaged file', 'tried', *OUTCOMES], cells)}"
+  print(report.write_report(given.workdir, text, []))  # noqa: T201  (the answer)
+  defects = sum(row["lost"] for row in rows) + sum(count[o] for count in counts.values() for o in OUTCOMES[2:])
+  sys.exit(bool(defects))
+
+
+def _trials(parts, kills):
+  rows = []
+  with tempfile.TemporaryDirectory() as folder:
+    jobs = trials.Jobs(folder)
+    logging.info("a run takes %.0f s", jobs.seconds)
+    makers = {
+      "kills": lambda: [trials.kills(jobs, kills)],
+      "terminations": lambda: [trials.terminations(jobs, 3)],
+      "damages": lambda: trials.damages(jobs),
+      "second_process": lambda: [trials.second_process(jobs)],
+      "full_disk": lambda: [trials.full_disk(jobs)],
+      "workers": lambda: trials.workers(jobs),
+      "servers": lambda: trials.servers(jobs),
+    }
+    for part, make in makers.items():
+      if part in parts:
+        made = [row for row in make() if row]
+        for row in made:
+          logging.info("%s: %d tried, %d lost", row["what"], row["tried"], row["lost"])
+        if not made:
+          logging.warning("%s was not tried: this process may not mount a file system", part)
+        rows += made
+  return rows
+
+
+if __name__ == "__main__":
+  app.run(main)

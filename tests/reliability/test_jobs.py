@@ -1,0 +1,68 @@
+"""Killed, terminated and distributed runs, in small; `tests.reliability.run` is the long form."""
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.experiments.scripts import ENVIRONMENT, run, run_briefly
+from tests.reliability import jobs as trials
+from tests.reliability.fuzz import OUTCOMES, fuzz
+
+
+@pytest.fixture(scope="module")
+def jobs(tmp_path_factory):
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setenv("PYTHONPATH", ENVIRONMENT["PYTHONPATH"])
+    yield trials.Jobs(str(tmp_path_factory.mktemp("jobs")), images=160)
+
+
+def test_a_killed_run_ends_as_one_that_was_not(jobs):
+  assert trials.kills(jobs, 2)["lost"] == 0
+
+
+def test_a_terminated_run_exits_with_0_and_goes_on(jobs):
+  assert trials.terminations(jobs, 1)["lost"] == 0
+
+
+def test_a_second_process_on_a_workdir_is_refused(jobs):
+  assert trials.second_process(jobs)["lost"] == 0
+
+
+def test_two_workers_end_as_two_devices_even_where_one_is_killed(jobs):
+  assert [row["lost"] for row in trials.workers(jobs)] == [0, 0]
+
+
+def test_a_worker_of_a_parameter_server_ends_as_one_process_even_where_it_is_killed(jobs):
+  assert [row["lost"] for row in trials.servers(jobs)] == [0, 0]
+
+
+def test_a_differing_run_is_found(jobs):
+  workdir = jobs.new_workdir()
+  jobs.finish(workdir, "--learning_rate=0.004")
+  assert jobs.differences(workdir)
+
+
+def test_fuzz_counts_what_readers_do():
+  counts = fuzz("results", 40)
+  assert sum(counts.values()) == 40 and set(counts) <= set(OUTCOMES[:2]) and counts["read"]
+
+
+def test_the_launcher_wants_a_module(tmp_path):
+  command = [sys.executable, "-m", "tfkd.training.launch", "--workers=2"]
+  result = subprocess.run(command, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True)
+  assert result.returncode == 1 and "expected -- <module> <its flags>" in result.stdout + result.stderr
+
+
+def test_several_workers_need_a_cluster(tmp_path):
+  result = run_briefly("svhn.q1", tmp_path, "--strategy=multi_worker")
+  assert result.returncode == 1 and "--strategy=multi_worker needs the environment variable TF_CONFIG" in result.stderr
+
+
+def test_a_parameter_server_needs_a_cluster_with_all_its_jobs(tmp_path, monkeypatch):
+  result = run("svhn.q1", tmp_path, "--strategy=parameter_server")
+  assert result.returncode == 1 and "--strategy=parameter_server needs the environment variable" in result.stderr
+  cluster = '{"cluster": {"chief": ["127.0.0.1:1"]}, "task": {"type": "chief", "index": 0}}'
+  monkeypatch.setitem(ENVIRONMENT, "TF_CONFIG", cluster)
+  result = run("svhn.q1", tmp_path, "--strategy=parameter_server")
+  assert result.returncode == 1 and "it has no worker and no ps" in result.stderr

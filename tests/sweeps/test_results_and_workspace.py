@@ -1,0 +1,184 @@
+"""Rows and folders: whole or not at all, and never of two configurations."""
+
+import errno
+import json
+import os
+
+import numpy as np
+import pytest
+import tf_keras as keras
+
+from tfkd.reporting.report import difference_of_means, finding, mean_and_deviation
+from tfkd.storage.files import atomic_path, path_to_write
+from tfkd.sweeps import Results
+from tfkd.sweeps.workspace import open_workdir
+from tfkd.training import _fit as fit
+from tfkd.training import checkpoints
+
+
+def test_rows_come_back_in_order_and_are_found_by_value(tmp_path):
+  results = Results(str(tmp_path / "results.jsonl"))
+  assert results.rows() == []
+  rows = [{"question": "q1", "seed": s, "temperature": t} for s in (0, 1) for t in (None, 5.0)]
+  for row in rows:
+    results.add(row)
+  assert Results(str(tmp_path / "results.jsonl")).rows() == rows
+  assert results.find(seed=1, temperature=None) == [rows[2]]
+  assert results.find(question="q2") == []
+
+
+@pytest.mark.parametrize(
+  "damage",
+  [
+    lambda line: line[:20],  # Truncated.
+    lambda line: line.replace(b"0.75", b"0.95"),  # Still JSON.
+    lambda line: line.replace(b"acc", b"\xffcc"),
+    lambda line: b"[1]",
+    lambda line: b"\x00" * 30,
+  ],
+)
+def test_a_damaged_line_is_named_and_the_others_are_used(tmp_path, caplog, damage):
+  path = tmp_path / "results.jsonl"
+  rows = [{"seed": s, "accuracy": 0.75} for s in range(3)]
+  for row in rows:
+    Results(str(path)).add(row)
+  lines = path.read_bytes().splitlines()
+  lines[1] = damage(lines[1])
+  path.write_bytes(b"\n".join(lines) + b"\n")
+  results = Results(str(path))
+  assert results.rows() == [rows[0], rows[2]] == results.rows()
+  assert caplog.text.count("results.jsonl, line 2 is damaged") == 1
+  results.add(rows[1])
+  assert results.rows() == [rows[0], rows[2], rows[1]]
+  assert (tmp_path / "results.jsonl.damaged").read_bytes().splitlines() == lines
+
+
+@pytest.mark.parametrize("line", ['{"seed": 0}', "0", "[" * 100_000])
+def test_rows_without_a_digest_are_damaged(tmp_path, line):
+  (tmp_path / "results.jsonl").write_text(line + "\n")
+  assert Results(str(tmp_path / "results.jsonl")).rows() == []
+
+
+@pytest.mark.parametrize("content", ["{", "0", "null", "[" * 100_000])
+def test_a_damaged_configuration_is_named(tmp_path, content):
+  (tmp_path / "config.json").write_text(content)
+  with pytest.raises(ValueError, match=r"config.json is damaged .*use another workdir, or --overwrite"):
+    open_workdir(str(tmp_path), {"epochs": 1})
+
+
+def test_a_row_that_cannot_be_written_leaves_the_file_as_it_was(tmp_path):
+  path = tmp_path / "results.jsonl"
+  results = Results(str(path))
+  results.add({"seed": 0})
+  before = path.read_text()
+  with pytest.raises(TypeError):
+    results.add({"seed": object()})
+  assert path.read_text() == before and os.listdir(tmp_path) == ["results.jsonl"]
+
+
+def test_a_failed_write_leaves_nothing_under_the_final_name(tmp_path):
+  with pytest.raises(RuntimeError), atomic_path(tmp_path / "file") as temporary:
+    with open(temporary, "w") as file:
+      file.write("half")
+    raise RuntimeError
+  assert not os.listdir(tmp_path)
+
+
+def test_a_directory_is_replaced_whole(tmp_path):
+  for content in ("a", "b"):
+    with atomic_path(tmp_path / "model") as temporary:
+      os.mkdir(temporary)
+      with open(os.path.join(temporary, content), "w"):
+        pass
+  assert os.listdir(tmp_path / "model") == ["b"] and os.listdir(tmp_path) == ["model"]
+
+
+def test_a_workdir_is_kept_for_its_configuration(tmp_path):
+  configuration = {"dataset": "svhn", "epochs": 3, "limit_train": None}
+  open_workdir(tmp_path, configuration)
+  (tmp_path / "results.jsonl").write_text("{}\n")
+  open_workdir(tmp_path, configuration)
+  with pytest.raises(ValueError, match="dataset: svhn there, cifar10 now; epochs: 3 there, 4 now.*--overwrite"):
+    open_workdir(tmp_path, configuration | {"dataset": "cifar10", "epochs": 4})
+  assert (tmp_path / "results.jsonl").exists()
+
+
+def test_a_workdir_older_than_a_field_has_its_default(tmp_path):
+  path = str(tmp_path / "w")
+  open_workdir(path, {"a": 1})
+  open_workdir(path, {"a": 1, "b": False}, defaults={"a": 0, "b": False})
+  open_workdir(path, {"a": 1, "b": False})
+  with pytest.raises(ValueError, match="b: False there, True now"):
+    open_workdir(path, {"a": 1, "b": True}, defaults={"b": False})
+
+
+def test_overwrite_removes_results_and_nothing_else(tmp_path):
+  open_workdir(tmp_path, {"epochs": 3})
+  (tmp_path / "students").mkdir()
+  for name in ("results.jsonl", "students/a.keras", "thesis.tex"):
+    (tmp_path / name).write_text("x")
+  open_workdir(tmp_path, {"epochs": 4}, overwrite=True)
+  assert sorted(name for name in os.listdir(tmp_path) if name[0] != ".") == ["config.json", "thesis.tex"]
+  assert json.loads((tmp_path / "config.json").read_text()) == {"epochs": 4}
+
+
+def test_difference_of_means():
+  difference, deviation = difference_of_means([0.7, 0.8], [0.6, 0.65])
+  assert difference == pytest.approx(0.125) and deviation == pytest.approx(np.hypot(0.1, 0.05) / np.sqrt(2))
+  assert difference_of_means([0.7], [0.6])[1] is None
+
+
+@pytest.mark.parametrize(
+  "one, other, words",
+  [
+    ([0.7, 0.72], [0.6, 0.62], "One ends 10.00 points above the other, 5.0 times"),
+    ([0.6, 0.62], [0.7, 0.72], "One ends 10.00 points below the other, 5.0 times"),
+    ([0.7, 0.8], [0.7, 0.79], "One ends 0.50 points above the other, no more than"),
+    ([0.7, 0.7], [0.7, 0.7], "no finding"),
+    ([0.8, 0.8], [0.7, 0.7], "One ends 10.00 points above the other, beyond"),
+    ([0.8], [0.7], "one seed alone"),
+  ],
+)
+def test_a_finding_says_no_more_than_the_numbers(one, other, words):
+  assert words in finding("one", one, "the other", other)
+
+
+def test_mean_and_deviation_are_the_samples():
+  values = [0.5, 0.6, 0.8]
+  assert mean_and_deviation(values, 100) == f"{100 * np.mean(values):.2f} ± {100 * np.std(values, ddof=1):.2f}"
+  assert mean_and_deviation([0.5], 100, 1) == "50.0"
+  assert mean_and_deviation([]) == "–"
+
+
+@pytest.mark.parametrize(
+  "error", [OSError(errno.ENOSPC, "No space left on device"), RuntimeError("x.data; No space left on device"),
+            OSError("Can't write data (file write failed: errno = 28)")],
+)  # fmt: skip
+def test_a_full_disk_is_said_and_what_was_there_is_kept(tmp_path, error):
+  (tmp_path / "file").write_text("before")
+  with (
+    pytest.raises(OSError, match="no space left .*make room and start again") as raised,
+    atomic_path(tmp_path / "file"),
+  ):
+    raise error
+  assert raised.value.errno == errno.ENOSPC and raised.value.filename == str(tmp_path / "file")
+  assert (tmp_path / "file").read_text() == "before" and os.listdir(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize("writes", [True, False])
+def test_a_worker_that_is_told_not_to_write_leaves_nothing(tmp_path, writes):
+  with path_to_write(tmp_path / "file.txt", writes) as path, atomic_path(path) as temporary:
+    assert temporary.endswith("file.txt")
+    with open(temporary, "w") as file:
+      file.write("x")
+  assert os.listdir(tmp_path) == (["file.txt"] if writes else []) and os.path.exists(path) == writes
+
+
+def test_checkpoints_and_the_best_model_are_kept_by_the_chief_alone(tmp_path, monkeypatch):
+  model = keras.Sequential([keras.Input([3]), keras.layers.Dense(2)])
+  model.compile("adam", "mse")
+  for module in (checkpoints, fit):
+    monkeypatch.setattr(module, "is_chief", lambda strategy: False)
+  checkpoints.Checkpoints(model, str(tmp_path / "c"), epochs=2, steps=10).save()
+  fit.KeepBest(model, str(tmp_path / "best.keras"), {}).on_train_begin()
+  assert not os.listdir(tmp_path)

@@ -1,0 +1,3 @@
+"""The Distiller, its reductions over elements and replicas, and its checks."""
+
+from tfkd.distiller.distiller import Distiller as Distiller

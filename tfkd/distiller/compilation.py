@@ -1,0 +1,144 @@
+"""Checks of what `compile` and `fit` are given: Keras 3 objects, and losses that do not fit the student's outputs."""
+
+import functools
+
+import tensorflow as tf
+import tf_keras as keras
+
+from tfkd.features.taps import is_keras3
+
+# Keras' functions that take probabilities unless `from_logits=True`, and their classes.
+_ON_PROBABILITIES = {
+  "categorical_crossentropy": "CategoricalCrossentropy",
+  "sparse_categorical_crossentropy": "SparseCategoricalCrossentropy",
+  "binary_crossentropy": "BinaryCrossentropy",
+  "categorical_focal_crossentropy": "CategoricalFocalCrossentropy",
+  "binary_focal_crossentropy": "BinaryFocalCrossentropy",
+  "kl_divergence": None,
+}
+_OF_CLASSES = {"categorical_crossentropy", "sparse_categorical_crossentropy", "categorical_focal_crossentropy"}
+
+
+def refuse_keras3(**arguments):
+  """Raises TypeError for an object of Keras 3, in any structure of arguments, which are named by their keywords."""
+  for argument, structure in arguments.items():
+    for value in tf.nest.flatten(structure):
+      module = getattr(value, "__module__", None) or ""
+      if is_keras3(value) or (isinstance(module, str) and module.startswith("keras.src")):
+        name = getattr(value, "__name__", type(value).__name__)
+        raise TypeError(
+          f"{argument} holds {name} of Keras 3, and the Distiller is a tf_keras model: take it from tf_keras, with "
+          "`import tf_keras as keras`."
+        )
+
+
+def losses_by_output(container, outputs):
+  """The losses given to `compile`, one for each of the flattened outputs, None where there is none.
+
+  Args:
+    container: the model's `compiled_loss`, or None.
+    outputs: nested outputs, of which only the structure counts.
+  """
+  if container is None or container._user_losses is None:
+    return [None] * len(tf.nest.flatten(outputs))
+  losses = container._maybe_broadcast_to_outputs(outputs, container._user_losses)
+  return tf.nest.flatten(container._conform_to_outputs(outputs, losses))
+
+
+def has_sums(container, outputs):
+  """Whether a compiled loss is a sum over elements instead of a mean."""
+  losses = losses_by_output(container, outputs)
+  return any(getattr(loss, "reduction", None) == keras.losses.Reduction.SUM for loss in losses)
+
+
+def is_on_classes(loss):
+  """Whether a compiled loss is a cross-entropy over classes, so that the outputs are class scores."""
+  return _function_name(loss) in _OF_CLASSES
+
+
+def is_on_logits(loss):
+  """Whether a compiled loss is a cross-entropy over classes that takes logits."""
+  return is_on_classes(loss) and _from_logits(loss)
+
+
+def check_loss(loss, ending, output, reads_classes):
+  """Raises ValueError where a compiled loss takes probabilities and the output gives logits, or the reverse.
+
+  Args:
+    loss: string, function or loss object as given to `compile`, or None.
+    ending: what the output ends in, see `tfkd.ops.probabilities.endings`.
+    output: its name, for the message.
+    reads_classes: whether an objective reads the output as logits.
+  """
+  function = _function_name(loss)
+  if function not in _ON_PROBABILITIES:
+    return
+  if _from_logits(loss):
+    if ending in ("softmax", "sigmoid"):
+      raise ValueError(
+        f"output {output} of the student ends in {ending}, and its loss {function} has from_logits=True: leave the "
+        f"{ending} out of the student."
+      )
+  elif ending == "values" or ending is None and reads_classes:
+    name = _ON_PROBABILITIES[function]
+    line = f"loss=keras.losses.{name}(from_logits=True)" if name else "tfkd.objectives.SoftTargets(1.0)"
+    raise ValueError(
+      f"output {output} of the student gives logits, and its loss {function} expects probabilities: write {line}."
+    )
+
+
+def check_metrics(metrics, ends):
+  """Raises ValueError for a metric that takes probabilities where all outputs are known to be none.
+
+  Args:
+    metrics: nested metrics as given to `compile`.
+    ends: list of what the outputs end in, or None.
+  """
+  if ends is None or any(ending != "values" for ending in ends):
+    return
+  for metric in tf.nest.flatten(metrics):
+    function = _function_name(metric)
+    if function in _ON_PROBABILITIES and not _from_logits(metric):
+      name = _ON_PROBABILITIES[function]
+      line = f"write keras.metrics.{name}(from_logits=True)" if hasattr(keras.metrics, str(name)) else "leave it out"
+      raise ValueError(f"the student gives logits, and metric {function} expects probabilities: {line}.")
+
+
+def check_class_weight(x, y, output):
+  """Raises ValueError where Keras takes the positions of class indices for classes.
+
+  Args:
+    x, y: of `fit`; a data set's labels are known from its specification.
+    output: symbolic output of the student, or None.
+  """
+  if isinstance(x, tf.data.Dataset):
+    y = x.element_spec[1] if isinstance(x.element_spec, tuple) and len(x.element_spec) > 1 else None
+  if output is None or y is None or tf.nest.is_nested(output) or tf.nest.is_nested(y):
+    return
+  rank = tf.TensorShape(y.shape).rank if hasattr(y, "shape") else None
+  if rank is not None and rank >= 2 and rank == output.shape.rank - 1:
+    raise ValueError(
+      f"class_weight with class indices of {rank} axes: Keras takes the last axis for that of classes; give labels a "
+      "last axis of length one, labels[..., None]."
+    )
+
+
+def _function_name(loss):
+  """Name of the Keras function that a loss computes, or None."""
+  if isinstance(loss, str):
+    try:
+      loss = keras.losses.get(loss)
+    except ValueError:  # Keras says so itself.
+      return None
+  if isinstance(loss, functools.partial):
+    return _function_name(loss.func)
+  function = getattr(loss, "fn", getattr(loss, "_fn", loss))  # Of losses and of metrics.
+  if not getattr(function, "__module__", "").startswith("tf_keras."):
+    return None
+  return getattr(function, "__name__", None)
+
+
+def _from_logits(loss):
+  if isinstance(loss, functools.partial):
+    return bool(loss.keywords.get("from_logits")) or _from_logits(loss.func)
+  return bool(getattr(loss, "_fn_kwargs", {}).get("from_logits") or getattr(loss, "from_logits", False))

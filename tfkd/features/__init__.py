@@ -1,0 +1,1 @@
+"""Taps of layers, and connectors between features."""

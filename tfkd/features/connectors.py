@@ -1,0 +1,106 @@
+"""Connectors: what brings a student's feature to the shape of its teacher's."""
+
+import tensorflow as tf
+import tf_keras as keras
+
+from tfkd.ops.pooling import average_pool
+
+CONNECTORS = (None, "conv1x1", "conv1x1_bn", "linear")
+ALIGNMENTS = (None, "average_pool", "interpolate")
+# PyTorch's defaults, with which the methods' authors trained; Keras' epsilon is 1e-3.
+PYTORCH_NORMALIZATION = {"momentum": 0.9, "epsilon": 1e-5}
+
+
+def connector(kind, channels, rank=None):
+  """Makes a trainable map from a student's feature to a number of channels.
+
+  Args:
+    kind: None for no map, "conv1x1" or "conv1x1_bn" (without and with batch normalisation, of PyTorch's epsilon)
+      for maps, "linear" for vectors, or a Keras layer, which is copied: every pair of layers has a connector of its
+      own.
+    channels: channels of the teacher's feature.
+    rank: axes of the student's feature, where they are known.
+
+  Returns:
+    A Keras layer with float32 arithmetic (a layer of one's own keeps its policy), or None.
+
+  Raises:
+    ValueError: unknown kind, or a convolution of something that is no map.
+  """
+  if kind in ("conv1x1", "conv1x1_bn") and rank not in (None, 4):
+    raise ValueError(f'connector="{kind}" expects a map of 4 axes; got {rank}. Use "linear" for vectors.')
+  if isinstance(kind, keras.layers.Layer):
+    return type(kind).from_config(kind.get_config())
+  if kind == "linear":
+    return keras.layers.Dense(channels, dtype="float32")
+  if kind == "conv1x1":
+    return keras.layers.Conv2D(channels, 1, dtype="float32")
+  if kind == "conv1x1_bn":
+    convolution = keras.layers.Conv2D(channels, 1, use_bias=False, dtype="float32")
+    return keras.Sequential([convolution, keras.layers.BatchNormalization(**PYTORCH_NORMALIZATION, dtype="float32")])
+  if kind is not None:
+    raise ValueError(
+      f"unknown connector {kind!r}: expected None, a Keras layer, {', '.join(map(repr, CONNECTORS[1:]))}."
+    )
+  return None
+
+
+def aligned_size(teacher_shape, student_shape, alignment):
+  """Height and width at which two maps are compared.
+
+  Args:
+    teacher_shape, student_shape: [batch, height, width, channels], height and width known where they differ.
+    alignment: None (they must agree), "average_pool" (the smaller of each side) or "interpolate" (the teacher's).
+
+  Returns:
+    (height, width).
+
+  Raises:
+    ValueError: the sizes differ and there is no alignment, or one is unknown.
+  """
+  teacher, student = tuple(teacher_shape[1:3]), tuple(student_shape[1:3])
+  if teacher == student:
+    return teacher
+  if alignment is None:
+    raise ValueError(
+      f"teacher feature {tuple(teacher_shape)} and student feature {tuple(student_shape)} differ in height and width: "
+      'set alignment="average_pool" or "interpolate", or tap other layers.'
+    )
+  if None in (*teacher, *student):
+    raise ValueError(
+      f"features {tuple(teacher_shape)} and {tuple(student_shape)} can't be aligned: their height and width must be "
+      "known. Build both models for a fixed image size."
+    )
+  return teacher if alignment == "interpolate" else tuple(map(min, teacher, student))
+
+
+def align(feature, size, alignment):
+  """Brings a map to a height and width.
+
+  Args:
+    feature: float [batch, height, width, channels].
+    size: (height, width).
+    alignment: "average_pool" (adaptive, also to sizes that do not divide), "interpolate" (bilinear), or None where the
+      size is right.
+
+  Returns:
+    float [batch, *size, channels].
+  """
+  if tuple(feature.shape[1:3]) == tuple(size):
+    return feature
+  return average_pool(feature, size) if alignment == "average_pool" else tf.image.resize(feature, size)
+
+
+def nearest(feature, size):
+  """Resizes a map by nearest neighbour: row i of n takes row floor(i * height / n), as in PyTorch's `interpolate`.
+
+  `tf.image.resize` takes the neighbours of the pixels' centres instead: other rows where a map shrinks.
+
+  Args:
+    feature: float [batch, height, width, channels].
+    size: (height, width), or int32 tensor [2].
+
+  Returns:
+    [batch, *size, channels], of the feature's type.
+  """
+  return tf.raw_ops.ResizeNearestNeighbor(images=feature, size=size, align_corners=False, half_pixel_centers=False)

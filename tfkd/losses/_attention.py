@@ -1,0 +1,49 @@
+"""Attention transfer: where the networks respond (Zagoruyko, Komodakis 2017)."""
+
+import tensorflow as tf
+
+from tfkd.ops.checks import check_same_positions
+from tfkd.ops.norms import as_float32, rescaled, square_root, unit
+
+
+def attention_transfer(teacher_feature, student_feature, *, power=2, form="code"):
+  """Mean squared difference between two normalised maps of where the networks respond.
+
+    a(f) = vec(mean_c |f|^power) / ||vec(mean_c |f|^power)||_2
+    loss = mean_hw (a(teacher) - a(student))^2,  or in the paper's form  ||a(teacher) - a(student)||_2
+
+  Source: Zagoruyko, Komodakis 2017, arXiv:1612.03928, eq. 2, and the authors' released code, which takes the mean of
+  squares over positions where the equation has the norm itself.
+
+  Args:
+    teacher_feature: float [batch, height, width, channels_t].
+    student_feature: float [batch, height, width, channels_s]; channels may differ, height and width may not.
+    power: positive number; larger ones look at the strongest responses only.
+    form: "code" or "paper".
+
+  Returns:
+    float32 [batch], dimensionless, in [0, 2 / (height * width)], for the paper's form in [0, sqrt 2]; 0 when the maps
+    agree, whatever their scale.
+
+  Raises:
+    ValueError: height or width differ, an input is not rank 4, or there is no such form.
+
+  >>> x = tf.ones([2, 4, 4, 3])
+  >>> attention_transfer(x, 5 * x).numpy().tolist()
+  [0.0, 0.0]
+  """
+  if form not in ("code", "paper"):
+    raise ValueError(f'form must be "code" or "paper"; got {form!r}.')
+  teacher, student = as_float32(teacher_feature), as_float32(student_feature)
+  check_same_positions(teacher, student)
+  difference = tf.math.squared_difference(_attention(teacher, power), _attention(student, power))
+  if form == "paper":
+    return square_root(tf.reduce_sum(difference, axis=[1, 2]))
+  return tf.reduce_mean(difference, axis=[1, 2])
+
+
+def _attention(feature, power):
+  if power > 2:  # Squares stay in float32's range, higher powers need not.
+    feature = rescaled(feature, [1, 2, 3])
+  # The map is smaller than the feature by its channels: cheaper to scale.
+  return unit(rescaled(tf.reduce_mean(tf.abs(feature) ** power, axis=3), [1, 2]), [1, 2])

@@ -1,0 +1,40 @@
+"""Flow of solution procedure: how a feature follows from an earlier one (Yim et al. 2017)."""
+
+import tensorflow as tf
+
+from tfkd.ops.checks import check_rank, check_same_positions, check_same_shape
+from tfkd.ops.norms import as_float32
+
+
+def flow_of_solution_procedure(teacher_features, student_features):
+  """Mean squared difference between the Gram matrices of two layers' features.
+
+    G_ij = sum_hw first_hwi second_hwj / (height width),   loss = mean_ij (G_ij(teacher) - G_ij(student))^2
+
+  Source: Yim et al. 2017, "A Gift from Knowledge Distillation", CVPR, eq. 1-2. Differs: mean over the matrix, where the
+  equation has its squared norm.
+
+  Args:
+    teacher_features: pair of float [batch, height, width, channels], from an earlier and a later layer.
+    student_features: pair of float of the same numbers of channels; within a pair height and width agree.
+
+  Returns:
+    float32 [batch], in units of the feature to the fourth power, >= 0; 0 when the matrices agree.
+
+  Raises:
+    ValueError: a pair has not two features, their positions differ, or the channels do.
+  """
+  teacher, student = _gram(teacher_features, "teacher"), _gram(student_features, "student")
+  check_same_shape(teacher, student, "the teacher's Gram matrix", "the student's")
+  return tf.reduce_mean(tf.math.squared_difference(teacher, student), axis=[1, 2])
+
+
+def _gram(features, owner):
+  if len(features) != 2:
+    raise ValueError(f"{owner} features must be a pair of an earlier and a later map; got {len(features)}.")
+  first, second = (as_float32(feature) for feature in features)
+  check_rank(first, 4, f"{owner} feature")
+  check_same_positions(first, second)
+  positions = tf.cast(tf.shape(first)[1] * tf.shape(first)[2], tf.float32)
+  # Divided before the sum: squares of large features would overflow.
+  return tf.einsum("bhwi,bhwj->bij", first / positions, second)

@@ -1,0 +1,37 @@
+"""Inter-channel correlation: which channels of a feature respond together (Liu et al. 2021)."""
+
+import tensorflow as tf
+
+from tfkd.ops.checks import check_rank, check_same_shape
+from tfkd.ops.norms import as_float32, rescaled, unit
+
+
+def inter_channel_correlation(teacher_feature, student_feature):
+  """Squared distance between the two features' row-normalised channel correlations.
+
+    G(f) = rows of F^T F scaled to unit length, F = [positions, channels],  loss = ||G(t) - G(s)||_F^2 / channels
+
+  Source: Liu et al. 2021, arXiv:2202.03680. As in the authors' code, rows are scaled and the norm is divided by
+  channels, not by their square.
+
+  Args:
+    teacher_feature: float [batch, height, width, channels].
+    student_feature: float [batch, height_s, width_s, channels]; only batch and channels must agree.
+
+  Returns:
+    float32 [batch], dimensionless, in [0, 4]; 0 when the correlations agree, whatever the features' scale.
+
+  Raises:
+    ValueError: an input is not rank 4, or the channels differ.
+  """
+  teacher, student = as_float32(teacher_feature), as_float32(student_feature)
+  check_rank(teacher, 4, "teacher feature")
+  check_rank(student, 4, "student feature")
+  difference = _correlations(teacher), _correlations(student)
+  check_same_shape(*difference, "the teacher's channel correlations", "the student's")
+  return tf.reduce_mean(tf.reduce_sum(tf.math.squared_difference(*difference), axis=2), axis=1)
+
+
+def _correlations(feature):
+  feature = rescaled(feature, [1, 2, 3])
+  return unit(tf.einsum("bhwi,bhwj->bij", feature, feature), 2)

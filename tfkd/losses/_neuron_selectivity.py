@@ -1,0 +1,41 @@
+"""Neuron selectivity transfer: the distribution of channels' responses (Huang, Wang 2017)."""
+
+import tensorflow as tf
+
+from tfkd.ops.checks import check_same_positions
+from tfkd.ops.norms import as_float32, rescaled, unit
+
+
+def neuron_selectivity(teacher_feature, student_feature):
+  """Squared maximum mean discrepancy between the channels of two maps, with the kernel k(x, y) = (x . y)^2.
+
+    f_c = channel c over all positions, scaled to unit length
+    loss = mean_cc' k(t_c, t_c') + mean_cc' k(s_c, s_c') - 2 mean_cc' k(t_c, s_c')
+
+  Source: Huang, Wang 2017, arXiv:1707.01219, the polynomial kernel with d = 2 and c = 0.
+
+  Args:
+    teacher_feature: float [batch, height, width, channels_t].
+    student_feature: float [batch, height, width, channels_s]; channels may differ, height and width may not.
+
+  Returns:
+    float32 [batch], dimensionless, in [0, 2] up to rounding; 0 when the sets of channels agree, in any order and sign.
+
+  Raises:
+    ValueError: height or width differ, or an input is not rank 4.
+  """
+  teacher, student = as_float32(teacher_feature), as_float32(student_feature)
+  check_same_positions(teacher, student)
+  t, s = _channels(teacher), _channels(student)
+  return _mean_kernel(t, t) + _mean_kernel(s, s) - 2.0 * _mean_kernel(t, s)
+
+
+def _channels(feature):
+  """[batch, positions, channels], each channel scaled to unit length over the positions."""
+  shape = tf.shape(feature)
+  positions = tf.reshape(rescaled(feature, [1, 2]), [shape[0], shape[1] * shape[2], feature.shape[3]])
+  return unit(positions, 1)
+
+
+def _mean_kernel(a, b):
+  return tf.reduce_mean(tf.matmul(a, b, transpose_a=True) ** 2, axis=[1, 2])

@@ -1,0 +1,33 @@
+"""Feature distillation overhaul: partial distance to a teacher's feature before its ReLU (Heo et al. 2019)."""
+
+import tensorflow as tf
+
+from tfkd.ops.checks import check_same_shape
+from tfkd.ops.norms import as_float32, flat
+
+
+def partial_distance(teacher_feature, student_feature, margin=0.0):
+  """Squared distance to the teacher's responses, blind to how negative a student is where the teacher is silent.
+
+    t = max(teacher, margin),   loss = sum (t - s)^2 [s > t or t > 0]
+
+  Source: Heo et al. 2019, arXiv:1904.01866, margin ReLU and partial L2 distance. The sum over the elements of an
+  example is the authors': weights are small.
+
+  Args:
+    teacher_feature: float [batch, ..., channels], before ReLU.
+    student_feature: float, the same shape, before ReLU.
+    margin: float [channels] or number <= 0, the mean of the teacher's negative responses.
+
+  Returns:
+    float32 [batch], in squared units of the feature, >= 0; 0 when every positive response agrees and the others are
+    not above the margin.
+
+  Raises:
+    ValueError: the shapes differ.
+  """
+  teacher, student = as_float32(teacher_feature), as_float32(student_feature)
+  check_same_shape(teacher, student, "teacher feature", "student feature")
+  target = tf.maximum(teacher, as_float32(margin))
+  counts = tf.logical_or(student > target, target > 0)
+  return tf.reduce_sum(flat(tf.where(counts, target - student, 0.0) ** 2), axis=1)

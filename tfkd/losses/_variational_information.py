@@ -1,0 +1,32 @@
+"""Variational information distillation: a Gaussian around what the student predicts (Ahn et al. 2019)."""
+
+import tensorflow as tf
+
+from tfkd.ops.checks import check_same_shape
+from tfkd.ops.norms import as_float32, flat
+
+
+def variational_information(teacher_feature, student_feature, variance):
+  """Negative log-likelihood of the teacher's feature under a Gaussian that the student predicts, without constants.
+
+    loss = mean 1/2 [(teacher - student)^2 / variance + log variance]
+
+  Minimising it maximises a lower bound of the two features' mutual information.
+  Source: Ahn et al. 2019, arXiv:1904.05835. Differs: mean over elements, as in the authors' code.
+
+  Args:
+    teacher_feature: float [batch, ..., channels].
+    student_feature: float, the same shape: the predicted mean.
+    variance: positive float [channels] or number, in squared units of the feature.
+
+  Returns:
+    float32 [batch]; mean 1/2 log variance at least, and so much when the features agree.
+
+  Raises:
+    ValueError: the shapes differ.
+  """
+  teacher, student = as_float32(teacher_feature), as_float32(student_feature)
+  check_same_shape(teacher, student, "teacher feature", "student feature")
+  variance = as_float32(variance)
+  likelihood = 0.5 * (tf.math.squared_difference(teacher, student) / variance + tf.math.log(variance))
+  return tf.reduce_mean(flat(likelihood), axis=1)

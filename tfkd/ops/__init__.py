@@ -1,0 +1,1 @@
+"""Arithmetic, graph walks and timing that several packages share."""

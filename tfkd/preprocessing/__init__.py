@@ -1,0 +1,1 @@
+"""Size, scale, mean and standard deviation of images."""

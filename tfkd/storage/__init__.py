@@ -1,0 +1,1 @@
+"""Atomic writes, digests and fingerprints."""

@@ -1,0 +1,117 @@
+"""Which devices and machines train: the only place that asks what there is."""
+
+import json
+import os
+import sys
+
+import tensorflow as tf
+
+STRATEGIES = ("auto", "one_device", "mirrored", "multi_worker", "parameter_server", "tpu")
+
+
+def make_strategy(name):
+  """Makes a `tf.distribute` strategy.
+
+  Args:
+    name: "auto" (all GPUs, or else the CPU), "one_device" (the first GPU, or else the CPU), "mirrored" (all GPUs, or
+      else all logical CPUs), "multi_worker" (all GPUs of all workers that TF_CONFIG, or else SLURM, names),
+      "parameter_server" (the workers of TF_CONFIG take steps without waiting for each other, and its servers hold the
+      variables) or "tpu" (the one that this machine, or TPU_NAME, has).
+
+  Returns:
+    `tf.distribute.Strategy`. A worker or server of "parameter_server" never comes back: it does what the chief sends
+    until it is ended.
+
+  Raises:
+    ValueError: unknown name, or the cluster is not described.
+  """
+  if name not in STRATEGIES:
+    raise ValueError(f"unknown strategy {name!r}: expected one of {', '.join(STRATEGIES)}.")
+  gpus = tf.config.list_physical_devices("GPU")
+  for gpu in gpus:
+    # Without it TensorFlow takes all memory of every GPU, used or not. Too late once a GPU was touched.
+    tf.config.experimental.set_memory_growth(gpu, True)
+  if name == "multi_worker":
+    return tf.distribute.MultiWorkerMirroredStrategy(_resolver())
+  if name == "parameter_server":
+    resolver = _resolver_of_servers()
+    if resolver.task_type in ("worker", "ps"):
+      _serve(resolver)
+    return tf.distribute.ParameterServerStrategy(resolver)
+  if name == "tpu":
+    resolver = tf.distribute.cluster_resolver.TPUClusterResolver.connect(os.environ.get("TPU_NAME", "local"))
+    return tf.distribute.TPUStrategy(resolver)
+  if name == "one_device" or (name == "auto" and len(gpus) < 2):
+    return tf.distribute.OneDeviceStrategy("/gpu:0" if gpus else "/cpu:0")
+  kind = "GPU" if gpus else "CPU"
+  devices = [f"/{kind.lower()}:{i}" for i in range(len(tf.config.list_logical_devices(kind)))]
+  # The default reduction allows one MirroredStrategy in a process; on CPU devices this one allows several.
+  reduction = None if gpus else tf.distribute.ReductionToOneDevice()
+  return tf.distribute.MirroredStrategy(devices, cross_device_ops=reduction)
+
+
+def is_chief(strategy):
+  """Whether this process is the one that writes: the only one, or the first worker."""
+  if not is_in_step(strategy):
+    return True
+  resolver = strategy.cluster_resolver
+  return resolver.task_type == "chief" or resolver.task_id == 0 and "chief" not in resolver.cluster_spec().jobs
+
+
+def is_in_step(strategy):
+  """Whether several processes run this program, and take every step of a training together."""
+  return isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
+
+
+def is_asynchronous(strategy):
+  """Whether this process sends steps to workers, which take them without waiting for each other."""
+  return isinstance(strategy, tf.distribute.ParameterServerStrategy)
+
+
+def wait_for_all(strategy):
+  """Returns when every worker has come here, so that what the chief wrote before is there for all."""
+  if is_in_step(strategy):
+    strategy.reduce("SUM", strategy.run(lambda: tf.constant(1.0)), axis=None)
+
+
+def _resolver():
+  if "TF_CONFIG" in os.environ:
+    return _from_tf_config("worker")
+  if "SLURM_PROCID" in os.environ:
+    return tf.distribute.cluster_resolver.SlurmClusterResolver()
+  raise ValueError(
+    "--strategy=multi_worker needs the environment variable TF_CONFIG, or a job step of SLURM. On one machine, `python "
+    "-m tfkd.training.launch --workers=2 -- <script> <flags>` sets it."
+  )
+
+
+def _resolver_of_servers():
+  if "TF_CONFIG" not in os.environ:
+    raise ValueError(
+      "--strategy=parameter_server needs the environment variable TF_CONFIG. On one machine, `python -m "
+      "tfkd.training.launch --workers=2 -- <script> --strategy=parameter_server <flags>` sets it."
+    )
+  return _from_tf_config("chief", "worker", "ps")
+
+
+def _from_tf_config(*jobs):
+  try:
+    found = json.loads(os.environ["TF_CONFIG"])
+    missing = [job for job in jobs if not found["cluster"].get(job)]
+    found["task"]["type"], found["task"]["index"]
+  except (ValueError, KeyError, TypeError, AttributeError) as error:
+    raise ValueError(
+      f"TF_CONFIG must be JSON with a cluster of workers and a task; got {os.environ['TF_CONFIG']!r}."
+    ) from error
+  if missing:
+    raise ValueError(f"the cluster of TF_CONFIG must have {', '.join(jobs)}; it has no {' and no '.join(missing)}.")
+  return tf.distribute.cluster_resolver.TFConfigClusterResolver()
+
+
+def _serve(resolver):
+  """Does what the chief sends. It does not return: the server has no notion of an end."""
+  server = tf.distribute.Server(
+    resolver.cluster_spec(), resolver.task_type, resolver.task_id, protocol=resolver.rpc_layer or "grpc", start=True
+  )
+  server.join()
+  sys.exit(0)
