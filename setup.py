@@ -5,19 +5,42 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 
-root = Path(__file__).parent
+ROOT = Path(__file__).parent
 # Read as text: importing the package would import TensorFlow.
-version = re.search(r'^__version__ = "(.+)"$', (root / "tfkd/__init__.py").read_text(), re.MULTILINE)[1]
+VERSION = re.search(r'^__version__ = "(.+)"$', (ROOT / "tfkd/__init__.py").read_text(), re.MULTILINE)[1]
+
+
+def long_description():
+  """README without its pictures and links to files of the repository, neither of which package indexes show."""
+  text = re.sub(r"^!\[.*\]\(.*\)\n\n?", "", (ROOT / "README.md").read_text(), flags=re.MULTILINE)
+  return re.sub(r"\[([^\]]+)\]\((?!https?:)[^)]+\)", r"\1", text)
+
 
 setup(
   name="tfkd",
-  version=version,
+  version=VERSION,
   description="Knowledge distillation for tf_keras: small, quantized students from large teachers",
-  long_description=(root / "README.md").read_text(),
+  long_description=long_description(),
   long_description_content_type="text/markdown",
+  author="tfkd maintainers",
   license="Apache-2.0",
+  classifiers=[
+    "Development Status :: 4 - Beta",
+    "Intended Audience :: Developers",
+    "Intended Audience :: Science/Research",
+    "Operating System :: POSIX :: Linux",
+    "Programming Language :: Python :: 3",
+    "Programming Language :: Python :: 3.10",
+    "Programming Language :: Python :: 3.11",
+    "Programming Language :: Python :: 3.12",
+    "Programming Language :: Python :: 3.13",
+    "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    "Typing :: Typed",
+  ],
+  keywords=["knowledge distillation", "quantization", "keras", "tensorflow", "tflite"],
   python_requires=">=3.10,<3.14",
   packages=find_packages(include=["tfkd", "tfkd.*"]),
+  package_data={"tfkd": ["py.typed"]},
   install_requires=[
     "tensorflow~=2.21.0",
     "tf-keras~=2.21.0",
@@ -35,8 +58,10 @@ setup(
     "filelock",
   ],
   extras_require={
-    # Another ruff formats and finds otherwise.
-    "test": ["pytest~=9.2", "pytest-xdist~=3.8", "hypothesis~=6.0", "ruff~=0.17.6"],
+    "test": ["pytest~=9.2", "pytest-xdist~=3.8", "hypothesis~=6.0"],
+    # Pinned: other releases format and report differently.
+    "lint": ["ruff==0.17.6", "pyright[nodejs]==1.1.414", "pre-commit~=4.7"],
+    "docs": ["mkdocs~=1.6.1", "mkdocs-material~=9.8", "mkdocstrings[python]~=1.0"],
     "vit": ["keras-hub"],
     "gpu": ["tensorflow[and-cuda]~=2.21.0"],
   },
