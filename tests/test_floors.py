@@ -1,41 +1,53 @@
-"""The floors of the package: each imports only from floors below it."""
+"""Checks the layers of the package: each package imports only from the layers below it."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
-# From the bottom: packages on one line do not import each other.
+# From the bottom up. Packages of one layer do not import each other.
 LAYERS = (
   ("tfkd.ops", "tfkd.storage", "tfkd.preprocessing"),
   ("tfkd.losses",),
   ("tfkd.features", "tfkd.quantization", "tfkd.models", "tfkd.data"),
   ("tfkd.objectives", "tfkd.teachers", "tfkd.deploy"),
   ("tfkd.distiller",),
-  ("tfkd",),  # The package's own names: the core, and the rest on demand.
+  ("tfkd",),  # The public names of `tfkd/__init__.py`; the packages above are imported on demand.
   ("tfkd.training",),
   ("tfkd.reporting",),
   ("tfkd.sweeps",),
   ("experiments",),
 )
-FLOORS = {package: number for number, packages in enumerate(LAYERS) for package in packages}
+LEVELS = {package: level for level, packages in enumerate(LAYERS) for package in packages}
 SOURCES = sorted([*ROOT.glob("tfkd/**/*.py"), *ROOT.glob("experiments/**/*.py")])
+TREES = {path.relative_to(ROOT): ast.parse(path.read_text()) for path in SOURCES}
 
-
-def _room(module):
-  """The longest entry of FLOORS that the module lies in."""
-  rooms = [room for room in FLOORS if module == room or module.startswith(room + ".")]
-  return max(rooms, key=len) if rooms else None
+# Files that read Keras 3 models, as teachers or in comparisons, and one that undoes what tfmot's import changes.
+KERAS_3_FILES = {
+  "tfkd/features/taps.py",
+  "tfkd/teachers/sources.py",
+  "tfkd/quantization/_tfmot.py",
+  "experiments/benchmarks/other_frameworks.py",
+  "experiments/benchmarks/variants.py",
+}
+# Command lines of the library itself.
+LIBRARY_COMMANDS = {"tfkd/deploy/__main__.py", "tfkd/training/launch.py"}
 
 
 def _module(path):
-  parts = path.relative_to(ROOT).with_suffix("").parts
+  parts = path.with_suffix("").parts
   return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
+def _package(module):
+  """The most specific entry of LEVELS that contains the module, or None."""
+  return max((name for name in LEVELS if f"{module}.".startswith(f"{name}.")), key=len, default=None)
+
+
 def _imports(path):
-  for node in ast.walk(ast.parse(path.read_text())):
+  for node in ast.walk(TREES[path]):
     if isinstance(node, ast.Import):
       yield from (alias.name for alias in node.names)
     elif isinstance(node, ast.ImportFrom):
@@ -43,41 +55,61 @@ def _imports(path):
       # `from tfkd import data` imports tfkd.data.
       for alias in node.names:
         full = f"{node.module}.{alias.name}"
-        yield full if full in FLOORS else node.module
+        yield full if full in LEVELS else node.module
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
-def test_imports_go_downward(path):
-  here = _room(_module(path))
-  assert here, f"{path} lies in no room: add it to FLOORS"
-  for name in _imports(path):
-    there = _room(name)
-    if there and there != here:
-      assert FLOORS[there] < FLOORS[here], (
-        f"{_module(path)} (floor {FLOORS[here]}) imports {name} (floor {FLOORS[there]})"
-      )
+def _strings(path):
+  for node in ast.walk(TREES[path]):
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+      yield node.lineno, node.value
 
 
-# Where Keras 3 models are read, as teachers, and measured beside ours.
-READERS_OF_KERAS_3 = {
-  ROOT / "tfkd/features/taps.py",
-  ROOT / "tfkd/teachers/sources.py",
-  ROOT / "experiments/benchmarks/other_frameworks.py",
-  ROOT / "experiments/benchmarks/variants.py",
-}
+def test_every_module_belongs_to_a_layer():
+  assert not [str(path) for path in TREES if not _package(_module(path))], "add the package to LAYERS"
+  directories = {f"tfkd.{path.parts[1]}" for path in TREES if len(path.parts) > 2 and path.parts[0] == "tfkd"}
+  assert directories == {name for name in LEVELS if name.startswith("tfkd.")}
 
 
-KEEPS_TF_KERAS = ROOT / "tfkd/quantization/_tfmot.py"
-OTHERS = sorted({*SOURCES} - READERS_OF_KERAS_3 - {KEEPS_TF_KERAS})
+def test_imports_lead_to_lower_layers():
+  wrong = [
+    f"{path} (layer {LEVELS[here]}) imports {name} (layer {LEVELS[there]})"
+    for path in TREES
+    for here in [_package(_module(path))]
+    for name in _imports(path)
+    for there in [_package(name)]
+    if there not in (None, here) and LEVELS[there] >= LEVELS[here]
+  ]
+  assert not wrong, "\n".join(wrong)
 
 
-@pytest.mark.parametrize("path", OTHERS, ids=lambda p: str(p.relative_to(ROOT)))
-def test_keras_is_tf_keras(path):
-  for name in _imports(path):
-    assert name != "keras" and not name.startswith(("keras.", "tensorflow.keras")), f"{path} imports {name}"
-  assert "tf.keras" not in path.read_text().replace("`tf.keras`", ""), path
+def test_keras_is_tf_keras():
+  for path in TREES:
+    if str(path) not in KERAS_3_FILES:
+      wrong = [name for name in _imports(path) if re.match(r"(tensorflow\.)?keras(\.|$)", name)]
+      assert not wrong, f"{path} imports {wrong}"
+      assert "tf.keras" not in (ROOT / path).read_text().replace("`tf.keras`", ""), path
 
 
-def test_no_room_without_a_name():
-  names = {path.stem for path in SOURCES}
-  assert not names & {"utils", "util", "helpers", "helper", "common", "misc"}
+@pytest.mark.xfail(reason="some messages still name flags")
+def test_the_library_names_no_script_and_no_flag():
+  """Messages and docstrings of the library name arguments; scripts translate them into flags."""
+  pattern = re.compile(r"\bexperiments\b|(?<![\w-])--[a-z][a-z_]+")
+  wrong = [
+    f"{path}:{line} names {found.group()}"
+    for path in TREES
+    if path.parts[0] == "tfkd" and str(path) not in LIBRARY_COMMANDS
+    for line, text in _strings(path)
+    for found in [pattern.search(text)]
+    if found
+  ]
+  assert not wrong, "\n".join(wrong)
+
+
+def test_modules_have_specific_names():
+  assert not {path.stem for path in TREES} & {"utils", "util", "helpers", "helper", "common", "misc"}
+
+
+def test_tests_mirror_the_packages():
+  packages = {path.parts[1] for path in TREES if len(path.parts) > 2 and path.parts[0] == "tfkd"}
+  directories = {path.parent.name for path in ROOT.glob("tests/*/__init__.py")}
+  assert directories - {"experiments", "reliability", "docs"} <= packages
