@@ -6,6 +6,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 from tfkd import models
+from tfkd.preprocessing import Preprocessing
 from tfkd.training import fit_head
 
 RNG = np.random.default_rng(0)
@@ -20,7 +21,7 @@ def model(request):
     return models.resnet18(3, (16, 16, 3), width=4)
   if request.param == "vit":
     return models.vit(3, (16, 16, 3), 8, 64, 2)
-  return models.resized(models.vit(3, (24, 24, 3), 8, 64, 2), (16, 16, 3), 0.5, 0.5)
+  return models.resized(models.vit(3, (24, 24, 3), 8, 64, 2), (16, 16, 3), Preprocessing(mean=0.5, std=0.5))
 
 
 def test_the_head_learns_and_nothing_else_changes(model, tmp_path):

@@ -14,7 +14,7 @@ from tfkd.data import cifar10, food11, house_numbers, svhn
 from tfkd.data.augment import padded_crop, photograph
 from tfkd.data.pipeline import batches as batches
 from tfkd.data.pipeline import rows as rows
-from tfkd.preprocessing import imagenet
+from tfkd.preprocessing import IMAGENET
 
 
 class Dataset(NamedTuple):
@@ -48,7 +48,7 @@ def _food11(side=_FOOD11_SIDE, on_bad_image="error"):
   """Food-11's row for images of a size, kept as 256 pixels are for 224: training sees other parts of them each time."""
   load_arrays = functools.partial(food11.load_arrays, side=round(side * 8 / 7), on_bad_image=on_bad_image)
   augment = functools.partial(photograph, side=side)
-  normalize = (imagenet.MEAN, imagenet.DEVIATION)
+  normalize = (IMAGENET.mean, IMAGENET.std)
   return Dataset(load_arrays, food11.CLASSES, tuple(food11.FOLDERS), (side, side, 3), augment, normalize)
 
 

@@ -8,7 +8,7 @@ from tfkd.models._svhn_cnn import svhn_cnn
 from tfkd.models._vit import WIDTHS, vit
 from tfkd.models.depthwise import depthwise_cnn, plain_cnn
 from tfkd.models.resnet import cifar_resnet, resnet18, resnet34, resnet50, usual_stem, wide_resnet
-from tfkd.preprocessing import imagenet
+from tfkd.preprocessing import HALVES, IMAGENET
 
 # Functions of width, and the width at which they have their name.
 _BY_WIDTH = {
@@ -27,7 +27,7 @@ def build(name, num_classes=10, input_shape=(32, 32, 3)):
       a number multiplies the channels, as in resnet8x4 or resnet50x0.125; a wrn has its factor as its last number, and
       transformers and the last two have one size. "@" and a number, as in vit_base16@224, is a network for images of so
       many pixels a side, to which it resizes what it is given, in [0, 1], and which it normalises as its pretrained
-      likes do: to [-1, 1] for transformers, with ImageNet's mean and deviation for the others.
+      likes do: to [-1, 1] for transformers, with ImageNet's mean and std for the others.
     num_classes: size of the output, >= 2.
     input_shape: (height, width, channels).
 
@@ -48,8 +48,8 @@ def parse(name):
   """
   network, at, side = name.partition("@")
   if at and re.fullmatch(r"[1-9]\d*", side):
-    statistics = (0.5, 0.5) if network.startswith("vit") else (imagenet.MEAN, imagenet.DEVIATION)
-    return functools.partial(_resized, parse(network), int(side), statistics)
+    preprocessing = HALVES if network.startswith("vit") else IMAGENET
+    return functools.partial(_resized, parse(network), preprocessing._replace(size=int(side)))
   if name in _FIXED:
     return _FIXED[name]
   wide = re.fullmatch(r"wrn-(\d+)-(\d+)", name)
@@ -74,8 +74,9 @@ def parse(name):
   )
 
 
-def _resized(build_network, side, statistics, num_classes, input_shape):
-  return resized(build_network(num_classes=num_classes, input_shape=(side, side, 3)), input_shape, *statistics)
+def _resized(build_network, preprocessing, num_classes, input_shape):
+  shape = (preprocessing.size, preprocessing.size, 3)
+  return resized(build_network(num_classes=num_classes, input_shape=shape), input_shape, preprocessing)
 
 
 def _number(text):

@@ -1,12 +1,12 @@
 """Where knowledge comes from: a frozen model or callable, or outputs computed once and kept."""
 
+from tfkd.preprocessing import HALVES as HALVES
+from tfkd.preprocessing import IMAGENET as IMAGENET
+from tfkd.preprocessing import Preprocessing as Preprocessing
 from tfkd.teachers._cache import cache as cache
 from tfkd.teachers.cached import CachedTeacher as CachedTeacher
 from tfkd.teachers.ensemble import Ensemble as Ensemble
 from tfkd.teachers.frozen import Frozen as Frozen
 from tfkd.teachers.precomputed import Precomputed as Precomputed
-from tfkd.teachers.preprocessing import HALVES as HALVES
-from tfkd.teachers.preprocessing import IMAGENET as IMAGENET
-from tfkd.teachers.preprocessing import Preprocessing as Preprocessing
 from tfkd.teachers.sources import keras_hub as keras_hub
 from tfkd.teachers.sources import saved_model as saved_model
