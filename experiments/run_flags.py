@@ -10,9 +10,8 @@ from absl import app, flags, logging
 from tfkd import data, models
 from tfkd.data.food11 import ON_BAD_IMAGE
 from tfkd.quantization import parse_scheme
-from tfkd.sweeps import FLOAT, Training
-from tfkd.training import STRATEGIES
-from tfkd.training.optimizers import OPTIMIZERS, SCHEDULES
+from tfkd.sweeps import FLOAT, SweepConfig
+from tfkd.training import OPTIMIZERS, SCHEDULES, STRATEGIES
 
 flags.DEFINE_enum(
   "preset", None, ("quick", "cpu", "full"), "Sizes of the run; other flags override single values of it. [script]"
@@ -148,8 +147,8 @@ def start(argv, presets):
 
 
 def training():
-  """The `Training` that the flags ask for."""
-  return Training(**{name: flags.FLAGS[name].value for name in Training._fields})
+  """The `SweepConfig` that the flags ask for."""
+  return SweepConfig(**{name: flags.FLAGS[name].value for name in SweepConfig._fields})
 
 
 def seeds(flag="seeds"):

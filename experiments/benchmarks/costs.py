@@ -14,7 +14,7 @@ from tfkd import data, models
 from tfkd.data import house_numbers
 from tfkd.objectives import SoftTargets
 from tfkd.ops.timing import interleaved, median_ratio, peak_bytes
-from tfkd.sweeps import FLOAT, Student, Sweep, Training
+from tfkd.sweeps import FLOAT, StudentSpec, Sweep, SweepConfig
 from tfkd.teachers import Frozen, cache
 
 _STEPS = 5
@@ -79,12 +79,14 @@ def sweep_seconds(epochs, limit_train):
   """
   folder = tempfile.mkdtemp()
   house_numbers.write(os.path.join(folder, "data"))
-  training = Training(
+  training = SweepConfig(
     "house_numbers", os.path.join(folder, "data"), limit_train=limit_train, epochs=epochs, teacher_epochs=1
   )
   groups = {
-    "labels": [Student("q1", "labels", FLOAT, seed) for seed in range(5)],
-    "temperatures": [Student("q3", "soft", FLOAT, 0, (SoftTargets(t),), 1.0, t) for t in (1.0, 5.0, 10.0, 20.0, 50.0)],
+    "labels": [StudentSpec("q1", "labels", FLOAT, seed) for seed in range(5)],
+    "temperatures": [
+      StudentSpec("q3", "soft", FLOAT, 0, (SoftTargets(t),), 1.0, t) for t in (1.0, 5.0, 10.0, 20.0, 50.0)
+    ],
   }
   sweeps = {name: Sweep(os.path.join(folder, name), training) for name in groups}
   for sweep in sweeps.values():

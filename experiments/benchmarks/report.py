@@ -3,8 +3,8 @@
 import os
 
 from experiments.benchmarks.variants import KERAS, KERAS_FEATURE, LABELS, TEACHER, TORCH
-from tfkd.reporting import report
-from tfkd.reporting.report import markdown_table
+from tfkd import reporting
+from tfkd.reporting import markdown_table
 
 PICTURE = "steps.png"
 
@@ -36,7 +36,7 @@ def write_report(workdir, title, tables, promises):
     text += f"\n![Milliseconds a step]({PICTURE})\n"
     _bars(os.path.join(workdir, PICTURE), tables)
     pictures.append(PICTURE)
-  return report.write_report(workdir, text, pictures)
+  return reporting.write_report(workdir, text, pictures)
 
 
 def _bars(path, tables):
@@ -51,7 +51,7 @@ def _bars(path, tables):
     axes.set_xlabel("median ms a step")
     axes.set_title(pair, fontsize=10)
     axes.grid(axis="x", alpha=0.3)
-  report.save_figure(figure, path)
+  reporting.save_figure(figure, path)
 
 
 def _color(what):

@@ -18,7 +18,7 @@ from absl import app, flags
 from experiments import run_flags
 from tfkd import Distiller, models, objectives
 from tfkd.ops.timing import in_new_process, peak_bytes
-from tfkd.reporting.report import markdown_table
+from tfkd.reporting import markdown_table
 
 flags.adopt_module_key_flags(run_flags)  # So that --help lists them.
 flags.DEFINE_enum("method", "feature", ("response", "feature"), "What the student learns from.")

@@ -24,7 +24,7 @@ from experiments import run_flags
 from tfkd import Distiller, data, models
 from tfkd.data import food11
 from tfkd.objectives import SoftTargets
-from tfkd.reporting.report import markdown_table
+from tfkd.reporting import markdown_table
 
 flags.adopt_module_key_flags(run_flags)  # So that --help lists them.
 flags.DEFINE_integer("images", 256, "Photographs to draw.", lower_bound=16)

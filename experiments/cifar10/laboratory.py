@@ -11,7 +11,7 @@ from experiments import run_flags
 from experiments.cifar10.report import write_report
 from tfkd import objectives
 from tfkd.features.connectors import ALIGNMENTS
-from tfkd.sweeps import FLOAT, Student, Sweep
+from tfkd.sweeps import FLOAT, StudentSpec, Sweep
 
 FEATURE_LOSSES = {
   "normalized": objectives.NormalizedFeatureMatching,
@@ -110,11 +110,11 @@ def run(argv, laboratory):
   students = [student(seed) for seed in seeds for student in compared.values()]
   students += [response(seed, *setting) for seed in grid_seeds for setting in grid]
   with run_flags.errors_without_traceback():
-    sweep = Sweep(workdir, run_flags.training(), given.overwrite)
+    sweep = Sweep(workdir, run_flags.training(), overwrite=given.overwrite)
     sweep.run(list({student.name: student for student in students}.values()))
   if not sweep.writes:
     return
-  rows = {"teacher": sweep.results.find(question="teacher")}
+  rows = {"teacher": sweep.results.find(role="teacher")}
   rows |= {method: sweep.rows(student(0)) for method, student in compared.items()}
   # All settings from the same seeds.
   responses = {
@@ -124,7 +124,7 @@ def run(argv, laboratory):
 
 
 def labels(seed):
-  return Student("laboratory", "labels", flags.FLAGS.scheme, seed)
+  return StudentSpec("laboratory", "labels", flags.FLAGS.scheme, seed)
 
 
 def response(seed, temperature, alpha):
@@ -140,4 +140,4 @@ def feature(seed):
   )  # fmt: skip
   choices = {name: given[name].value for name in ("feature_loss", "alignment", "feature_weight", "feature_hard_weight")}
   choices["stages"] = "+".join(given.stages)
-  return Student("laboratory", "feature", given.scheme, seed, (match,), given.feature_hard_weight, choices=choices)
+  return StudentSpec("laboratory", "feature", given.scheme, seed, (match,), given.feature_hard_weight, choices=choices)

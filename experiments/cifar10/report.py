@@ -2,8 +2,17 @@
 
 import os
 
-from tfkd.reporting import report
-from tfkd.reporting.report import finding, heat_map, markdown_table, mean_and_deviation, training_curves
+import numpy as np
+
+from tfkd import reporting
+from tfkd.reporting import (
+  compare,
+  format_mean_std,
+  markdown_table,
+  new_figure,
+  save_figure,
+  training_curves,
+)
 
 CURVES, GRID = "training_curves.png", "grid.png"
 METHODS = {
@@ -26,7 +35,7 @@ def write_report(workdir, laboratory, rows, responses):
   """
   (teacher,) = rows["teacher"]
   student = rows["labels"][0]
-  flags = student["flags"]
+  flags = student["config"]
   seeds = sorted({row["seed"] for row in rows["labels"]})
   title = f"{flags['teacher']} teaches {flags['student']} on {teacher['dataset']}"
   text = (
@@ -48,9 +57,9 @@ def write_report(workdir, laboratory, rows, responses):
     text += _grid(responses, laboratory.published_grid)
     text += f"\n![Accuracy over temperature and alpha]({GRID})\n"
     accuracies = {setting: [row["accuracy"] for row in found] for setting, found in responses.items()}
-    heat_map(os.path.join(workdir, GRID), accuracies, "temperature", "alpha", f"response-based: {title}")
+    _heat_map(os.path.join(workdir, GRID), accuracies, "temperature", "alpha", f"response-based: {title}")
     pictures.append(GRID)
-  return report.write_report(workdir, text, pictures)
+  return reporting.write_report(workdir, text, pictures)
 
 
 def _comparison(rows, published):
@@ -60,11 +69,11 @@ def _comparison(rows, published):
     table.append([
       words,
       f"{found[0]['parameters']:,}",
-      mean_and_deviation([row["loss"] for row in found], digits=3),
+      format_mean_std([row["loss"] for row in found], digits=3),
       f"{loss:.2f}",
-      mean_and_deviation([row["accuracy"] for row in found], 100),
+      format_mean_std([row["accuracy"] for row in found], 100),
       f"{accuracy:.2f}",
-      mean_and_deviation([row["agreement"] for row in found], 100),
+      format_mean_std([row["agreement"] for row in found], 100),
     ])  # fmt: skip
   header = ["model", "parameters", "test loss", "published", "test accuracy, %", "published", "agreement with teacher"]
   return markdown_table(header, table)
@@ -84,7 +93,7 @@ def _paragraph(rows):
   """What the numbers support."""
   accuracies = {method: [row["accuracy"] for row in rows[method]] for method in METHODS}
   return " ".join(
-    finding(f"the {method}-based student", accuracies[method], "the student from scratch", accuracies["labels"])
+    compare(f"the {method}-based student", accuracies[method], "the student from scratch", accuracies["labels"])
     for method in ("response", "feature")
   )
 
@@ -96,8 +105,36 @@ def _grid(responses, published):
     table.append([
       f"{temperature:g}",
       f"{alpha:g}",
-      mean_and_deviation([row["loss"] for row in rows], digits=3),
-      mean_and_deviation([row["accuracy"] for row in rows], 100),
+      format_mean_std([row["loss"] for row in rows], digits=3),
+      format_mean_std([row["accuracy"] for row in rows], 100),
       "–" if known is None else f"{known:.2f}",
     ])  # fmt: skip
   return markdown_table(["T", "alpha", "test loss", "test accuracy, %", "published"], table)
+
+
+def _heat_map(path, cells, x_label, y_label, title):
+  """Draws mean accuracies over two choices; combinations that were not run stay empty.
+
+  Args:
+    path: `.png` to write.
+    cells: dict from (x, y), numbers, to list of accuracies in [0, 1].
+    x_label, y_label: what the numbers are.
+    title: above the picture.
+  """
+  columns, rows = (sorted({key[axis] for key in cells}) for axis in (0, 1))
+  means = np.full((len(rows), len(columns)), np.nan)
+  for (x, y), values in cells.items():
+    means[rows.index(y), columns.index(x)] = 100 * np.mean(values)
+  figure, axes = new_figure(2.5 + 0.9 * len(columns), 1.6 + 0.6 * len(rows))
+  image = axes.imshow(means, cmap="viridis", aspect="auto", origin="lower")
+  middle = (np.nanmin(means) + np.nanmax(means)) / 2
+  for row, column in np.argwhere(np.isfinite(means)):
+    value = means[row, column]
+    axes.text(column, row, f"{value:.1f}", ha="center", va="center", color="white" if value < middle else "black")
+  axes.set_xticks(range(len(columns)), [f"{x:g}" for x in columns])
+  axes.set_yticks(range(len(rows)), [f"{y:g}" for y in rows])
+  axes.set_xlabel(x_label)
+  axes.set_ylabel(y_label)
+  axes.set_title(title, fontsize=10)
+  figure.colorbar(image, label="test accuracy, %")
+  save_figure(figure, path)

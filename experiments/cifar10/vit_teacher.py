@@ -16,9 +16,9 @@ import os
 from absl import app, flags
 
 from experiments import response, run_flags
-from tfkd.reporting import report
-from tfkd.reporting.report import finding, markdown_table, mean_and_deviation, training_curves
-from tfkd.sweeps import FLOAT, Student, Sweep
+from tfkd import reporting
+from tfkd.reporting import compare, format_mean_std, markdown_table, training_curves
+from tfkd.sweeps import FLOAT, StudentSpec, Sweep
 
 for module in (run_flags, response):
   flags.adopt_module_key_flags(module)  # So that --help lists them.
@@ -53,11 +53,11 @@ def main(argv):
   workdir = given.workdir or os.path.join("runs", "vit_teacher", given.dataset)
   methods = [method for method in _WORDS if given.student_checkpoint or "pretrained" not in method]
   with run_flags.errors_without_traceback():
-    sweep = Sweep(workdir, run_flags.training(), given.overwrite)
+    sweep = Sweep(workdir, run_flags.training(), overwrite=given.overwrite)
     sweep.run([student(method, seed) for seed in run_flags.seeds() for method in methods])
   if not sweep.writes:
     return
-  rows = {"teacher": sweep.results.find(question="teacher")}
+  rows = {"teacher": sweep.results.find(role="teacher")}
   rows |= {method: sweep.rows(student(method, 0)) for method in methods}
   print(write_report(workdir, rows))  # noqa: T201  (the answer)
 
@@ -67,14 +67,14 @@ def student(method, seed):
   given = flags.FLAGS
   start = "checkpoint" if "pretrained" in method else "scratch"
   if method.startswith("labels"):
-    return Student("vit_teacher", method, given.scheme, seed, start=start)
+    return StudentSpec("vit_teacher", method, given.scheme, seed, start=start)
   return response.response("vit_teacher", method, seed, given.temperature, given.alpha, start=start)
 
 
 def write_report(workdir, rows):
   """Writes `report.md` and the picture into the workdir; returns the text with the paths of both."""
   (teacher,) = rows["teacher"]
-  names = teacher["flags"]
+  names = teacher["config"]
   seeds = sorted({row["seed"] for row in rows["labels"]})
   how = "its last layer alone" if names["teacher_head_only"] else "all of it"
   title = f"{names['teacher']} teaches {names['student']} on {teacher['dataset']}"
@@ -88,16 +88,16 @@ def write_report(workdir, rows):
     [
       {"teacher": "teacher", **_WORDS}[method],
       f"{found[0]['trainable_parameters']:,}",
-      mean_and_deviation([row["loss"] for row in found], digits=3),
-      mean_and_deviation([row["accuracy"] for row in found], 100),
-      mean_and_deviation([row["agreement"] for row in found], 100),
+      format_mean_std([row["loss"] for row in found], digits=3),
+      format_mean_std([row["accuracy"] for row in found], 100),
+      format_mean_std([row["agreement"] for row in found], 100),
     ]
     for method, found in rows.items()
   ]
   text += markdown_table(["model", "parameters", "test loss", "test accuracy, %", "agreement with teacher"], table)
   accuracies = {method: [row["accuracy"] for row in found] for method, found in rows.items()}
   findings = [
-    finding(
+    compare(
       f"the {_WORDS[f'response{kind}']}", accuracies[f"response{kind}"], "the one without", accuracies[f"labels{kind}"]
     )
     for kind in ("", ", pretrained")
@@ -106,7 +106,7 @@ def write_report(workdir, rows):
   text += f"\n{' '.join(findings)}\n\n![Training curves]({CURVES})\n"
   histories = {_WORDS[m]: [row["history"] for row in found] for m, found in rows.items() if m in _WORDS}
   training_curves(os.path.join(workdir, CURVES), histories, title)
-  return report.write_report(workdir, text, [CURVES])
+  return reporting.write_report(workdir, text, [CURVES])
 
 
 if __name__ == "__main__":

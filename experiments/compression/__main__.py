@@ -17,10 +17,16 @@ import numpy as np
 from absl import app, flags, logging
 
 from experiments import response, run_flags
-from tfkd import deploy, quantization
-from tfkd.reporting import report
-from tfkd.reporting.report import accuracy_against_bytes, finding, markdown_table, mean_and_deviation
-from tfkd.sweeps import FLOAT, Results, Student, Sweep
+from tfkd import deploy, quantization, reporting
+from tfkd.reporting import (
+  compare,
+  format_mean_std,
+  markdown_table,
+  mean_and_std,
+  new_figure,
+  save_figure,
+)
+from tfkd.sweeps import FLOAT, Results, StudentSpec, Sweep
 from tfkd.sweeps.export import file_metadata
 
 flags.adopt_module_key_flags(run_flags)  # So that --help lists them.
@@ -64,7 +70,7 @@ def main(argv):
     raise app.UsageError(f"--scheme={given.scheme}: the table has every scheme of its own.")
   workdir = given.workdir or os.path.join("runs", "compression", given.dataset)
   with run_flags.errors_without_traceback():
-    sweep = Sweep(workdir, run_flags.training(), given.overwrite)
+    sweep = Sweep(workdir, run_flags.training(), overwrite=given.overwrite)
     students = []
     for seed in run_flags.seeds():
       students.append(_float_student(seed))
@@ -73,12 +79,12 @@ def main(argv):
     if not sweep.writes:
       return
     rows = _measured(sweep, run_flags.seeds())
-    (teacher,) = sweep.results.find(question="teacher")
+    (teacher,) = sweep.results.find(role="teacher")
   print(_write_report(workdir, teacher, rows, given.student))  # noqa: T201  (the answer)
 
 
 def _float_student(seed):
-  return Student(_QUESTION, "labels", FLOAT, seed)
+  return StudentSpec(_QUESTION, "labels", FLOAT, seed)
 
 
 def _student(scheme, is_distilled, seed):
@@ -88,7 +94,7 @@ def _student(scheme, is_distilled, seed):
     "epochs": given.qat_epochs, "start": _float_student(seed)
   }  # fmt: skip
   if not is_distilled:
-    return Student(_QUESTION, "labels", scheme, seed, **fields)
+    return StudentSpec(_QUESTION, "labels", scheme, seed, **fields)
   student = response.response(_QUESTION, "labels + teacher", seed, given.temperature, given.alpha, **fields)
   return student._replace(scheme=scheme)
 
@@ -175,19 +181,19 @@ def _write_report(workdir, teacher, rows, student):
     f"of a float file with the same arithmetic.\n\n{_fidelity(groups)}\n\n{_order(groups)}\n\n![Accuracy against bytes]"
     f"({PICTURE})\n"
   )
-  accuracy_against_bytes(
+  _accuracy_against_bytes(
     os.path.join(workdir, PICTURE),
     {name: (_mean(found, "bytes"), _all(found, "accuracy")) for name, found in groups.items()},
     f"Files of {title}",
   )
-  return report.write_report(workdir, text, [PICTURE])
+  return reporting.write_report(workdir, text, [PICTURE])
 
 
 def _row(name, rows, baseline):
   size = _mean(rows, "bytes")
   return [
     name,
-    mean_and_deviation(_all(rows, "accuracy") if name != FLOAT_TEACHER else [rows[0]["accuracy"]], 100),
+    format_mean_std(_all(rows, "accuracy") if name != FLOAT_TEACHER else [rows[0]["accuracy"]], 100),
     f"{rows[0]['parameters']:,}",
     f"{size:,.0f}",
     f"{size / _mean(baseline, 'bytes'):.3f}",
@@ -215,8 +221,8 @@ def _order(groups):
   """What four bits keep: trained with its quantization against after it, and with a teacher against without."""
   ptq, qat, distilled = (_all(groups[name], "accuracy") for name in (PTQ_INT4, "QAT int4", "QAT int4 + distillation"))
   return (
-    f"{finding('QAT at int4', qat, 'PTQ', ptq)} {finding('with distillation it', distilled, 'QAT alone', qat)} "
-    + finding("a w2a1 student with distillation", _all(groups["w2a1 + distillation"], "accuracy"), "w2a1 alone",
+    f"{compare('QAT at int4', qat, 'PTQ', ptq)} {compare('with distillation it', distilled, 'QAT alone', qat)} "
+    + compare("a w2a1 student with distillation", _all(groups["w2a1 + distillation"], "accuracy"), "w2a1 alone",
               _all(groups["w2a1"], "accuracy"))
   )  # fmt: skip
 
@@ -227,6 +233,36 @@ def _all(rows, field):
 
 def _mean(rows, field):
   return float(np.mean(_all(rows, field)))
+
+
+def _accuracy_against_bytes(path, groups, title):
+  """Draws accuracy over the size of a file, with stds over seeds; a line joins those that none beats in both.
+
+  Args:
+    path: `.png` to write.
+    groups: dict from label to (bytes, list of accuracies in [0, 1]).
+    title: above the picture.
+  """
+  figure, axes = new_figure(8, 4.8)
+  points = {label: (size / 1000, *mean_and_std(values, 100)) for label, (size, values) in groups.items()}
+  best = []
+  for size, mean, _ in sorted(points.values(), key=lambda point: (point[0], -point[1])):
+    if not best or mean > best[-1][1]:
+      best.append((size, mean))
+  axes.step(*zip(*best, strict=True), where="post", color="0.7", linewidth=1.2, zorder=0)
+  for number, (label, (size, mean, std)) in enumerate(points.items()):
+    marker = "o" if number < 10 else "s"
+    axes.errorbar(size, mean, std, marker=marker, capsize=3, linestyle="none", label=f"{label}: {mean:.1f} %")
+  axes.set_xscale("log")
+  axes.xaxis.get_major_locator().set_params(subs=(1, 2, 5))
+  axes.xaxis.set_major_formatter("{x:g}")
+  axes.xaxis.set_minor_formatter("")
+  axes.set_xlabel("bytes of the file, thousands")
+  axes.set_ylabel("test accuracy, %")
+  axes.set_title(title, fontsize=10)
+  axes.grid(alpha=0.3, which="both")
+  axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
+  save_figure(figure, path)
 
 
 if __name__ == "__main__":

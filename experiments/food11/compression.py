@@ -8,7 +8,7 @@ from absl import flags
 from experiments import response, run_flags
 from experiments.food11.report import write_report
 from tfkd import data, models, objectives, quantization
-from tfkd.sweeps import FLOAT, Student, Sweep
+from tfkd.sweeps import FLOAT, StudentSpec, Sweep
 
 METHODS = ("simple", "medium", "strong", "boss")
 _QUESTION = "compression"
@@ -65,7 +65,7 @@ def run(argv, methods):
     sweep.run([student(method, seed, sweep.steps) for seed in run_flags.seeds() for method in methods])
   if not sweep.writes:
     return
-  (teacher,) = sweep.results.find(question="teacher")
+  (teacher,) = sweep.results.find(role="teacher")
   rows = {method: found for method in METHODS if (found := sweep.rows(student(method, 0, sweep.steps)))}
   print(write_report(workdir(), teacher, rows))  # noqa: T201  (the answer)
 
@@ -75,7 +75,7 @@ def workdir():
 
 
 def open_sweep():
-  return Sweep(workdir(), run_flags.training(), flags.FLAGS.overwrite)
+  return Sweep(workdir(), run_flags.training(), overwrite=flags.FLAGS.overwrite)
 
 
 def student(method, seed, steps):
@@ -88,7 +88,7 @@ def student(method, seed, steps):
   """
   given = flags.FLAGS
   if method == "simple":
-    return Student(_QUESTION, method, given.scheme, seed)
+    return StudentSpec(_QUESTION, method, given.scheme, seed)
   of_response = (_QUESTION, method, seed, given.temperature, given.alpha)
   if method == "medium":
     return response.response(*of_response)

@@ -3,8 +3,8 @@
 import itertools
 import os
 
-from tfkd.reporting import report
-from tfkd.reporting.report import accuracy_by_method, finding, markdown_table, mean_and_deviation, training_curves
+from tfkd import reporting
+from tfkd.reporting import accuracy_by_method, compare, format_mean_std, markdown_table, training_curves
 
 ACCURACIES, CURVES = "accuracy_by_method.png", "training_curves.png"
 # Accuracies that the homework asked for on its evaluation images.
@@ -37,7 +37,7 @@ def write_report(workdir, teacher, rows):
       "validation images.\n"
     )
   accuracies = {method: [row["accuracy"] for row in found] for method, found in rows.items()}
-  findings = [finding(b, accuracies[b], a, accuracies[a]) for a, b in itertools.pairwise(rows)]
+  findings = [compare(b, accuracies[b], a, accuracies[a]) for a, b in itertools.pairwise(rows)]
   if findings:
     text += f"\n{' '.join(findings)}\n"
   text += f"\n![Accuracy by method]({ACCURACIES})\n\n![Training curves]({CURVES})\n"
@@ -45,11 +45,11 @@ def write_report(workdir, teacher, rows):
   training_curves(
     os.path.join(workdir, CURVES), {m: [row["history"] for row in found] for m, found in rows.items()}, title
   )
-  return report.write_report(workdir, text, [ACCURACIES, CURVES])
+  return reporting.write_report(workdir, text, [ACCURACIES, CURVES])
 
 
 def _table(teacher, rows, with_thresholds):
-  flags = teacher["flags"]
+  flags = teacher["config"]
   networks = {"teacher": flags["teacher"]}
   networks |= {method: found[0]["choices"].get("network", flags["student"]) for method, found in rows.items()}
   header = ["method", "network", "parameters", "epochs", "test loss", "test accuracy, %", "agreement with teacher"]
@@ -60,9 +60,9 @@ def _table(teacher, rows, with_thresholds):
       networks[method],
       f"{found[0]['trainable_parameters']:,}",
       str(len(found[0]["history"].get("loss", ()))),
-      mean_and_deviation([row["loss"] for row in found], digits=3),
-      mean_and_deviation([row["accuracy"] for row in found], 100),
-      mean_and_deviation([row["agreement"] for row in found], 100),
+      format_mean_std([row["loss"] for row in found], digits=3),
+      format_mean_std([row["accuracy"] for row in found], 100),
+      format_mean_std([row["agreement"] for row in found], 100),
     ]
     if with_thresholds:
       threshold = THRESHOLDS.get(method)

@@ -16,9 +16,9 @@ from absl import app, flags, logging
 from experiments import run_flags
 from tfkd import objectives as o
 from tfkd.ops.timing import median_ratio
-from tfkd.reporting.report import accuracy_by_method, markdown_table, mean_and_deviation, write_text
+from tfkd.reporting import accuracy_by_method, format_mean_std, markdown_table, write_text
 from tfkd.storage.files import atomic_path
-from tfkd.sweeps import FLOAT, Student, Sweep
+from tfkd.sweeps import FLOAT, StudentSpec, Sweep
 
 flags.adopt_module_key_flags(run_flags)  # So that --help lists them.
 
@@ -90,7 +90,7 @@ def main(argv):
   workdir = given.workdir or os.path.join("runs", "methods", given.dataset)
   methods = list(dict.fromkeys([BASELINE, *(given.method or METHODS)]))
   with run_flags.errors_without_traceback():
-    sweep = Sweep(workdir, run_flags.training(), given.overwrite)
+    sweep = Sweep(workdir, run_flags.training(), overwrite=given.overwrite)
     sweep.run([_student(method, seed) for seed in run_flags.seeds() for method in methods])
     seconds = _step_seconds(sweep, [method for method in METHODS if sweep.rows(_student(method, 0))])
   if sweep.writes:
@@ -98,8 +98,8 @@ def main(argv):
 
 
 def _student(method, seed):
-  return Student(
-    question="methods",
+  return StudentSpec(
+    experiment="methods",
     method=method,
     scheme=flags.FLAGS.scheme,
     seed=seed,
@@ -130,7 +130,7 @@ def _step_seconds(sweep, methods):
 
 def _write_report(workdir, sweep, seconds):
   """Writes `report.md` and the picture; returns the text with the paths of both."""
-  (teacher,) = sweep.results.find(question="teacher")
+  (teacher,) = sweep.results.find(role="teacher")
   found = {method: rows for method in METHODS if (rows := sweep.rows(_student(method, 0)))}
   accuracies = {method: [row["accuracy"] for row in rows] for method, rows in found.items()}
   ordered = sorted(accuracies, key=lambda method: -sum(accuracies[method]) / len(accuracies[method]))
@@ -138,21 +138,21 @@ def _write_report(workdir, sweep, seconds):
   table = [
     [
       f"`{method}`",
-      mean_and_deviation(accuracies[method], 100),
-      mean_and_deviation([row["accuracy"] - baseline[row["seed"]] for row in found[method]], 100),
-      mean_and_deviation([row["agreement"] for row in found[method]], 100),
+      format_mean_std(accuracies[method], 100),
+      format_mean_std([row["accuracy"] - baseline[row["seed"]] for row in found[method]], 100),
+      format_mean_std([row["agreement"] for row in found[method]], 100),
       f"{median_ratio(seconds[method], seconds[BASELINE]):.2f}",
     ]
     for method in ordered
   ]
   row = found[BASELINE][0]
   seeds = sorted({row["seed"] for rows in found.values() for row in rows})
-  title = f"{row['scheme']} {row['flags']['student']} students on {teacher['dataset']}"
+  title = f"{row['scheme']} {row['config']['student']} students on {teacher['dataset']}"
   text = (
     f"# Methods: {title}\n\n"
     f"Test accuracy in percent on all {teacher['test_images']:,} test images, mean ± standard deviation over seeds "
     f"({', '.join(map(str, seeds))}). Teacher {100 * teacher['accuracy']:.2f} ({teacher['parameters']:,} parameters), "
-    f"students with {row['parameters']:,} parameters, {row['flags']['epochs']} epochs of {row['train_images']:,} "
+    f"students with {row['parameters']:,} parameters, {row['config']['epochs']} epochs of {row['train_images']:,} "
     "images, labels with weight 1 beside every method. Gain: over the student of `labels` with the same seed, the same "
     "initial weights and the same order of images. Cost of a step: median of its time over that of `labels`, which "
     "runs the teacher too, in turns.\n\n"

@@ -44,7 +44,7 @@ def run(argv, questions, deployed=False):
   temperatures = sorted({float(t) for t in given.temperatures})
   workdir = given.workdir or os.path.join("runs", "svhn", given.dataset)
   with run_flags.errors_without_traceback():
-    sweep = Sweep(workdir, run_flags.training(), given.overwrite)
+    sweep = Sweep(workdir, run_flags.training(), overwrite=given.overwrite)
     sweep.train_teacher()
     wanted = [
       student

@@ -5,7 +5,7 @@ Published numbers are the homework's own, each of a single minibatch of 256; our
 
 from tfkd.objectives import SoftTargets
 from tfkd.quantization import parse_scheme
-from tfkd.sweeps import FLOAT, Student
+from tfkd.sweeps import FLOAT, StudentSpec
 
 PUBLISHED_Q1 = {"teacher": 96.09, "labels": 91.02, "teacher labels": 89.45}
 PUBLISHED = {
@@ -33,7 +33,7 @@ def students(question, scheme, temperatures, seeds, soft_weight):
     soft_weight: weight of the soft loss in q3 and q4.
 
   Returns:
-    list of `Student`, seed by seed, so that an interrupted sweep has whole seeds.
+    list of `StudentSpec`, seed by seed, so that an interrupted sweep has whole seeds.
   """
   if question == "q1":
     per_seed = [
@@ -60,5 +60,5 @@ def students(question, scheme, temperatures, seeds, soft_weight):
     ]
   # Eight-bit features are a fine-tuning of trained weights, as tfmot advises; the coarser grids train from scratch.
   start = "scratch" if scheme == FLOAT or parse_scheme(scheme).is_low else "teacher"
-  common = {"question": question, "scheme": scheme, "start": start}
-  return [Student(seed=seed, **common, **fields) for seed in seeds for fields in per_seed]
+  common = {"experiment": question, "scheme": scheme, "start": start}
+  return [StudentSpec(seed=seed, **common, **fields) for seed in seeds for fields in per_seed]

@@ -2,8 +2,10 @@
 
 import os
 
+import numpy as np
+
 from experiments.svhn.questions import METHODS, PUBLISHED, PUBLISHED_Q1
-from tfkd.reporting.report import accuracy_against_temperature, markdown_table, mean_and_deviation, write_text
+from tfkd.reporting import format_mean_std, markdown_table, mean_and_std, new_figure, save_figure, write_text
 
 PICTURE = "accuracy_vs_temperature.png"
 
@@ -19,10 +21,10 @@ def write_report(workdir, rows, scheme):
   Returns:
     The report's text, with the paths of both files at its end.
   """
-  (teacher,) = [row for row in rows if row["question"] == "teacher"]
+  (teacher,) = [row for row in rows if row["role"] == "teacher"]
   q1 = _q1(rows, teacher)
   picture = os.path.join(workdir, PICTURE)
-  seeds = sorted({row["seed"] for row in rows if row["question"] != "teacher"})
+  seeds = sorted({row["seed"] for row in rows if row["role"] == "student"})
   text = (
     f"# SVHN homework on {teacher['dataset']}\n\n"
     f"Test accuracy in percent on all {teacher['test_images']:,} test images; teacher and students saw "
@@ -31,14 +33,14 @@ def write_report(workdir, rows, scheme):
     "Published numbers are the homework's own, of real SVHN, each measured on one minibatch of 256.\n"
   )
   text += f"\n## Question 1: a quantized student, without and with the teacher\n\n{q1}"
-  if any(row["question"] in METHODS for row in rows):
+  if any(row["experiment"] in METHODS for row in rows):
     lines = {q: _by_temperature(rows, q, scheme) for q in METHODS}
     text += f"\n## Questions 2 to 4: temperature ({scheme} students)\n\n{_temperature_table(lines)}"
     text += (
       "\nq2: soft cross-entropy from the teacher alone. q3: hard loss + weight * T² * soft cross-entropy from the "
       "teacher. q4: as q3, with the ground-truth labels in place of the teacher.\n"
     )
-    accuracy_against_temperature(
+    _accuracy_against_temperature(
       picture,
       {f"{q}: {METHODS[q]}": points for q, points in lines.items()},
       {
@@ -59,10 +61,10 @@ def write_report(workdir, rows, scheme):
 
 def _q1(rows, teacher):
   table = [_q1_row("float, labels (baseline)", [teacher], teacher, "teacher")]
-  schemes = list(dict.fromkeys(row["scheme"] for row in rows if row["question"] == "q1"))
+  schemes = list(dict.fromkeys(row["scheme"] for row in rows if row["experiment"] == "q1"))
   for scheme in schemes:
     for method, words in (("labels", "without teacher"), ("teacher labels", "with teacher")):
-      found = [r for r in rows if (r["question"], r["method"], r["scheme"]) == ("q1", method, scheme)]
+      found = [r for r in rows if (r["experiment"], r["method"], r["scheme"]) == ("q1", method, scheme)]
       table.append(_q1_row(f"{scheme}, {words}", found, teacher, method))
   return markdown_table(
     [
@@ -82,9 +84,9 @@ def _q1_row(name, rows, teacher, published):
   size = rows[0].get("tflite_bytes", rows[0]["packed_bytes"]) if rows else None
   return [
     name,
-    mean_and_deviation([r["accuracy"] for r in rows], 100),
+    format_mean_std([r["accuracy"] for r in rows], 100),
     f"{PUBLISHED_Q1[published]:.2f}",
-    mean_and_deviation([r["agreement"] for r in rows], 100),
+    format_mean_std([r["agreement"] for r in rows], 100),
     f"{size:,}" if rows else "–",
     f"{size / teacher['float32_bytes']:.3f}" if rows else "–",
   ]
@@ -98,25 +100,25 @@ def _temperature_table(lines):
     row = [f"{t:g}"]
     for question, points in lines.items():
       published = PUBLISHED[question].get(t)
-      row += [mean_and_deviation(points.get(t, []), 100), f"{published:.2f}" if published else "–"]
+      row += [format_mean_std(points.get(t, []), 100), f"{published:.2f}" if published else "–"]
     rows.append(row)
   return markdown_table(header, rows)
 
 
 def _deployed_table(rows):
-  groups = dict.fromkeys((r["question"], r["scheme"], r["method"], r["temperature"]) for r in rows)
+  groups = dict.fromkeys((r["experiment"], r["scheme"], r["method"], r["temperature"]) for r in rows)
   table = []
   for question, scheme, method, temperature in groups:
     found = [
       r
       for r in rows
-      if (r["question"], r["scheme"], r["method"], r["temperature"]) == (question, scheme, method, temperature)
+      if (r["experiment"], r["scheme"], r["method"], r["temperature"]) == (question, scheme, method, temperature)
     ]
     at = "" if temperature is None else f", T = {temperature:g}"
     table.append([
       f"{question}: {scheme}, {method}{at}",
-      mean_and_deviation([r["accuracy"] for r in found], 100),
-      mean_and_deviation([r["tflite_accuracy"] for r in found], 100),
+      format_mean_std([r["accuracy"] for r in found], 100),
+      format_mean_std([r["tflite_accuracy"] for r in found], 100),
       f"{found[0]['tflite_bytes']:,}",
       f"{found[0]['tflite_bytes'] / found[0]['float32_bytes']:.3f}",
     ])  # fmt: skip
@@ -126,12 +128,42 @@ def _deployed_table(rows):
 
 
 def _accuracies(rows, question, method, scheme):
-  return [r["accuracy"] for r in rows if (r["question"], r["method"], r["scheme"]) == (question, method, scheme)]
+  return [r["accuracy"] for r in rows if (r["experiment"], r["method"], r["scheme"]) == (question, method, scheme)]
 
 
 def _by_temperature(rows, question, scheme):
   points = {}
   for row in rows:
-    if row["question"] == question and row["scheme"] == scheme:
+    if row["experiment"] == question and row["scheme"] == scheme:
       points.setdefault(row["temperature"], []).append(row["accuracy"])
   return points
+
+
+def _accuracy_against_temperature(path, lines, levels, title):
+  """Draws accuracy over temperature with stds over seeds.
+
+  Args:
+    path: `.png` to write.
+    lines: dict from label to dict from temperature to list of accuracies in [0, 1].
+    levels: dict from label to list of accuracies: horizontal lines for what has no temperature.
+    title: above the picture.
+  """
+  figure, axes = new_figure(8, 4.8)
+  for (label, values), style in zip(levels.items(), ("-", "--", ":", "-."), strict=False):
+    if values:
+      mean = 100 * np.mean(values)
+      axes.axhline(mean, color="0.35", linestyle=style, linewidth=1.2, label=f"{label}: {mean:.1f} %")
+  temperatures = sorted({t for points in lines.values() for t in points})
+  for offset, (label, points) in enumerate(lines.items()):
+    if not points:
+      continue
+    x = np.array([temperatures.index(t) for t in sorted(points)]) + 0.06 * (offset - (len(lines) - 1) / 2)
+    means, stds = zip(*(mean_and_std(points[t], 100) for t in sorted(points)), strict=True)
+    axes.errorbar(x, means, stds, marker="o", capsize=3, linewidth=1.6, label=label)
+  axes.set_xticks(range(len(temperatures)), [f"{t:g}" for t in temperatures])
+  axes.set_xlabel("temperature")
+  axes.set_ylabel("test accuracy, %")
+  axes.set_title(title, fontsize=10)
+  axes.grid(axis="y", alpha=0.3)
+  axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
+  save_figure(figure, path)

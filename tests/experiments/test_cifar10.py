@@ -18,7 +18,7 @@ from tests.losses import references
 from tfkd import models
 from tfkd.data.cifar10 import CLASSES
 from tfkd.features.taps import Reader
-from tfkd.sweeps import Training
+from tfkd.sweeps import SweepConfig
 
 RNG = np.random.default_rng(0)
 X = RNG.uniform(size=(6, 32, 32, 3)).astype(np.float32)
@@ -116,7 +116,7 @@ TRAINING = {
 
 
 def test_every_flag_reaches_the_training(given):
-  assert TRAINING.keys() == set(Training._fields)
+  assert TRAINING.keys() == set(SweepConfig._fields)
   with flagsaver.flagsaver(**TRAINING):
     assert run_flags.training()._asdict() == TRAINING
 

@@ -27,7 +27,7 @@ def test_methods_leave_rows_report_picture_and_costs_and_go_on(folder):
   assert result.returncode == 0, result.stderr
   rows = [json.loads(line) for line in (folder / "out" / "results.jsonl").read_text().splitlines()]
   assert [row["method"] for row in rows[1:]] == 2 * ["labels", "hint", "sim_kd"]
-  assert (rows[1]["scheme"], rows[1]["question"]) == ("float", "methods")
+  assert (rows[1]["scheme"], rows[1]["experiment"]) == ("float", "methods")
   # SimKD's student carries the teacher's classifier.
   assert rows[3]["parameters"] > rows[2]["parameters"] == rows[1]["parameters"]
   report = (folder / "out" / "report.md").read_text()

@@ -30,7 +30,10 @@ def test_all_leaves_rows_report_picture_logs_and_files(folder):
   result = _run("all", folder, *TINY, "--temperatures=15", "--seeds=0,1", "--workdir=out")
   assert result.returncode == 0, result.stderr
   rows = [json.loads(line) for line in (folder / "out" / "results.jsonl").read_text().splitlines()]
-  assert sorted({row["question"] for row in rows}) == ["q1", "q2", "q3", "q4", "teacher"] and len(rows) == 1 + 4 + 6 + 4
+  assert (
+    sorted({row["experiment"] or row["role"] for row in rows}) == ["q1", "q2", "q3", "q4", "teacher"]
+    and len(rows) == 1 + 4 + 6 + 4
+  )
   report = (folder / "out" / "report.md").read_text()
   assert (
     report in result.stdout.replace("\nReport:", "Report:").replace("\nReport", "Report") or report in result.stdout
@@ -58,7 +61,7 @@ def test_a_killed_run_goes_on_where_it_was(folder):
   assert result.returncode == 0, result.stderr
   assert results.read_text().startswith(before)
   rows = [json.loads(line) for line in results.read_text().splitlines()]
-  assert [(row["question"], row["temperature"]) for row in rows] == [("teacher", None), ("q2", 5.0), ("q2", 15.0)]
+  assert [(row["experiment"], row["temperature"]) for row in rows] == [(None, None), ("q2", 5.0), ("q2", 15.0)]
   assert "1 of 2 students are trained already" in result.stderr
 
 

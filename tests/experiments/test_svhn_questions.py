@@ -38,14 +38,14 @@ def test_every_student_has_the_homeworks_sources_temperatures_and_weights(scheme
   students = _students(scheme, [0, 3])
   assert len(students) == 2 * len(TAUGHT)
   for question in ("q1", "q2", "q3", "q4"):
-    found = [(s.seed, (s.question, s.method, s.temperature)) for s in students if s.question == question]
+    found = [(s.seed, (s.experiment, s.method, s.temperature)) for s in students if s.experiment == question]
     assert found == [(seed, key) for seed in (0, 3) for key in TAUGHT if key[0] == question]  # Seed by seed.
   for student in students:
-    soft, hard_loss_weight = TAUGHT[student.question, student.method, student.temperature]
+    soft, hard_loss_weight = TAUGHT[student.experiment, student.method, student.temperature]
     assert student.hard_loss_weight == hard_loss_weight
     assert (student.scheme, student.start) == (scheme, start)
     assert (student.network, student.epochs, student.adapt) == (None, None, None)
-    assert dict(student.choices) == ({"soft_weight": SOFT_WEIGHT} if student.question in ("q3", "q4") else {})
+    assert dict(student.choices) == ({"soft_weight": SOFT_WEIGHT} if student.experiment in ("q3", "q4") else {})
     found = [(type(o).__name__, o.source, o.temperature, o.weight) for o in student.objectives]
     assert found == ([("SoftTargets", *soft)] if soft else [])
     for objective in student.objectives:
@@ -56,9 +56,9 @@ def test_every_student_has_the_homeworks_sources_temperatures_and_weights(scheme
 def test_the_loss_that_is_trained_is_the_homeworks(tmp_path, data_dir, monkeypatch):  # noqa: F811
   original, batches = sweep.fit, []
 
-  def fit(model, kept, train, *args, **kwargs):
+  def fit(model, train, *args, **kwargs):
     batches.append(next(iter(train(0).take(1))))
-    return original(model, kept, train, *args, **kwargs)
+    return original(model, train, *args, **kwargs)
 
   monkeypatch.setattr(sweep, "fit", fit)
   # One step with a learning rate of 0: the student is still the one whose loss was taken.
@@ -73,7 +73,7 @@ def test_the_loss_that_is_trained_is_the_homeworks(tmp_path, data_dir, monkeypat
     t = teacher.predict(images, verbose=0)
     # As in training, where batch normalization uses the batch's own statistics.
     s = quantization.load(str(tmp_path / "students" / f"{student.name}.keras"))(images, training=True).numpy()
-    soft, hard_loss_weight = TAUGHT[student.question, student.method, student.temperature]
+    soft, hard_loss_weight = TAUGHT[student.experiment, student.method, student.temperature]
     one_hot = np.eye(10)[labels]
     expected = hard_loss_weight * references.tempered_cross_entropy(one_hot, s, 1.0).mean()
     if soft:

@@ -39,7 +39,7 @@ def test_from_weights_to_the_table(folder):
   result = run("cifar10.vit_teacher", folder, *given)
   assert result.returncode == 0, result.stderr
   teacher, *rows = (json.loads(line) for line in (folder / "out" / "results.jsonl").read_text().splitlines())
-  assert teacher["flags"]["teacher_head_only"] and len(teacher["history"]["accuracy"]) == 4
+  assert teacher["config"]["teacher_head_only"] and len(teacher["history"]["accuracy"]) == 4
   assert teacher["history"]["accuracy"][-1] > teacher["history"]["accuracy"][0]
   assert [(row["method"], row["seed"]) for row in rows] == [
     (method, seed) for seed in (0, 1) for method in ("labels", "response")

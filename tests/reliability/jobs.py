@@ -104,7 +104,7 @@ class Jobs:
   def _rows(self, workdir):
     with open(os.path.join(workdir, "results.jsonl"), encoding="utf-8") as file:
       rows = [json.loads(line) for line in file]
-    return [{k: v for k, v in row.items() if k not in (*_OF_CLOCKS, "sha256", "flags")} for row in rows]
+    return [{k: v for k, v in row.items() if k not in (*_OF_CLOCKS, "sha256", "config")} for row in rows]
 
 
 def _weights(path):

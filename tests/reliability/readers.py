@@ -22,7 +22,7 @@ DOCUMENTED = (ValueError, OSError)
 """What a reader may raise."""
 _RNG = np.random.default_rng(0)
 _IMAGES = _RNG.integers(0, 256, (20, 32, 32, 3)).astype(np.uint8)
-_ROWS = [{"question": "q1", "seed": seed, "accuracy": seed / 7} for seed in range(4)]
+_ROWS = [{"experiment": "q1", "seed": seed, "accuracy": seed / 7} for seed in range(4)]
 
 
 class Reader(NamedTuple):

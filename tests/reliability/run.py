@@ -17,8 +17,8 @@ from tqdm import tqdm
 from tests.reliability import jobs as trials
 from tests.reliability.fuzz import OUTCOMES, fuzz
 from tests.reliability.readers import READERS
-from tfkd.reporting import report
-from tfkd.reporting.report import markdown_table
+from tfkd import reporting
+from tfkd.reporting import markdown_table
 
 _PARTS = ("kills", "terminations", "damages", "second_process", "full_disk", "workers", "servers", "fuzz")
 flags.DEFINE_multi_enum("parts", _PARTS, _PARTS, "What to try; may be given several times.")
@@ -46,7 +46,7 @@ def main(argv):
       counts[name] = fuzz(name, given.files)
     cells = [[name, str(given.files), *(str(count[outcome]) for outcome in OUTCOMES)] for name, count in counts.items()]
     text += f"\n{markdown_table(['damaged file', 'tried', *OUTCOMES], cells)}"
-  print(report.write_report(given.workdir, text, []))  # noqa: T201  (the answer)
+  print(reporting.write_report(given.workdir, text, []))  # noqa: T201  (the answer)
   defects = sum(row["lost"] for row in rows) + sum(count[o] for count in counts.values() for o in OUTCOMES[2:])
   sys.exit(bool(defects))
 

@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 
 from tfkd.data import house_numbers
-from tfkd.sweeps import Training
+from tfkd.sweeps import SweepConfig
 from tfkd.sweeps.examples import Examples
 
 
 @pytest.fixture
 def examples(tmp_path):
   house_numbers.write(tmp_path, sizes={"train": 96, "test": 40})
-  made = Examples(Training("house_numbers", data_dir=str(tmp_path), batch_size=32), 1)
+  made = Examples(SweepConfig("house_numbers", data_dir=str(tmp_path), batch_size=32), 1)
   images, labels = made.train
   order = np.argsort(labels, kind="stable")
   made.train = images[order], labels[order]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tf_keras as keras
 
-from tfkd.reporting.report import difference_of_means, finding, mean_and_deviation
+from tfkd.reporting import compare, difference_of_means, format_mean_std
 from tfkd.storage.files import atomic_path, path_to_write
 from tfkd.sweeps import Results
 from tfkd.sweeps.workspace import open_workdir
@@ -19,12 +19,12 @@ from tfkd.training import checkpoints
 def test_rows_come_back_in_order_and_are_found_by_value(tmp_path):
   results = Results(str(tmp_path / "results.jsonl"))
   assert results.rows() == []
-  rows = [{"question": "q1", "seed": s, "temperature": t} for s in (0, 1) for t in (None, 5.0)]
+  rows = [{"experiment": "q1", "seed": s, "temperature": t} for s in (0, 1) for t in (None, 5.0)]
   for row in rows:
     results.add(row)
   assert Results(str(tmp_path / "results.jsonl")).rows() == rows
   assert results.find(seed=1, temperature=None) == [rows[2]]
-  assert results.find(question="q2") == []
+  assert results.find(experiment="q2") == []
 
 
 @pytest.mark.parametrize(
@@ -140,14 +140,14 @@ def test_difference_of_means():
   ],
 )
 def test_a_finding_says_no_more_than_the_numbers(one, other, words):
-  assert words in finding("one", one, "the other", other)
+  assert words in compare("one", one, "the other", other)
 
 
-def test_mean_and_deviation_are_the_samples():
+def test_format_mean_std_are_the_samples():
   values = [0.5, 0.6, 0.8]
-  assert mean_and_deviation(values, 100) == f"{100 * np.mean(values):.2f} ± {100 * np.std(values, ddof=1):.2f}"
-  assert mean_and_deviation([0.5], 100, 1) == "50.0"
-  assert mean_and_deviation([]) == "–"
+  assert format_mean_std(values, 100) == f"{100 * np.mean(values):.2f} ± {100 * np.std(values, ddof=1):.2f}"
+  assert format_mean_std([0.5], 100, 1) == "50.0"
+  assert format_mean_std([]) == "–"
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from tfkd import data, deploy, models, quantization
 from tfkd.data import house_numbers
 from tfkd.models import torch_weights
 from tfkd.objectives import SoftTargets
-from tfkd.sweeps import FLOAT, Student, Sweep, Training, sweep
+from tfkd.sweeps import FLOAT, StudentSpec, Sweep, SweepConfig, sweep
 from tfkd.teachers import CachedTeacher
 
 
@@ -28,12 +28,12 @@ def data_dir(tmp_path_factory):
 def _sweep(workdir, data_dir, **training):
   options = {"dataset": "house_numbers", "data_dir": data_dir, "epochs": 1, "teacher_epochs": 1, "batch_size": 32}
   options |= {"teacher": "svhn_cnnx0.125", "student": "svhn_cnnx0.125"}
-  return Sweep(str(workdir), Training(**options | training))
+  return Sweep(str(workdir), SweepConfig(**options | training))
 
 
 STUDENTS = [
-  Student("q1", "labels", "w2a1", 0),
-  Student("q2", "soft", "w8a8", 1, (SoftTargets(5.0),), 0.0, 5.0, {"soft_weight": 1.0}, start="teacher"),
+  StudentSpec("q1", "labels", "w2a1", 0),
+  StudentSpec("q2", "soft", "w8a8", 1, (SoftTargets(5.0),), 0.0, 5.0, {"soft_weight": 1.0}, start="teacher"),
 ]
 
 
@@ -41,16 +41,16 @@ def test_rows_files_and_resume(tmp_path, data_dir, monkeypatch):
   runs = _sweep(tmp_path, data_dir)
   runs.run(STUDENTS)
   teacher, low, eight = runs.results.rows()
-  assert teacher["question"] == "teacher" and teacher["agreement"] == 1
+  assert teacher["role"] == "teacher" and teacher["agreement"] == 1
   assert (low["method"], low["scheme"], low["seed"], low["temperature"]) == ("labels", "w2a1", 0, None)
-  assert (eight["question"], eight["temperature"], eight["dataset"]) == ("q2", 5.0, "house_numbers")
-  assert {"accuracy", "loss", "agreement", "packed_bytes", "seconds", "images_per_second", "versions", "flags"} <= set(
+  assert (eight["experiment"], eight["temperature"], eight["dataset"]) == ("q2", 5.0, "house_numbers")
+  assert {"accuracy", "loss", "agreement", "packed_bytes", "seconds", "images_per_second", "versions", "config"} <= set(
     low
   )
   assert (low["choices"], eight["choices"]) == ({}, {"soft_weight": 1.0})
   assert low["history"]["val_accuracy"] == [pytest.approx(low["accuracy"], abs=1e-6)]
-  assert low["test_images"] == 40 and low["flags"]["epochs"] == 1
-  assert low["flags"]["data_dir"] == os.path.basename(data_dir)
+  assert low["test_images"] == 40 and low["config"]["epochs"] == 1
+  assert low["config"]["data_dir"] == os.path.basename(data_dir)
 
   # The row states what the files hold.
   images, labels = runs.examples.test
@@ -78,7 +78,7 @@ def test_rows_files_and_resume(tmp_path, data_dir, monkeypatch):
   fitted = []
   original = sweep.fit
   monkeypatch.setattr(
-    sweep, "fit", lambda *args, **kwargs: fitted.append(kwargs["logdir"]) or original(*args, **kwargs)
+    sweep, "fit", lambda *args, **kwargs: fitted.append(kwargs["log_dir"]) or original(*args, **kwargs)
   )
   _sweep(tmp_path, data_dir).run(STUDENTS)
   assert fitted == [] and len(runs.results.rows()) == 3
@@ -87,8 +87,8 @@ def test_rows_files_and_resume(tmp_path, data_dir, monkeypatch):
   (tmp_path / "teacher" / "outputs" / "test" / "outputs.bin").write_bytes(b"damaged")
   _sweep(tmp_path, data_dir).run(STUDENTS)
   assert [os.path.basename(path) for path in fitted] == ["q1-labels-w2a1-seed0"]
-  assert [json.loads(line)["question"] for line in (tmp_path / "results.jsonl").read_text().splitlines()] == [
-    "teacher", "q2", "q1",
+  assert [json.loads(line)["experiment"] for line in (tmp_path / "results.jsonl").read_text().splitlines()] == [
+    None, "q2", "q1",
   ]  # fmt: skip
   assert not os.listdir(tmp_path / "checkpoints")
 
@@ -96,9 +96,9 @@ def test_rows_files_and_resume(tmp_path, data_dir, monkeypatch):
 def test_a_student_that_starts_from_the_teacher_has_its_weights(tmp_path, data_dir):
   # A learning rate of zero keeps what the student began with.
   runs = _sweep(tmp_path, data_dir, learning_rate=0.0)
-  float_student = Student("q1", "labels", FLOAT, 7)
+  float_student = StudentSpec("q1", "labels", FLOAT, 7)
   starts = ("teacher", "scratch", float_student)
-  students = [Student("q1", "labels", "w8a8", seed, start=start) for seed, start in enumerate(starts)]
+  students = [StudentSpec("q1", "labels", "w8a8", seed, start=start) for seed, start in enumerate(starts)]
   runs.run([float_student, *students])
   teacher = runs.load_teacher().get_layer("conv3").kernel
   kernels = [runs.load(student).get_layer("quant_conv3")._weight_vars[0][0] for student in students]
@@ -107,7 +107,7 @@ def test_a_student_that_starts_from_the_teacher_has_its_weights(tmp_path, data_d
   np.testing.assert_array_equal(kernels[2], runs.load(float_student).get_layer("conv3").kernel)
   assert np.abs(kernels[2] - teacher).max() > 0.01
   with pytest.raises(ValueError, match="can go on from a float one of the same network; q1-labels-w8a8-seed0 is w8a8"):
-    runs.run([Student("q1", "labels", "w8a8", 9, start=students[0])])
+    runs.run([StudentSpec("q1", "labels", "w8a8", 9, start=students[0])])
 
 
 def test_a_row_is_of_the_last_epoch_and_a_seed_decides_the_first_weights(tmp_path, data_dir, monkeypatch):
@@ -122,7 +122,7 @@ def test_a_row_is_of_the_last_epoch_and_a_seed_decides_the_first_weights(tmp_pat
   monkeypatch.setattr(sweep, "fit", fit)
   # A learning rate of 0 keeps what the students began with.
   runs = _sweep(tmp_path, data_dir, learning_rate=0.0)
-  students = [Student("q", "soft", FLOAT, seed, (SoftTargets(5.0),)) for seed in (0, 1, 7)]
+  students = [StudentSpec("q", "soft", FLOAT, seed, (SoftTargets(5.0),)) for seed in (0, 1, 7)]
   runs.run(students)
   images, labels = runs.examples.test
   t = runs.load_teacher().predict(images / np.float32(255), verbose=0)
@@ -141,7 +141,7 @@ def test_a_row_is_of_the_last_epoch_and_a_seed_decides_the_first_weights(tmp_pat
       np.testing.assert_array_equal(a, b)
     kernels.append(model.get_layer("conv0").kernel.numpy())
   assert all(np.abs(a - b).max() > 1e-3 for a, b in zip(kernels, kernels[1:] + kernels[:1], strict=True))
-  (row,) = runs.results.find(question="teacher")
+  (row,) = runs.results.find(role="teacher")
   assert row["accuracy"] == pytest.approx(np.mean(t.argmax(1) == labels))
   loss = keras.losses.sparse_categorical_crossentropy(labels, t, from_logits=True)
   assert row["loss"] == pytest.approx(np.mean(loss), rel=1e-4)
@@ -150,14 +150,14 @@ def test_a_row_is_of_the_last_epoch_and_a_seed_decides_the_first_weights(tmp_pat
 def test_a_scheme_that_a_network_has_no_file_of_is_refused_before_the_teacher_is_trained(tmp_path, data_dir):
   runs = _sweep(tmp_path, data_dir)
   with pytest.raises(ValueError, match="'block0_attention'"):
-    runs.run([STUDENTS[0], Student("q1", "labels", "w8a8", 0, network="vit_tiny16")])
+    runs.run([STUDENTS[0], StudentSpec("q1", "labels", "w8a8", 0, network="vit_tiny16")])
   assert not runs.results.rows() and not os.path.exists(tmp_path / "teacher")
 
 
 def test_files_say_what_they_are(tmp_path, data_dir):
   runs = _sweep(tmp_path, data_dir)
-  student = Student("q3", "labels + teacher", "w8a8", 1, (SoftTargets(5.0),), 1.0, 5.0)
-  low = Student("q3", "labels", "w2a1", 1)
+  student = StudentSpec("q3", "labels + teacher", "w8a8", 1, (SoftTargets(5.0),), 1.0, 5.0)
+  low = StudentSpec("q3", "labels", "w2a1", 1)
   runs.run([student, low])
   fields = deploy.read_metadata(str(tmp_path / "students" / f"{student.name}.tflite"))
   del fields["weights_sha256"]
@@ -277,14 +277,14 @@ def test_the_loss_is_of_changed_images_and_labels_and_the_teacher_sees_them_too(
 ):
   original, seen = sweep.fit, []
 
-  def fit(model, kept, train, *args, **kwargs):
+  def fit(model, train, *args, **kwargs):
     seen.append(train(0).take(1).cache(str(tmp_path / f"seen{len(seen)}")))
-    return original(model, kept, lambda first_step, seen=seen[-1]: seen.repeat(), *args, **kwargs)
+    return original(model, lambda first_step, seen=seen[-1]: seen.repeat(), *args, **kwargs)
 
   monkeypatch.setattr(sweep, "fit", fit)
   # One step at a learning rate of zero: the student is what it was when its loss was taken.
   runs = _sweep(tmp_path, data_dir, learning_rate=0.0, batch_size=96, **training)
-  student = Student("q3", "soft", "float", 3, (SoftTargets(5.0),))
+  student = StudentSpec("q3", "soft", "float", 3, (SoftTargets(5.0),))
   runs.run([student])
   ((images, labels),) = seen[1]
   images = images[0] if isinstance(images, tuple) else images
@@ -311,7 +311,7 @@ def test_the_teacher_is_read_once_and_on_every_replica(tmp_path, data_dir, monke
   runs.train_teacher()
   original, read = quantization.load, []
   monkeypatch.setattr(quantization, "load", lambda path: read.append(path) or original(path))
-  soft = Student("q3", "soft", "float", 0, (SoftTargets(5.0),))
+  soft = StudentSpec("q3", "soft", "float", 0, (SoftTargets(5.0),))
   runs.run([soft, soft._replace(seed=1)])
   assert read == []  # train_teacher read it for its logits.
   assert all(runs._strategy.extended.variable_created_in_scope(v) for v in runs._teacher.variables)
@@ -319,7 +319,7 @@ def test_the_teacher_is_read_once_and_on_every_replica(tmp_path, data_dir, monke
 
 def test_students_may_have_a_network_and_epochs_of_their_own(tmp_path, data_dir):
   runs = _sweep(tmp_path, data_dir)
-  shared, own = Student("q", "a", FLOAT, 0), Student("q", "a", FLOAT, 0, network="plain_cnn", epochs=2)
+  shared, own = StudentSpec("q", "a", FLOAT, 0), StudentSpec("q", "a", FLOAT, 0, network="plain_cnn", epochs=2)
   assert own.name == "q-a-float-networkplain_cnn-epochs2-seed0"
   runs.run([shared, own])
   first, second = runs.rows(shared) + runs.rows(own)
@@ -346,14 +346,14 @@ def test_a_teacher_from_a_checkpoint_is_not_trained(tmp_path, data_dir):
   save_file({key: np.ascontiguousarray(array) for key, array in state.items()}, path)
   options = {"teacher": "resnet18x0.0625", "teacher_checkpoint": path}
   runs = _sweep(tmp_path / "out", data_dir, **options)
-  student = Student("q", "soft", FLOAT, 0, (SoftTargets(2.0),), 0.0)
+  student = StudentSpec("q", "soft", FLOAT, 0, (SoftTargets(2.0),), 0.0)
   runs.run([student])
   images, labels = runs.examples.test
-  teacher = runs.results.find(question="teacher")[0]
+  teacher = runs.results.find(role="teacher")[0]
   expected = source.predict(images / np.float32(255), verbose=0)
   np.testing.assert_allclose(runs._cached["test"].outputs, expected, atol=1e-4)
   assert teacher["accuracy"] == pytest.approx(np.mean(expected.argmax(axis=1) == labels))
-  assert teacher["flags"]["teacher_checkpoint"] == "resnet18.safetensors" and "loss" not in teacher["history"]
+  assert teacher["config"]["teacher_checkpoint"] == "resnet18.safetensors" and "loss" not in teacher["history"]
   # Another file in its place is another teacher.
   save_file({key: np.ascontiguousarray(2 * array) for key, array in state.items()}, path)
   with pytest.raises(ValueError, match="another configuration .*teacher_checkpoint_sha256"):

@@ -11,18 +11,20 @@ from tests.distiller.small import compiled, with_batch_norm
 from tests.sweeps.test_sweep import _sweep, data_dir  # noqa: F401  (a fixture)
 from tfkd import quantization
 from tfkd.objectives import Hint, SoftTargets
-from tfkd.sweeps import FLOAT, Student, sweep
+from tfkd.sweeps import FLOAT, StudentSpec, sweep
 from tfkd.sweeps.trace_sharing import SharedDistillers, with_variables
 
 
 def _soft(seed, temperature, weight=1.0, hard=1.0, scheme=FLOAT, **fields):
   objectives = (SoftTargets(temperature, weight=weight, form="cross_entropy"),)
-  return Student("q3", "soft", scheme, seed, objectives, hard, temperature, {"weight": weight, "hard": hard}, **fields)
+  return StudentSpec(
+    "q3", "soft", scheme, seed, objectives, hard, temperature, {"weight": weight, "hard": hard}, **fields
+  )
 
 
 def _hinted(seed, weight):
   objectives = (SoftTargets(2.0), Hint("relu1", "relu1", weight=weight, connector="conv1x1"))
-  return Student("q4", "hint", FLOAT, seed, objectives, choices={"weight": weight})
+  return StudentSpec("q4", "hint", FLOAT, seed, objectives, choices={"weight": weight})
 
 
 @pytest.mark.parametrize(

@@ -13,10 +13,7 @@ import tf_keras as keras
 from tests.distiller.small import SPARSE
 from tfkd import Distiller, data, quantization
 from tfkd.objectives import Hint, SoftTargets
-from tfkd.sweeps import Training
-from tfkd.training import checkpoints
-from tfkd.training._fit import fit
-from tfkd.training.optimizers import optimizer
+from tfkd.training import checkpoints, fit, make_optimizer
 
 RNG = np.random.default_rng(0)
 IMAGES, LABELS = RNG.integers(0, 256, (44, 32, 32, 3)).astype(np.uint8), np.arange(44, dtype=np.int32) % 10
@@ -37,7 +34,7 @@ def _network():
   return keras.Model(inputs, layers.Dense(10, name="logits")(layers.Flatten()(x)))
 
 
-def _compiled(scheme="float", precision="float32", hints=False, **training):
+def _compiled(scheme="float", precision="float32", hints=False, optimizer="adam", **options):
   keras.utils.set_random_seed(0)
   teacher = _network()
   keras.mixed_precision.set_global_policy(precision)
@@ -53,7 +50,7 @@ def _compiled(scheme="float", precision="float32", hints=False, **training):
   if hints:
     objectives.append(Hint("relu2", "relu2", connector="conv1x1"))
   distiller = Distiller(teacher, student, objectives)
-  made = optimizer(Training("cifar10", **training), 0.01, STEPS * EPOCHS)
+  made = make_optimizer(optimizer, 0.01, STEPS * EPOCHS, **options)
   if precision == "mixed_float16":
     made = keras.mixed_precision.LossScaleOptimizer(made, initial_scale=2.0**20, dynamic_growth_steps=3)
   distiller.compile(made, SPARSE, ["accuracy"])
@@ -67,8 +64,8 @@ def _fit(distiller, folder, every_steps=1, **options):
     )
 
   history, seconds = fit(
-    distiller, distiller.student, train, data.batches(IMAGES, LABELS, 22, scale_pixels=True),
-    epochs=EPOCHS, steps=STEPS, logdir=str(folder / "logs"), folder=str(folder / "c"),
+    distiller, train, data.batches(IMAGES, LABELS, 22, scale_pixels=True),
+    epochs=EPOCHS, steps_per_epoch=STEPS, log_dir=folder / "logs", checkpoint_dir=folder / "c",
     checkpoint_steps=every_steps, **options,
   )  # fmt: skip
   assert seconds > 0

@@ -13,17 +13,14 @@ import tfkd
 from tests.distiller.small import SPARSE
 from tfkd import quantization
 from tfkd.objectives import SoftTargets
-from tfkd.sweeps import Training
-from tfkd.training import checkpoints, make_strategy
-from tfkd.training._fit import fit
-from tfkd.training.optimizers import optimizer
+from tfkd.training import checkpoints, fit, make_optimizer, make_strategy
 
 
 def _setup(vectors, x=None, **training):
   student = keras.Sequential([keras.Input((6,)), keras.layers.Dense(4)])
   distiller = tfkd.Distiller(lambda inputs: inputs[:, :4], student, [SoftTargets(2.0)])
   distiller.compile(
-    optimizer(Training("cifar10", **training), 0.01, 12),
+    make_optimizer("adam", 0.01, 12, **training),
     keras.losses.SparseCategoricalCrossentropy(from_logits=True),
     ["accuracy"],
   )
@@ -38,11 +35,11 @@ def _fit(distiller, student, dataset, validation, folder, epochs, **options):
 
   options = {
     "epochs": epochs,
-    "steps": len(dataset),
-    "logdir": str(folder / "logs"),
-    "folder": str(folder / "c"),
+    "steps_per_epoch": len(dataset),
+    "log_dir": folder / "logs",
+    "checkpoint_dir": folder / "c",
   } | options
-  history, _ = fit(distiller, student, train, validation, **options)
+  history, _ = fit(distiller, train, validation, **options)
   return history
 
 

@@ -33,7 +33,7 @@ def test_the_head_learns_and_nothing_else_changes(model, tmp_path):
   before = {v.name: v.numpy() for v in model.variables}
   history, _ = fit_head(
     model, counted, dataset, optimizer=keras.optimizers.Adam(0.05), epochs=20, batch_size=12,
-    logdir=str(tmp_path / "logs"), folder=str(tmp_path / "head"),
+    log_dir=tmp_path / "logs", checkpoint_dir=tmp_path / "head",
   )  # fmt: skip
   of_head = {v.name for v in head.variables}
   for variable in model.variables:
@@ -60,7 +60,7 @@ def test_on_two_replicas_with_16_bit_features(two_replicas, tmp_path):
   with two_replicas.scope():
     history, _ = fit_head(
       model, dataset, dataset, optimizer=keras.optimizers.Adam(0.01), epochs=2, batch_size=12,
-      logdir=str(tmp_path / "logs"), folder=str(tmp_path / "head"),
+      log_dir=tmp_path / "logs", checkpoint_dir=tmp_path / "head",
     )  # fmt: skip
   assert np.isfinite(history["val_loss"]).all() and history["loss"][1] < history["loss"][0]
 
@@ -72,6 +72,6 @@ def test_vit_b16_takes_a_step_at_full_size(tmp_path):
   dataset = tf.data.Dataset.from_tensor_slices((images, np.arange(4))).batch(2)
   history, _ = fit_head(
     model, dataset, dataset, optimizer=keras.optimizers.SGD(1e-3), epochs=2, batch_size=4,
-    logdir=str(tmp_path / "logs"), folder=str(tmp_path / "head"),
+    log_dir=tmp_path / "logs", checkpoint_dir=tmp_path / "head",
   )  # fmt: skip
   assert history["loss"][1] < history["loss"][0]

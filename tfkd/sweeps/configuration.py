@@ -8,7 +8,7 @@ from typing import NamedTuple
 FLOAT = "float"
 
 
-class Training(NamedTuple):
+class SweepConfig(NamedTuple):
   """What decides the results of a sweep, beside its students."""
 
   dataset: str
@@ -60,10 +60,11 @@ class Training(NamedTuple):
   checkpoint_steps: int | None = None
 
 
-class Student(NamedTuple):
+class StudentSpec(NamedTuple):
   """One row of the results."""
 
-  question: str
+  experiment: str
+  """Name of a group of students in tables and file names."""
   method: str
   """What the student learns from, in a word or two, for tables."""
   scheme: str
@@ -74,7 +75,7 @@ class Student(NamedTuple):
   temperature: float | None = None
   choices: Mapping = MappingProxyType({})
   """Further numbers or words that set this student apart from others of its method."""
-  start: "str | Student" = "scratch"
+  start: "str | StudentSpec" = "scratch"
   """"scratch"; "teacher": begin with the teacher's weights; "checkpoint": with those of the training's file; or with
   those of another student, a float one of the same network that was trained before."""
   adapt: Callable | None = None
@@ -87,16 +88,16 @@ class Student(NamedTuple):
   @property
   def key(self):
     """The fields that name the row."""
-    names = ("question", "method", "scheme", "temperature", "seed")
+    names = ("experiment", "method", "scheme", "temperature", "seed")
     own = {"network": self.network, "epochs": self.epochs}
     choices = dict(self.choices) | {name: value for name, value in own.items() if value is not None}
-    return {name: getattr(self, name) for name in names} | {"choices": choices}
+    return {"role": "student"} | {name: getattr(self, name) for name in names} | {"choices": choices}
 
   @property
   def name(self):
     """The key as a file name."""
     choices = {"T": self.temperature} if self.temperature is not None else {}
-    words = [self.question, self.method, self.scheme]
+    words = [self.experiment, self.method, self.scheme]
     words += [f"{name}{value:g}" if isinstance(value, float) else f"{name}{value}" for name, value in
               (choices | self.key["choices"]).items()]  # fmt: skip
     return "-".join(re.sub(r"[^\w.]+", "_", word) for word in [*words, f"seed{self.seed}"])

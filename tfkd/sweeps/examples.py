@@ -9,7 +9,7 @@ class Examples:
   """A data set in memory, and the batches that a training asks of it.
 
   Args:
-    training: `Training`.
+    training: `SweepConfig`.
     num_replicas: how many devices share a batch.
 
   Raises:

@@ -9,9 +9,9 @@ def file_metadata(training, info, student=None):
   """What a file shall say of its model, beside its classes and its accuracy.
 
   Args:
-    training: `Training`.
+    training: `SweepConfig`.
     info: `tfkd.data.Dataset`.
-    student: `Student`; None of a teacher.
+    student: `StudentSpec`; None of a teacher.
   """
   mean, std = info.normalize or (0.0, 1.0)
   fields = {"data": training.dataset, "mean": mean, "std": std}

@@ -18,7 +18,7 @@ from tfkd import Distiller, __version__, models, quantization
 from tfkd.ops.timing import interleaved
 from tfkd.storage.files import path_to_write
 from tfkd.sweeps import tensorboard
-from tfkd.sweeps.configuration import FLOAT, Student, Training
+from tfkd.sweeps.configuration import FLOAT, StudentSpec, SweepConfig
 from tfkd.sweeps.examples import Examples
 from tfkd.sweeps.export import export, file_metadata
 from tfkd.sweeps.results import Results
@@ -27,8 +27,8 @@ from tfkd.sweeps.workspace import open_workdir
 from tfkd.teachers import CachedTeacher, cache
 from tfkd.training._fit import evaluate, fit
 from tfkd.training.head import fit_head
-from tfkd.training.optimizers import optimizer
-from tfkd.training.strategy import is_asynchronous, is_chief, is_in_step, make_strategy, wait_for_all
+from tfkd.training.optimizers import make_optimizer, scaled_learning_rate
+from tfkd.training.strategy import barrier, is_chief, is_multi_worker, is_parameter_server, make_strategy
 
 # Fields of a training that do not decide results: what they lead to does.
 _PLACES = (
@@ -42,7 +42,7 @@ class Sweep:
 
   Args:
     workdir: folder for `results.jsonl`, teacher, students and logs.
-    training: `Training`.
+    training: `SweepConfig`.
     overwrite: remove an earlier run's results first.
 
   Raises:
@@ -50,7 +50,7 @@ class Sweep:
       data is damaged.
   """
 
-  def __init__(self, workdir: str, training: Training, overwrite: bool = False):
+  def __init__(self, workdir: str, training: SweepConfig, *, overwrite: bool = False):
     self._strategy = make_strategy(training.strategy)  # Before TensorFlow's first operation: workers find each other.
     self._workdir = workdir
     self._training = training
@@ -59,15 +59,16 @@ class Sweep:
     self.examples = Examples(training, self._strategy.num_replicas_in_sync)
     if training.teacher_head_only and not training.teacher_checkpoint:
       raise ValueError("--teacher_head_only trains the last layer of a --teacher_checkpoint; there is none.")
-    if training.teacher_head_only and is_asynchronous(self._strategy):
+    if training.teacher_head_only and is_parameter_server(self._strategy):
       raise ValueError(
         "--teacher_head_only trains in one process: begin with another --strategy; the workdir keeps the teacher."
       )
     for epochs in (training.epochs, training.teacher_epochs):
-      optimizer(training, 0.0, self.steps(epochs))
+      self._optimizer(epochs, 0.0)
     # Where the files lie and which devices train does not decide the results; the pixels do.
     configuration, defaults = (
-      {k: v for k, v in fields.items() if k not in _PLACES} for fields in (training._asdict(), Training._field_defaults)
+      {k: v for k, v in fields.items() if k not in _PLACES}
+      for fields in (training._asdict(), SweepConfig._field_defaults)
     )
     configuration["data_sha256"] = _digest(*self.examples.train, *self.examples.test)
     for name in ("teacher_checkpoint", "student_checkpoint"):
@@ -75,7 +76,7 @@ class Sweep:
         configuration[f"{name}_sha256"] = _digest(np.fromfile(getattr(training, name), np.uint8))
     if self.writes:
       open_workdir(workdir, configuration, overwrite, defaults)
-    wait_for_all(self._strategy)
+    barrier(self._strategy)
     self.results = Results(os.path.join(workdir, "results.jsonl"))
     logging.info("results go to %s", self.path("results.jsonl"))
     self._cached = {}
@@ -96,7 +97,7 @@ class Sweep:
 
   def train_teacher(self):
     """Trains the teacher, unless the workdir has it, and computes its outputs for both splits, unless it has them."""
-    if not (os.path.exists(self._teacher_path) and self.results.find(question="teacher")):
+    if not (os.path.exists(self._teacher_path) and self.results.find(role="teacher")):
       self._train_teacher()
     self._cached = self._teacher_outputs()
 
@@ -104,7 +105,7 @@ class Sweep:
     """Trains the students that the results lack, the teacher first.
 
     Args:
-      students: list of `Student`.
+      students: list of `StudentSpec`.
     """
     missing = [student for student in students if not self.results.find(**student.key)]
     self._check_schemes(missing)
@@ -137,7 +138,7 @@ class Sweep:
     """Answers of a trained student.
 
     Args:
-      student: `Student` that the results have.
+      student: `StudentSpec` that the results have.
       split: of the data set, see `Examples.batches`.
 
     Returns:
@@ -171,7 +172,7 @@ class Sweep:
       with self._strategy.scope():
         history, seconds = fit_head(
           teacher, self.examples.batches("train"), self.examples.batches("test"),
-          optimizer=optimizer(training, training.teacher_learning_rate, self.steps(training.teacher_epochs)),
+          optimizer=self._optimizer(training.teacher_epochs, training.teacher_learning_rate),
           epochs=training.teacher_epochs, batch_size=training.batch_size, **kept,
         )  # fmt: skip
     elif training.teacher_checkpoint:
@@ -181,11 +182,13 @@ class Sweep:
     else:
       logging.info("training the teacher: %s, %d epochs", training.dataset, training.teacher_epochs)
       train = functools.partial(self.examples.train_batches, self.examples.train[0], 0)
-      history, seconds = fit(teacher, teacher, train, test, epochs=training.teacher_epochs, steps=self.steps(1), **kept)
+      history, seconds = fit(
+        teacher, train, test, epochs=training.teacher_epochs, steps_per_epoch=self.steps(1), **kept
+      )
     if self.writes and os.path.exists(self.path("teacher")):
       shutil.rmtree(self.path("teacher"))  # What another one answered.
     self._save(teacher, self._teacher_path)
-    row = {"question": "teacher", "method": "labels", "scheme": "float", "temperature": None, "seed": 0}
+    row = {"role": "teacher", "experiment": None, "method": "labels", "scheme": "float", "temperature": None, "seed": 0}
     row |= {"accuracy": history["val_accuracy"][-1], "loss": history["val_loss"][-1], "agreement": 1.0}
     self._finish("teacher", self._teacher_path)
     if self.writes:
@@ -207,7 +210,7 @@ class Sweep:
   def _outputs_of(self, folder, arrays, augmentation):
     path = self.path("teacher", "outputs", folder)
     cached = self._write_outputs(path, arrays, augmentation) if self.writes else None
-    wait_for_all(self._strategy)
+    barrier(self._strategy)
     return CachedTeacher(path) if cached is None else cached  # Opening one reads it whole, for its CRC-32.
 
   def _write_outputs(self, path, arrays, augmentation):
@@ -226,7 +229,7 @@ class Sweep:
     """Times training steps of several students in turn, each with the teacher run online.
 
     Args:
-      students: dict from any key to `Student`.
+      students: dict from any key to `StudentSpec`.
       rounds: how often each student has its turn.
       steps: steps of a turn.
 
@@ -257,7 +260,7 @@ class Sweep:
             f"teacher={training.teacher}."
           )
         model.set_weights(self._teacher.get_weights())
-      elif isinstance(student.start, Student):
+      elif isinstance(student.start, StudentSpec):
         other = student.start.network or training.student
         if (other, student.start.scheme) != (network, FLOAT):
           raise ValueError(
@@ -293,8 +296,8 @@ class Sweep:
     model = distiller.student
     train = functools.partial(self.examples.train_batches, images, student.seed)
     history, seconds = fit(
-      distiller, model, train, self.examples.test_batches(test_images), epochs=self._epochs(student),
-      steps=self.steps(1), **self._places(student.name),
+      distiller, train, self.examples.test_batches(test_images), epochs=self._epochs(student),
+      steps_per_epoch=self.steps(1), **self._places(student.name),
     )  # fmt: skip
     path = self._student_path(student)
     self._save(model, path)
@@ -302,7 +305,7 @@ class Sweep:
     logging.info("SHA-256 of its weights: %s", _digest(*model.get_weights()))
     row = student.key | {"accuracy": history["val_accuracy"][-1], "loss": history["val_hard_loss"][-1]}
     if teacher is None:
-      predicting = quantization.load(path) if is_asynchronous(self._strategy) else model
+      predicting = quantization.load(path) if is_parameter_server(self._strategy) else model
       choices = predicting.predict(self.examples.batches("test"), verbose=0).argmax(axis=1)
       row["agreement"] = float(np.mean(choices == self._cached["test"].outputs.argmax(axis=1)))
     else:
@@ -321,8 +324,8 @@ class Sweep:
   def _places(self, name):
     """Options of `fit`: where a model's logs and checkpoints are, and how often they are written."""
     training = self._training
-    places = {"logdir": self.path("logs", name), "folder": self.path("checkpoints", name)}
-    if is_in_step(self._strategy):
+    places = {"log_dir": self.path("logs", name), "checkpoint_dir": self.path("checkpoints", name)}
+    if is_multi_worker(self._strategy):
       # They must write together, and their clocks differ.
       return places | {"checkpoint_steps": training.checkpoint_steps or self.steps(1)}
     minutes, steps = training.checkpoint_minutes, training.checkpoint_steps
@@ -348,11 +351,18 @@ class Sweep:
     else:
       crossentropy, accuracy = keras.losses.CategoricalCrossentropy, keras.metrics.CategoricalAccuracy
     model.compile(
-      optimizer(self._training, learning_rate, self.steps(epochs)),
+      self._optimizer(epochs, learning_rate),
       loss=crossentropy(from_logits=True),
       # By its name, Keras would make its variables in the first step, which is traced twice then.
       metrics=[accuracy("accuracy")],
     )
+
+  def _optimizer(self, epochs, learning_rate):
+    training = self._training
+    if training.scale_learning_rate:
+      learning_rate = scaled_learning_rate(learning_rate, training.batch_size)
+    options = {name: getattr(training, name) for name in ("schedule", "warm_up", "weight_decay", "ema")}
+    return make_optimizer(training.optimizer, learning_rate, self.steps(epochs), **options)
 
   def _epochs(self, student):
     return student.epochs or self._training.epochs
@@ -361,7 +371,7 @@ class Sweep:
   def _needs_copies(self):
     """Whether this process alone cannot run a model of the strategy, only what was saved of it."""
     # Some variables of workers in step are read by all together, or not at all; others lie on another machine.
-    return is_in_step(self._strategy) or is_asynchronous(self._strategy)
+    return is_multi_worker(self._strategy) or is_parameter_server(self._strategy)
 
   @functools.cached_property
   def _teacher(self):
@@ -385,12 +395,12 @@ class Sweep:
     for name in ("data_dir", "teacher_checkpoint", "student_checkpoint"):
       if flags[name]:
         flags[name] = os.path.basename(os.path.normpath(flags[name]))  # Rows are published; paths are not.
-    row |= {"dataset": self._training.dataset, "flags": flags, "versions": _versions()}
+    row |= {"dataset": self._training.dataset, "config": flags, "versions": _versions()}
     row |= {"seconds": round(seconds, 2), "images_per_second": round(epochs * len(self.examples.train[1]) / seconds, 1)}
     row |= {"test_images": len(self.examples.test[1]), "train_images": len(self.examples.train[1])}
     if self.writes:
       self.results.add(row)
-    wait_for_all(self._strategy)
+    barrier(self._strategy)
 
 
 @contextlib.contextmanager

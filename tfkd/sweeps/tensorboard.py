@@ -5,7 +5,7 @@ import shutil
 
 import tensorflow as tf
 
-_NAMES = ("question", "method", "scheme", "temperature", "seed", "epochs")
+_NAMES = ("experiment", "method", "scheme", "temperature", "seed", "epochs")
 _METRICS = ("accuracy", "loss", "agreement")
 
 
@@ -14,7 +14,7 @@ def declare(logdir, students, rows):
 
   Args:
     logdir: folder for this alone; emptied first.
-    students: list of `Student`, to be trained.
+    students: list of `StudentSpec`, to be trained.
     rows: list of the results that are there. Scripts that share a workdir have different choices.
   """
   from tensorboard.plugins.hparams import api as hparams
@@ -35,13 +35,13 @@ def log(logdir, student, row, epochs):
 
   Args:
     logdir: the student's own.
-    student: `Student`.
+    student: `StudentSpec`.
     row: its results.
     epochs: the training's, where the student has none of its own.
   """
   from tensorboard.plugins.hparams import api as hparams
 
-  values = {"question": student.question, "method": student.method, "scheme": student.scheme, "seed": student.seed}
+  values = {"experiment": student.experiment, "method": student.method, "scheme": student.scheme, "seed": student.seed}
   values |= {"temperature": student.temperature or 0.0, "epochs": epochs, **student.key["choices"]}
   with tf.summary.create_file_writer(logdir).as_default():
     hparams.hparams(values, trial_id=student.name)

@@ -1,9 +1,12 @@
-"""One fit with what every fit has: TensorBoard, checkpoints, the best model, a stop at the first NaN."""
+"""One fit with TensorBoard logs, checkpoints, the best student on disk, and a stop at the first loss that is NaN."""
 
+import contextlib
 import math
 import os
 import re
 import sys
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
 
 import tensorflow as tf
 import tf_keras as keras
@@ -13,29 +16,31 @@ from tfkd.distiller.numerics import NOT_FINITE
 from tfkd.quantization import save
 from tfkd.storage.files import path_to_write
 from tfkd.training.checkpoints import Checkpoints
-from tfkd.training.strategy import is_asynchronous, is_chief
+from tfkd.training.strategy import is_chief, is_parameter_server
+
+History: TypeAlias = dict[str, list[float]]
 
 
 class KeepBest(keras.callbacks.Callback):
-  """Keeps the model of the epoch with the best accuracy, and stops at the first step whose loss is not finite.
+  """Saves the student after each epoch with a new best validation accuracy; raises once a loss is not finite.
 
-  Of several workers all take part, and the chief keeps it.
+  Every worker runs it, since saving reads variables of all workers; only the chief's file is kept.
 
   Args:
-    model: what to keep, the student.
-    path: where to keep it, ending in `.keras`; before the first epoch it is the model at the beginning.
-    history: dict from name to list of float, of epochs that an earlier process trained.
+    student: model to save.
+    path: `.keras` file. Until the first epoch ends it holds the initial student.
+    history: metrics of the epochs that were trained before this process started.
   """
 
-  def __init__(self, model, path, history):
+  def __init__(self, student: keras.Model, path: str, history: Mapping[str, list[float]]):
     super().__init__()
-    self._kept = model
+    self._student = student
     self._path = path
     self._best = max(history.get("val_accuracy", ()), default=-1.0)
     self._epoch = 0
-    # Losses of steps that workers were sent come with the epoch's end.
-    self._looks_at_steps = not is_asynchronous(model.distribute_strategy)
-    self._supports_tf_logs = not self._looks_at_steps  # Keras' name.
+    # Under ParameterServerStrategy, losses of single steps reach the chief with the end of the epoch.
+    self._checks_steps = not is_parameter_server(student.distribute_strategy)
+    self._supports_tf_logs = not self._checks_steps  # Keras' name: logs stay tensors.
 
   def on_train_begin(self, logs=None):
     if not os.path.exists(self._path):
@@ -45,7 +50,7 @@ class KeepBest(keras.callbacks.Callback):
     self._epoch = epoch
 
   def on_train_batch_end(self, batch, logs=None):
-    if self._looks_at_steps:
+    if self._checks_steps:
       self._check(batch, logs)
 
   def on_epoch_end(self, epoch, logs=None):
@@ -55,20 +60,20 @@ class KeepBest(keras.callbacks.Callback):
       self._save()
 
   def _save(self):
-    with path_to_write(self._path, is_chief(self._kept.distribute_strategy)) as path:
-      save(self._kept, path)
+    with path_to_write(self._path, is_chief(self._student.distribute_strategy)) as path:
+      save(self._student, path)
 
   def _check(self, batch, logs):
     if not math.isfinite(logs["loss"]):
       step = self._epoch * self.params["steps"] + batch
       raise FloatingPointError(
-        f"loss is {logs['loss']} at step {step + 1} (batch {batch} of its epoch): lower --learning_rate. The best "
+        f"loss is {logs['loss']} at step {step + 1} (batch {batch} of its epoch): lower learning_rate. The best "
         f"model before it is in {self._path}."
       )
 
 
 class _Validation(keras.callbacks.Callback):
-  """What Keras' own validation does, with `evaluate`, which sees the whole data set under every strategy."""
+  """Validates after each epoch with `evaluate`, which covers the whole data set under every strategy."""
 
   def __init__(self, model, dataset):
     super().__init__()
@@ -80,98 +85,123 @@ class _Validation(keras.callbacks.Callback):
     logs.update({f"val_{name}": value for name, value in evaluate(self.model, self._dataset, self._step).items()})
 
 
-def evaluate(model, dataset, step=None):
-  """Keras' `evaluate` of a whole data set: workers that do not wait for each other would see parts of it, others twice.
+def evaluate(
+  model: keras.Model, dataset: tf.data.Dataset, step: Callable[[Any], Mapping[str, tf.Tensor]] | None = None
+) -> dict[str, float]:
+  """Evaluates a model on a whole data set under any strategy.
+
+  Under `ParameterServerStrategy` it runs on the chief, so that every example counts exactly once; elsewhere it is
+  Keras' `evaluate`.
 
   Args:
     model: compiled `tf_keras` model or `Distiller`.
-    dataset: `tf.data` data set.
-    step: the model's `test_step` as a `tf.function`, where it was traced before.
+    dataset: batches as the model reads them.
+    step: the model's `test_step` as a `tf.function`, if it is traced already.
 
   Returns:
-    dict from name to float.
+    dict from metric to value.
   """
-  if not is_asynchronous(model.distribute_strategy):
+  if not is_parameter_server(model.distribute_strategy):
     return model.evaluate(dataset, verbose=0, return_dict=True)
   model.reset_metrics()
   step = step or tf.function(model.test_step)
+  logs: Mapping[str, tf.Tensor] = {}
   for batch in dataset:
     logs = step(batch)
   return {name: float(value) for name, value in logs.items()}
 
 
-def fit(
-  model, kept, train, validation, *, epochs, steps, logdir, folder, checkpoint_minutes=None, checkpoint_steps=None
-):
-  """Fits a compiled model, or goes on with a fit that was killed.
+@contextlib.contextmanager
+def _floating_point_errors():
+  """Raises `FloatingPointError` in place of TensorFlow's error of the checks that a step contains."""
+  try:
+    yield
+  except tf.errors.InvalidArgumentError as error:
+    # TensorFlow surrounds the message of the check by its own.
+    found = re.search(rf"\[([^]]*{NOT_FINITE}[^]]*)\] (\[[^]]*\]) \[([^]]*)\]", error.message)
+    if not found:
+      raise
+    raise FloatingPointError(" ".join(found.groups())) from error
 
-  A fit that goes on from a checkpoint ends with the weights and the history of one that was never interrupted.
+
+def fit(
+  model: keras.Model,
+  train: Callable[..., tf.data.Dataset],
+  validation: tf.data.Dataset,
+  *,
+  epochs: int,
+  steps_per_epoch: int,
+  checkpoint_dir: str | os.PathLike,
+  log_dir: str | os.PathLike,
+  student: keras.Model | None = None,
+  checkpoint_minutes: float | None = None,
+  checkpoint_steps: int | None = None,
+) -> tuple[History, float]:
+  """Fits a compiled model, or resumes a fit that was killed.
+
+  A resumed fit ends with the weights and the history of an uninterrupted one.
 
   Args:
-    model: compiled and built `tf_keras` model or `Distiller`.
-    kept: the part of it to keep when it is at its best.
-    train: function from the number of a step to the `tf.data` data set of all steps from that one on, without end, or
-      of `every` so many-th of them; see `tfkd.data.batches`, first_step and every.
-    validation: `tf.data` data set, evaluated whole after every epoch.
+    model: compiled and built `tf_keras` model or `Distiller`, with a metric named "accuracy".
+    train: function from a step number to an endless data set that begins with that step's batch. For
+      `ParameterServerStrategy` it also takes `every`, the number of workers, and yields every such batch; see
+      `tfkd.data.batches`, first_step and every.
+    validation: evaluated whole after every epoch.
     epochs: number of epochs.
-    steps: of an epoch.
-    logdir: folder for TensorBoard; emptied first, unless the fit goes on.
-    folder: for checkpoints, and `best.keras`, the part to keep as it was after its epoch of best accuracy. It is the
-      caller's to remove.
-    checkpoint_minutes, checkpoint_steps: how often checkpoints are written, see `Checkpoints`.
+    steps_per_epoch: number of steps per epoch.
+    checkpoint_dir: directory for checkpoints and for `best.keras`, the student after the epoch with the best validation
+      accuracy. The caller removes it.
+    log_dir: directory for TensorBoard logs; emptied first unless the fit resumes.
+    student: submodel to save as `best.keras`; by default the student of a `Distiller`, or else the model.
+    checkpoint_minutes, checkpoint_steps: intervals between checkpoints, see `Checkpoints`.
 
   Returns:
-    history: dict from name to list of float, one for each epoch. Where the optimizer averages weights, the model ends
-      with the averages, and the last validation is theirs.
-    seconds: of the fit, with its tracing and validations; those of an earlier process are counted up to the checkpoint.
+    history: dict from metric to list of float, one per epoch. If the optimizer averages weights, the model ends with
+      the averages, and the last validation is of these.
+    seconds: duration with tracing and validation; of an earlier process, the seconds up to the checkpoint count.
 
   Raises:
-    FloatingPointError: an input or an answer of the teacher is not finite, or the loss became NaN or infinite, in
-      training or in the last validation.
-    SystemExit: of code 0, the process was sent SIGTERM; started again, the fit goes on.
+    FloatingPointError: an input or a teacher output is not finite, or the loss became NaN or infinite, in training or
+      in the last validation.
+    SystemExit: with code 0, after SIGTERM. The same call resumes the fit.
   """
-  checkpoints = Checkpoints(model, folder, epochs, steps, checkpoint_minutes, checkpoint_steps)
-  # Metrics have variables once they were used.
+  checkpoint_dir, log_dir = os.fspath(checkpoint_dir), os.fspath(log_dir)
+  strategy = model.distribute_strategy
+  checkpoints = Checkpoints(model, checkpoint_dir, epochs, steps_per_epoch, checkpoint_minutes, checkpoint_steps)
+  # Metrics create their variables when they are first updated.
   checkpoints.restore(lambda: evaluate(model, validation.take(1)))
-  writes = is_chief(model.distribute_strategy)
-  if not checkpoints.first_step and writes and tf.io.gfile.exists(logdir):
-    tf.io.gfile.rmtree(logdir)
-  best = os.path.join(folder, "best.keras")
-  callbacks = [KeepBest(kept, best, checkpoints.history)]
+  writes = is_chief(strategy)
+  if not checkpoints.first_step and writes and tf.io.gfile.exists(log_dir):
+    tf.io.gfile.rmtree(log_dir)
+  best = os.path.join(checkpoint_dir, "best.keras")
+  callbacks = [KeepBest(student or getattr(model, "student", model), best, checkpoints.history)]
   if writes:
-    callbacks.append(keras.callbacks.TensorBoard(logdir, write_graph=False))
-  if is_asynchronous(model.distribute_strategy):
+    callbacks.append(keras.callbacks.TensorBoard(log_dir, write_graph=False))
+  if is_parameter_server(strategy):
     callbacks, validation_data = [_Validation(model, validation), *callbacks], None
     data = keras.utils.experimental.DatasetCreator(
       lambda worker: train(checkpoints.first_step + worker.input_pipeline_id, every=worker.num_input_pipelines)
     )
   else:
     data, validation_data = train(checkpoints.first_step), validation
-  try:
-    with checkpoints.saving_at_sigterm():
-      model.fit(
-        data,
-        validation_data=validation_data,
-        epochs=epochs,
-        steps_per_epoch=steps,
-        callbacks=[*callbacks, checkpoints],
-        verbose=1 if sys.stdout.isatty() else 2,
-      )
-  except tf.errors.InvalidArgumentError as error:
-    # TensorFlow writes much around it.
-    found = re.search(rf"\[([^]]*{NOT_FINITE}[^]]*)\] (\[[^]]*\]) \[([^]]*)\]", error.message)
-    if not found:
-      raise
-    raise FloatingPointError(" ".join(found.groups())) from error
-  history = checkpoints.history
+  with _floating_point_errors(), checkpoints.saving_at_sigterm():
+    model.fit(
+      data,
+      validation_data=validation_data,
+      epochs=epochs,
+      steps_per_epoch=steps_per_epoch,
+      callbacks=[*callbacks, checkpoints],
+      verbose=1 if sys.stdout.isatty() else 2,
+    )
   if writes:
-    logging.info("wrote TensorBoard logs to %s", logdir)
+    logging.info("wrote TensorBoard logs to %s", log_dir)
+  history = checkpoints.history
   if model.optimizer.use_ema:
     for name, value in evaluate(model, validation).items():
       history[f"val_{name}"][-1] = value
   last = history["val_loss"][-1]
   if not math.isfinite(last):
     raise FloatingPointError(
-      f"loss is {last} on the validation data after the last step: lower --learning_rate. The best model is in {best}."
+      f"loss is {last} on the validation data after the last step: lower learning_rate. The best model is in {best}."
     )
   return history, checkpoints.seconds

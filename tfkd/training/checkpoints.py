@@ -15,7 +15,7 @@ import tf_keras as keras
 from absl import logging
 
 from tfkd.storage.files import atomic_path, from_checked_json, path_to_write, to_checked_json
-from tfkd.training.strategy import is_asynchronous, is_chief, is_in_step
+from tfkd.training.strategy import is_chief, is_multi_worker, is_parameter_server
 
 _KEPT = 2
 _MANIFEST = "manifest.json"
@@ -49,9 +49,9 @@ class Checkpoints(keras.callbacks.Callback):
     self._restored = None
     self._is_asked_to_end = False
     # Workers would not write at one step: they are asked at different moments.
-    self._saves_when_asked = not is_in_step(model.distribute_strategy)
+    self._saves_when_asked = not is_multi_worker(model.distribute_strategy)
     # Steps that were sent to workers are taken some time before the epoch's end.
-    self._saves_inside_epochs = not is_asynchronous(model.distribute_strategy)
+    self._saves_inside_epochs = not is_parameter_server(model.distribute_strategy)
     self._supports_tf_logs = True  # Keras': this does not ask what came out of a step.
     self._reset()
 

@@ -1,9 +1,13 @@
-"""Optimizers and learning rates that a training may name."""
+"""Optimizers and learning rate schedules by name."""
 
+from collections.abc import Mapping
+from typing import Any
+
+import tensorflow as tf
 import tf_keras as keras
 
 _MOMENTUM = 0.9
-_BATCH_SIZE = 128  # Of unscaled learning rates.
+_BATCH_SIZE = 128  # For which unscaled learning rates are meant.
 
 OPTIMIZERS = {
   "adam": keras.optimizers.Adam,
@@ -13,26 +17,26 @@ OPTIMIZERS = {
 
 @keras.utils.register_keras_serializable(package="tfkd")
 class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
-  """Another schedule, whose rate rises linearly from zero in the first steps.
+  """Multiplies another schedule by a factor that rises linearly from 0 to 1 over the first steps.
 
   Args:
     schedule: Keras schedule.
-    steps: steps of the rise, >= 1.
+    steps: number of steps of the rise, >= 1.
   """
 
-  def __init__(self, schedule, steps):
+  def __init__(self, schedule: keras.optimizers.schedules.LearningRateSchedule, steps: int):
     self.schedule = schedule
     self.steps = steps
 
-  def __call__(self, step):
+  def __call__(self, step: tf.Tensor) -> tf.Tensor:
     rate = self.schedule(step)
     return rate * keras.backend.minimum(keras.backend.cast(step, rate.dtype) / self.steps, 1.0)
 
-  def get_config(self):
+  def get_config(self) -> dict[str, Any]:
     return {"schedule": keras.optimizers.schedules.serialize(self.schedule), "steps": self.steps}
 
   @classmethod
-  def from_config(cls, config):
+  def from_config(cls, config: Mapping[str, Any]) -> "WarmUp":
     return cls(keras.optimizers.schedules.deserialize(config["schedule"]), config["steps"])
 
 
@@ -52,44 +56,66 @@ def _step(learning_rate, steps, warm_up):
 SCHEDULES = {"cosine": _cosine, "step": _step}
 
 
-def optimizer(training, learning_rate, steps):
-  """Makes the optimizer of one fit.
+def scaled_learning_rate(learning_rate: float, batch_size: int) -> float:
+  """Scales a learning rate for batches of 128 linearly to another batch size.
 
-  Weight decay is Keras': decoupled from the gradient (arXiv:1711.05101), and of kernels only, not of biases, batch
-  normalisation and what connectors learn beside kernels. PyTorch's 5e-4, which is part of the gradient, takes with
-  momentum 0.9 in the long run as much as 5e-3 does here.
+  Source: Goyal et al. 2017, arXiv:1706.02677, section 2.1.
 
   Args:
-    training: `Training`; optimizer, schedule, warm_up, weight_decay, ema and scale_learning_rate with batch_size are
-      read.
-    learning_rate: the highest one, before it is scaled.
-    steps: steps of the fit; at the last, "cosine" has come to zero.
+    learning_rate: for batches of 128 examples.
+    batch_size: examples per step, over all replicas.
+
+  Returns:
+    learning_rate * batch_size / 128.
+  """
+  return learning_rate * batch_size / _BATCH_SIZE
+
+
+def make_optimizer(
+  name: str,
+  learning_rate: float,
+  steps: int,
+  *,
+  schedule: str = "cosine",
+  warm_up: float = 0.05,
+  weight_decay: float = 0.0,
+  ema: float = 0.0,
+) -> keras.optimizers.Optimizer:
+  """Makes the optimizer of one fit.
+
+  Weight decay is Keras': decoupled from the gradient (arXiv:1711.05101), and applied to kernels only, not to biases,
+  batch normalization and the connectors' other variables. PyTorch's 5e-4, which is part of the gradient, shrinks
+  weights at momentum 0.9 about as fast as 5e-3 does here.
+
+  Args:
+    name: a key of `OPTIMIZERS`: "adam", or "sgd" with momentum 0.9.
+    learning_rate: peak learning rate.
+    steps: number of steps of the fit; "cosine" reaches zero at the last one.
+    schedule: a key of `SCHEDULES`: "cosine", or "step" for a tenth after 62.5, 75 and 87.5 % of the steps.
+    warm_up: share of the steps over which the learning rate rises from zero, in [0, 1).
+    weight_decay: each step subtracts learning rate * weight_decay * kernel, >= 0.
+    ema: momentum of the moving average of the weights, which is kept at the end, in [0, 1); 0 disables averaging.
 
   Returns:
     `tf_keras` optimizer.
 
   Raises:
-    ValueError: an unknown name, a value out of range, or so few steps that the moving average still holds a hundredth
-      of the weights before training.
+    ValueError: a name is unknown, a value is out of range, or after so few steps the moving average would still hold
+      more than a hundredth of the initial weights.
   """
-  for name, known in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES)):
-    if getattr(training, name) not in known:
-      raise ValueError(f"unknown {name} {getattr(training, name)!r}: expected one of {', '.join(known)}.")
-  if not (0 <= training.warm_up < 1 and 0 <= training.ema < 1 and training.weight_decay >= 0):
+  for argument, value, known in (("optimizer", name, OPTIMIZERS), ("schedule", schedule, SCHEDULES)):
+    if value not in known:
+      raise ValueError(f"unknown {argument} {value!r}: expected one of {', '.join(known)}.")
+  if not (0 <= warm_up < 1 and 0 <= ema < 1 and weight_decay >= 0):
+    raise ValueError(f"warm_up and ema must be in [0, 1), weight_decay >= 0; got {warm_up}, {ema} and {weight_decay}.")
+  if ema**steps > 0.01:
     raise ValueError(
-      "warm_up and ema must be in [0, 1), weight_decay >= 0; got "
-      f"{training.warm_up}, {training.ema} and {training.weight_decay}."
+      f"after {steps} steps a moving average with ema={ema} still holds {100 * ema**steps:.0f} % of the initial "
+      f"weights: use at most {0.01 ** (1 / steps):.4f}, or more epochs."
     )
-  if training.ema**steps > 0.01:
-    raise ValueError(
-      f"after {steps} steps a moving average with ema={training.ema} still holds {100 * training.ema**steps:.0f} % of "
-      f"the weights before training: use at most {0.01 ** (1 / steps):.4f}, or more epochs."
-    )
-  if training.scale_learning_rate:
-    learning_rate *= training.batch_size / _BATCH_SIZE
-  schedule = SCHEDULES[training.schedule](learning_rate, steps, round(training.warm_up * steps))
-  options = {"use_ema": True, "ema_momentum": training.ema} if training.ema else {}
-  made = OPTIMIZERS[training.optimizer](schedule, weight_decay=training.weight_decay or None, **options)
-  if training.weight_decay:
-    made.exclude_from_weight_decay(var_names=["^(?!.*kernel)"])
-  return made
+  rates = SCHEDULES[schedule](learning_rate, steps, round(warm_up * steps))
+  options = {"use_ema": True, "ema_momentum": ema} if ema else {}
+  optimizer = OPTIMIZERS[name](rates, weight_decay=weight_decay or None, **options)
+  if weight_decay:
+    optimizer.exclude_from_weight_decay(var_names=["^(?!.*kernel)"])
+  return optimizer

@@ -52,25 +52,25 @@ def make_strategy(name):
 
 def is_chief(strategy):
   """Whether this process is the one that writes: the only one, or the first worker."""
-  if not is_in_step(strategy):
+  if not is_multi_worker(strategy):
     return True
   resolver = strategy.cluster_resolver
   return resolver.task_type == "chief" or resolver.task_id == 0 and "chief" not in resolver.cluster_spec().jobs
 
 
-def is_in_step(strategy):
+def is_multi_worker(strategy):
   """Whether several processes run this program, and take every step of a training together."""
   return isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
 
 
-def is_asynchronous(strategy):
+def is_parameter_server(strategy):
   """Whether this process sends steps to workers, which take them without waiting for each other."""
   return isinstance(strategy, tf.distribute.ParameterServerStrategy)
 
 
-def wait_for_all(strategy):
+def barrier(strategy):
   """Returns when every worker has come here, so that what the chief wrote before is there for all."""
-  if is_in_step(strategy):
+  if is_multi_worker(strategy):
     strategy.reduce("SUM", strategy.run(lambda: tf.constant(1.0)), axis=None)
 
 
