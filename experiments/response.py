@@ -1,30 +1,48 @@
-"""The response-based student of several experiments, and its flags."""
+"""The student of soft targets that several experiments share, and its flags."""
 
 import math
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
 
 from absl import flags
 
-from tfkd.objectives import SoftTargets
+from tfkd.objectives import Objective, SoftTargets
 from tfkd.sweeps import StudentSpec
 
-flags.DEFINE_float("temperature", None, "Temperature of the response-based student. [preset]")
-flags.DEFINE_float("alpha", None, "Its weight of the soft loss; labels have 1 - alpha. [preset]", 0.0, 1.0)
+flags.DEFINE_float("temperature", None, "Temperature of the soft targets. [preset]")
+flags.DEFINE_float("alpha", None, "Weight of the soft loss; the hard loss has weight 1 - alpha. [preset]", 0.0, 1.0)
 flags.register_validator("temperature", lambda t: t is None or 0 < t < math.inf, "expected a positive finite number")
 
 
-def response(experiment, method, seed, temperature, alpha, objectives=(), choices=(), **fields):
-  """A student of alpha * T^2 * KL(teacher || student) + (1 - alpha) * cross-entropy, means over the batch.
+def response(
+  experiment: str,
+  method: str,
+  seed: int,
+  temperature: float,
+  alpha: float,
+  objectives: tuple[Objective, ...] = (),
+  choices: Mapping[str, Any] = MappingProxyType({}),
+  **fields: Any,
+) -> StudentSpec:
+  """Returns a student of alpha * T^2 * KL(teacher || student) + (1 - alpha) * cross-entropy, averaged over the batch.
 
   Args:
     experiment, method, seed: see `StudentSpec`.
-    temperature: of the soft loss, > 0.
+    temperature: T of the soft loss, positive.
     alpha: weight of the soft loss, in [0, 1].
-    objectives: further ones.
-    choices: dict, beside alpha.
-    **fields: further ones of `StudentSpec`.
+    objectives: objectives added to the soft loss.
+    choices: see `StudentSpec`; alpha is added.
+    **fields: further fields of `StudentSpec`.
   """
-  soft = SoftTargets(temperature, weight=alpha)
   return StudentSpec(
-    experiment, method, flags.FLAGS.scheme, seed, (soft, *objectives), 1 - alpha, temperature,
-    {"alpha": alpha, **dict(choices)}, **fields,
-  )  # fmt: skip
+    experiment,
+    method,
+    flags.FLAGS.scheme,
+    seed,
+    (SoftTargets(temperature, weight=alpha), *objectives),
+    1 - alpha,
+    temperature,
+    {"alpha": alpha, **choices},
+    **fields,
+  )

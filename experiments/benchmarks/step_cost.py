@@ -13,14 +13,13 @@ import time
 
 import numpy as np
 import tf_keras as keras
-from absl import app, flags
+from absl import flags
 
-from experiments import run_flags
+from experiments import _run, run_flags
 from tfkd import Distiller, models, objectives
 from tfkd.ops.timing import in_new_process, peak_bytes
 from tfkd.reporting import markdown_table
 
-flags.adopt_module_key_flags(run_flags)  # So that --help lists them.
 flags.DEFINE_enum("method", "feature", ("response", "feature"), "What the student learns from.")
 flags.DEFINE_list("batch_sizes", ["8", "16", "32"], "Batch sizes to measure, separated by commas; two at least.")
 flags.register_validator(
@@ -98,4 +97,4 @@ def measure(teacher, student, method, batch_size):
 
 
 if __name__ == "__main__":
-  app.run(main)
+  _run.main(main)

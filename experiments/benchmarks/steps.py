@@ -19,17 +19,16 @@ import platform
 import statistics
 import sys
 
-from absl import app, flags, logging
+from absl import flags, logging
 from tqdm import tqdm
 
-from experiments import run_flags
+from experiments import _run, run_flags
 from experiments.benchmarks import costs
 from experiments.benchmarks.report import write_report
 from experiments.benchmarks.variants import CACHED, HINTS, LABELS, ONLINE, PAIRS, TEACHER, names, step
 from tfkd.ops.timing import in_new_process, interleaved, median_ratio
 from tfkd.sweeps import FLOAT
 
-flags.adopt_module_key_flags(run_flags)  # So that --help lists them.
 _PARTS = ("steps", "memory", "cache", "start", "sweep")
 flags.DEFINE_multi_enum("parts", _PARTS, _PARTS, "What to measure; may be given several times.")
 flags.DEFINE_multi_enum("pairs", list(PAIRS), list(PAIRS), "Teacher and student; may be given several times.")
@@ -140,4 +139,4 @@ def _sums(one, other):
 
 
 if __name__ == "__main__":
-  app.run(main)
+  _run.main(main)

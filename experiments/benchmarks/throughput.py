@@ -17,16 +17,15 @@ import time
 
 import numpy as np
 import tf_keras as keras
-from absl import app, flags
+from absl import flags
 from PIL import Image
 
-from experiments import run_flags
+from experiments import _run, run_flags
 from tfkd import Distiller, data, models
 from tfkd.data import food11
 from tfkd.objectives import SoftTargets
 from tfkd.reporting import markdown_table
 
-flags.adopt_module_key_flags(run_flags)  # So that --help lists them.
 flags.DEFINE_integer("images", 256, "Photographs to draw.", lower_bound=16)
 flags.DEFINE_integer("rounds", 5, "Each part has its turn so often; medians are shown.", lower_bound=1)
 
@@ -111,4 +110,4 @@ def _measure(folder):
 
 
 if __name__ == "__main__":
-  app.run(main)
+  _run.main(main)

@@ -1,6 +1,7 @@
 """`report.md` and the pictures of a CIFAR-10 laboratory."""
 
 import os
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -16,22 +17,31 @@ from tfkd.reporting import (
 
 CURVES, GRID = "training_curves.png", "grid.png"
 METHODS = {
-  "teacher": "teacher, labels", "labels": "student, labels", "response": "student, response",
+  "teacher": "teacher, labels",
+  "labels": "student, labels",
+  "response": "student, response",
   "feature": "student, features",
-}  # fmt: skip
+}
 
 
-def write_report(workdir, laboratory, rows, responses):
-  """Writes `report.md` and the pictures into the workdir.
+def write_report(
+  workdir: str,
+  published: Mapping[str, tuple[float, float]],
+  published_grid: Mapping[tuple[float, float], float],
+  rows: Mapping[str, list[dict]],
+  grid: Mapping[tuple[float, float], list[dict]],
+) -> str:
+  """Writes `report.md` and the pictures into the work directory.
 
   Args:
-    workdir: where to.
-    laboratory: `Laboratory`, for the published numbers.
-    rows: dict from "teacher", "labels", "response" and "feature" to rows of the results.
-    responses: dict from (temperature, alpha) to rows of response-based students; empty for none.
+    workdir: where to write.
+    published: method to (test loss, test accuracy in percent).
+    published_grid: (temperature, alpha) to test accuracy in percent.
+    rows: "teacher", "labels", "response" and "feature" to rows of the results.
+    grid: (temperature, alpha) to rows of students of soft targets; empty for no grid.
 
   Returns:
-    The report's text, with the paths of the files at its end.
+    The report's text, followed by the paths of the files.
   """
   (teacher,) = rows["teacher"]
   student = rows["labels"][0]
@@ -45,18 +55,18 @@ def write_report(workdir, laboratory, rows, responses):
     f"over seeds ({', '.join(map(str, seeds))}); one teacher. Loss is the cross-entropy with the labels in every "
     "row; the published losses of distilled students hold the terms of distillation too.\n\n"
   )
-  text += _comparison(rows, laboratory.published)
+  text += _comparison(rows, published)
   text += f"\n{_settings(rows)}\n\n{_paragraph(rows)}\n\n![Training curves]({CURVES})\n"
   training_curves(
     os.path.join(workdir, CURVES), {METHODS[m]: [row["history"] for row in rows[m]] for m in METHODS}, title
   )
   pictures = [CURVES]
-  if responses:
-    seeds = sorted({row["seed"] for found in responses.values() for row in found})
+  if grid:
+    seeds = sorted({row["seed"] for found in grid.values() for row in found})
     text += f"\n## Temperature and alpha of the response-based student\n\nSeeds: {', '.join(map(str, seeds))}.\n\n"
-    text += _grid(responses, laboratory.published_grid)
+    text += _grid(grid, published_grid)
     text += f"\n![Accuracy over temperature and alpha]({GRID})\n"
-    accuracies = {setting: [row["accuracy"] for row in found] for setting, found in responses.items()}
+    accuracies = {setting: [row["accuracy"] for row in found] for setting, found in grid.items()}
     _heat_map(os.path.join(workdir, GRID), accuracies, "temperature", "alpha", f"response-based: {title}")
     pictures.append(GRID)
   return reporting.write_report(workdir, text, pictures)
@@ -98,9 +108,9 @@ def _paragraph(rows):
   )
 
 
-def _grid(responses, published):
+def _grid(grid, published):
   table = []
-  for (temperature, alpha), rows in sorted(responses.items()):
+  for (temperature, alpha), rows in sorted(grid.items()):
     known = published.get((temperature, alpha))
     table.append([
       f"{temperature:g}",

@@ -1,22 +1,13 @@
-"""Boss baseline: strong, with the teacher's features beside its response.
+"""Boss baseline: strong, with objectives on the teacher's features added.
 
-FitNet's hints at two stages, which lead the first steps and have no weight in the last; the distances and angles
-between the examples of a batch (RKD); and their distances in the teacher's own units (DM). Their weights:
---hint_weight, --rkd_weight, --dm_weight.
+They are FitNet's hints at two stages, whose weight falls to zero over the training; distances and angles between the
+examples of a batch (RKD); and unnormalized distances (DM). Their weights: --hint_weight, --rkd_weight, --dm_weight.
 
   python -m experiments.food11.boss --data_dir=food11
 """
 
-from absl import app, flags
-
-from experiments.food11 import compression
-
-flags.adopt_module_key_flags(compression)  # So that --help lists them.
-
-
-def main(argv):
-  compression.run(argv, ["boss"])
-
+from experiments import _run
+from experiments.food11 import baselines
 
 if __name__ == "__main__":
-  app.run(main)
+  _run.main(baselines.experiment("boss"))

@@ -1,54 +1,62 @@
-"""Writes submission.csv: the classes that a trained student sees in the evaluation images.
+"""Writes submission.csv: the classes that a trained student predicts for the evaluation images.
 
-Columns are Id, of four digits from 0000 in the order of file names, and Category. The students are those that simple,
-medium, strong and boss left in the workdir, of the same flags.
+Columns are Id, four digits from 0000 in the order of file names, and Category. Candidates are the students that simple,
+medium, strong and boss trained in the same work directory with the same flags.
 
   python -m experiments.food11.submit --data_dir=food11
 """
 
 import csv
-import os
+from collections.abc import Sequence
 
-from absl import app, flags, logging
+from absl import flags, logging
 
-from experiments import run_flags
-from experiments.food11 import compression
+from experiments import _run, run_flags
+from experiments.food11 import baselines
 from tfkd.storage.files import atomic_path
+from tfkd.sweeps import StudentSpec, Sweep
 
-flags.adopt_module_key_flags(compression)  # So that --help lists them.
 flags.DEFINE_enum(
-  "submitted", None, compression.METHODS, "Whose best seed answers; by default, of all the best on validation images."
+  "submitted",
+  None,
+  baselines.METHODS,
+  "Method whose best seed is submitted; by default the best student of all methods on the validation images.",
 )
 
 
-def main(argv):
-  run_flags.start(argv, compression.PRESETS)
-  given = flags.FLAGS
-  methods = [given.submitted] if given.submitted else compression.METHODS
+def main(argv: Sequence[str]) -> None:
+  """Writes the submission of the best trained student."""
+  experiment = baselines.experiment("simple")
+  run_flags.start(argv, experiment.presets)
   with run_flags.errors_without_traceback():
-    sweep = compression.open_sweep()
+    sweep = _run.open_sweep(experiment)
     if not sweep.writes:
       return
-    trained = {}
-    keys = [(method, seed) for method in methods for seed in run_flags.seeds()]
-    for student in (compression.student(*key, sweep.steps) for key in keys):
-      for row in sweep.results.find(**student.key):
-        trained[student.name] = (row["accuracy"], student)
-    if not trained:
-      raise ValueError(
-        f"{compression.workdir()} has no student of {', '.join(methods)} with these flags: train one first, as with "
-        f"python -m experiments.food11.{methods[-1]}."
-      )
-    accuracy, student = max(trained.values(), key=lambda pair: pair[0])
-    logging.info("%s answers, %.2f %% on the validation images", student.name, 100 * accuracy)
+    student, accuracy = _best(sweep, [flags.FLAGS.submitted] if flags.FLAGS.submitted else baselines.METHODS)
+    logging.info("%s is submitted, %.2f %% on the validation images", student.name, 100 * accuracy)
     categories = sweep.predict(student, "evaluation").argmax(axis=1)
-    path = os.path.join(compression.workdir(), "submission.csv")
+    path = sweep.path("submission.csv")
     with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
       writer = csv.writer(file, lineterminator="\n")
       writer.writerow(["Id", "Category"])
       writer.writerows((f"{number:04}", int(category)) for number, category in enumerate(categories))
-  print(f"Wrote {len(categories):,} rows to {path}")  # noqa: T201  (the answer)
+  print(f"Wrote {len(categories):,} rows to {path}")  # noqa: T201  (the script's output)
+
+
+def _best(sweep: Sweep, methods: Sequence[str]) -> tuple[StudentSpec, float]:
+  trained = {}
+  for method in methods:
+    for seed in run_flags.seeds():
+      student = baselines.student(method, seed, sweep.steps)
+      for row in sweep.results.find(**student.key):
+        trained[student.name] = (student, row["accuracy"])
+  if not trained:
+    raise ValueError(
+      f"{sweep.path()} has no student of {', '.join(methods)} with these flags: train one first, for example with "
+      f"python -m experiments.food11.{methods[-1]}."
+    )
+  return max(trained.values(), key=lambda pair: pair[1])
 
 
 if __name__ == "__main__":
-  app.run(main)
+  _run.main(main)

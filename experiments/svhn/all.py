@@ -1,23 +1,13 @@
-"""The whole SVHN homework: questions 1 to 4, and question 1 again with w8a8 students that leave as TFLite files.
+"""The whole SVHN homework: questions 1 to 4, and question 1 again with w8a8 students exported to TFLite.
 
-Started again after an interruption, it goes on with what is missing.
+An interrupted run continues where it stopped.
 
   python -m experiments.svhn.all --preset=quick
   python -m experiments.svhn.all --preset=full --dataset=svhn --workdir=/tmp/svhn
 """
 
-from absl import app, flags
-
-from experiments import run_flags
+from experiments import _run
 from experiments.svhn import homework
 
-for module in (run_flags, homework):
-  flags.adopt_module_key_flags(module)  # So that --help lists them.
-
-
-def main(argv):
-  homework.run(argv, ["q1", "q2", "q3", "q4"], deployed=True)
-
-
 if __name__ == "__main__":
-  app.run(main)
+  _run.main(homework.experiment(["q1", "q2", "q3", "q4"], deployed=True))

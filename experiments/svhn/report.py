@@ -5,7 +5,8 @@ import os
 import numpy as np
 
 from experiments.svhn.questions import METHODS, PUBLISHED, PUBLISHED_Q1
-from tfkd.reporting import format_mean_std, markdown_table, mean_and_std, new_figure, save_figure, write_text
+from tfkd import reporting
+from tfkd.reporting import format_mean_std, markdown_table, mean_and_std, new_figure, save_figure
 
 PICTURE = "accuracy_vs_temperature.png"
 
@@ -54,9 +55,7 @@ def write_report(workdir, rows, scheme):
   deployed = [row for row in rows if "tflite_accuracy" in row]
   if deployed:
     text += f"\n## As files\n\n{_deployed_table(deployed)}"
-  write_text(os.path.join(workdir, "report.md"), text)
-  places = f"\nReport: {os.path.join(workdir, 'report.md')}"
-  return text + places + (f"\nPicture: {picture}" if PICTURE in text else "")
+  return reporting.write_report(workdir, text, [PICTURE] if PICTURE in text else [])
 
 
 def _q1(rows, teacher):

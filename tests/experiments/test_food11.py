@@ -12,7 +12,7 @@ from PIL import Image
 
 import tfkd
 from experiments import run_flags
-from experiments.food11 import compression, report
+from experiments.food11 import baselines, report
 from tests.experiments.scripts import run, run_briefly
 from tests.losses import references
 from tfkd import models, quantization
@@ -33,7 +33,7 @@ def given():
   if not flags.FLAGS.is_parsed():
     flags.FLAGS.mark_as_parsed()
   with flagsaver.flagsaver():
-    run_flags.start(["food11"], compression.PRESETS)
+    run_flags.start(["food11"], baselines.PRESETS)
     yield flags.FLAGS
 
 
@@ -57,21 +57,21 @@ def _responses(teacher, student, temperature, alpha):
 @pytest.mark.parametrize("temperature, alpha", [(5.0, 0.5), (2.0, 0.9)])
 def test_medium_and_strong_learn_from_the_divergence_and_the_labels(given, method, network, temperature, alpha):
   with flagsaver.flagsaver(temperature=temperature, alpha=alpha):
-    student = compression.student(method, 0, _steps)
+    student = baselines.student(method, 0, _steps)
   assert student.network == network
   found, teacher, model, _ = _terms(student)
   assert found["loss"] == pytest.approx(_responses(teacher, model, temperature, alpha), rel=1e-4)
 
 
 def test_simple_learns_from_labels_alone(given):
-  student = compression.student("simple", 3, _steps)
+  student = baselines.student("simple", 3, _steps)
   assert (student.objectives, student.hard_loss_weight, student.seed) == ((), 1.0, 3)
 
 
 @pytest.mark.parametrize("progress", [0.0, 0.5, 1.0])
 def test_boss_adds_relations_and_hints_that_fade(given, progress):
   with flagsaver.flagsaver(hint_weight=3.0, rkd_weight=0.25, dm_weight=0.5, strong_epochs=4):
-    student = compression.student("boss", 0, _steps)
+    student = baselines.student("boss", 0, _steps)
   found, teacher, model, distiller = _terms(student, step=int(40 * progress))
   tapped = ["layer2", "layer3", "embedding"]
   theirs, ours = ({name: t.numpy() for name, t in Reader(m, tapped)(X)[1].items()} for m in (teacher, model))
@@ -91,13 +91,13 @@ def test_boss_adds_relations_and_hints_that_fade(given, progress):
 
 def test_boss_without_its_weights_is_strong(given):
   with flagsaver.flagsaver(hint_weight=0.0, rkd_weight=0.0, dm_weight=0.0):
-    assert len(compression.student("boss", 0, _steps).objectives) == 1
+    assert len(baselines.student("boss", 0, _steps).objectives) == 1
 
 
-@pytest.mark.parametrize("preset", compression.PRESETS)
+@pytest.mark.parametrize("preset", baselines.PRESETS)
 def test_presets_are_complete_and_below_the_limit(given, preset):
   with flagsaver.flagsaver(preset=preset):
-    run_flags.start(["food11"], compression.PRESETS)
+    run_flags.start(["food11"], baselines.PRESETS)
     for name in (given.student, given.strong_student):
       assert quantization.sizes(models.build(name, 11, (224, 224, 3)))["trainable_parameters"] <= 60_000
     assert None not in (given.teacher, given.epochs, given.teacher_epochs, given.strong_epochs, given.seeds)
@@ -142,14 +142,14 @@ def test_five_scripts_from_files_to_submission(folder):
   options = ("--seeds=0,1", "--on_bad_image=skip")
   early = run_briefly("food11.submit", folder, *TINY, *options)
   assert early.returncode == 1 and "train one first" in early.stderr and "Traceback" not in early.stderr
-  for number, method in enumerate(compression.METHODS):
+  for number, method in enumerate(baselines.METHODS):
     result = _run(folder, method, *options)
     assert result.returncode == 0, result.stderr
     assert ("training the teacher" in result.stderr) == (number == 0)
   text = (folder / "out" / "report.md").read_text()
   assert text in result.stdout
   lines = [line.split("|") for line in text.splitlines() if line.startswith("|")]
-  assert [cells[1].strip() for cells in lines[2:]] == ["teacher", *compression.METHODS]
+  assert [cells[1].strip() for cells in lines[2:]] == ["teacher", *baselines.METHODS]
   assert [cells[2].strip() for cells in lines[3:]] == 2 * ["plain_cnn"] + 2 * ["depthwise_cnn"]
   assert [int(cells[3].replace(",", "")) for cells in lines[3:]] == 2 * [47_787] + 2 * [59_851]
   assert [int(cells[4]) for cells in lines[2:]] == [1, 2, 2, 3, 3]

@@ -9,6 +9,7 @@ from tfkd.data import house_numbers
 
 TINY = (
   "--data_dir=data", "--epochs=1", "--teacher_epochs=1", "--batch_size=32", "--student=svhn_cnnx0.25", "--workdir=out",
+  "--rounds=2",
 )  # fmt: skip
 
 

@@ -1,0 +1,1 @@
+"""The benchmarks under their earlier command; see `experiments.benchmarks`."""

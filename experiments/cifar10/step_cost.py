@@ -1,0 +1,7 @@
+"""Time and memory of a training step of laboratory B at full size; see `experiments.benchmarks.step_cost`."""
+
+from experiments import _run
+from experiments.benchmarks import step_cost
+
+if __name__ == "__main__":
+  _run.main(step_cost.main)

@@ -1,0 +1,127 @@
+"""The students of the compression table, and the files that are made of them and measured."""
+
+import os
+
+from absl import flags, logging
+
+from experiments import response, run_flags
+from experiments._run import Experiment
+from experiments.compression.report import write_report
+from experiments.compression.variants import FILES, FLOAT_STUDENT, FLOAT_TEACHER, PTQ_INT4, PTQ_INT8, TRAINED
+from tfkd import deploy, quantization
+from tfkd.sweeps import FLOAT, Results, StudentSpec, Sweep
+from tfkd.sweeps.export import file_metadata
+
+flags.DEFINE_integer(
+  "qat_epochs", None, "Epochs of quantization-aware students after those of the float student. [preset]", 1
+)
+
+_EXPERIMENT = "compression"
+_COMMON = {
+  "dataset": "house_numbers",
+  "teacher": "svhn_cnn",
+  "student": "svhn_cnn",
+  "teacher_epochs": 5,
+  "temperature": 5.0,
+  "alpha": 0.8,
+  "scheme": FLOAT,
+}
+PRESETS = {
+  "quick": _COMMON | {"epochs": 2, "qat_epochs": 1, "seeds": [0]},
+  "full": _COMMON | {"epochs": 4, "qat_epochs": 3, "seeds": [0, 1, 2]},
+}
+
+
+def _check_scheme() -> None:
+  if flags.FLAGS.scheme != FLOAT:
+    raise ValueError(f"--scheme={flags.FLAGS.scheme} has no effect here: the table has a fixed list of schemes.")
+
+
+def _students(sweep: Sweep) -> list[StudentSpec]:
+  return [
+    student
+    for seed in run_flags.seeds()
+    for student in (_float_student(seed), *(_student(*choices, seed) for choices in TRAINED.values()))
+  ]
+
+
+def _float_student(seed: int) -> StudentSpec:
+  return StudentSpec(_EXPERIMENT, "labels", FLOAT, seed)
+
+
+def _student(scheme: str, is_distilled: bool, seed: int) -> StudentSpec:
+  given = flags.FLAGS
+  if quantization.parse_scheme(scheme).is_low:
+    fields = {"epochs": given.epochs + given.qat_epochs}
+  else:
+    fields = {"epochs": given.qat_epochs, "start": _float_student(seed)}
+  if not is_distilled:
+    return StudentSpec(_EXPERIMENT, "labels", scheme, seed, **fields)
+  student = response.response(_EXPERIMENT, "labels + teacher", seed, given.temperature, given.alpha, **fields)
+  return student._replace(scheme=scheme)
+
+
+def _measured(sweep: Sweep) -> list[dict]:
+  """Returns the rows of all files, after measuring the files that an earlier run did not."""
+  if not sweep.writes:
+    return []
+  results, seeds = Results(sweep.path("files.jsonl")), run_flags.seeds()
+  for seed in seeds:
+    # The float student's file first: the others are timed in turns with it.
+    for name in sorted(FILES, key=lambda name: name != FLOAT_STUDENT):
+      if not results.find(variant=name, seed=seed):
+        row = _measure(sweep, name, seed)
+        logging.info("%s, seed %d: %.2f %%, %d bytes", name, seed, 100 * row["accuracy"], row["bytes"])
+        results.add({"variant": name, "seed": seed, **row})
+  return [row for row in results.rows() if row["seed"] in seeds]
+
+
+def _measure(sweep: Sweep, name: str, seed: int) -> dict:
+  """Writes one file and measures it."""
+  path = _path(sweep, name, seed)
+  student = _trained(name, seed)
+  model = sweep.load_teacher() if student is None else sweep.load(student)
+  options = {}
+  if name == PTQ_INT8:
+    options["representative_data"] = sweep.examples.batches("train", shuffle_seed=0)
+  elif name == PTQ_INT4:
+    # The converter's post-training quantization has no four bits; this uses the grid of the trained students.
+    model = quantization.quantize(model, "w4a8", calibration_data=sweep.examples.batches("train", shuffle_seed=0))
+  fields = file_metadata(run_flags.training(), sweep.examples.info, student) | {"method": name}
+  deploy.to_tflite(model, path, labels=sweep.examples.info.classes, metadata=fields, **options)
+  row = deploy.evaluate(path, sweep.examples.batches("test"), model)
+  deploy.write_metadata(path, accuracy=round(row["accuracy"], 4))
+  row |= deploy.benchmark(path, 1, _path(sweep, FLOAT_STUDENT, seed))
+  row |= {"parameters": quantization.sizes(model)["parameters"], "bytes": os.path.getsize(path)}
+  bits = quantization.scheme_of(model)
+  if bits is not None and bits.is_low:
+    row |= _measure_pack(sweep, model, path.replace(".tflite", ".pack"))
+  return row
+
+
+def _measure_pack(sweep: Sweep, model, path: str) -> dict:
+  """Measures the pack of a student whose TFLite file is a float one that reproduces the arithmetic."""
+  size = deploy.pack(model, path)
+  restored = deploy.unpack(path)
+  restored.compile(metrics=["accuracy"])
+  accuracy = restored.evaluate(sweep.examples.batches("test"), verbose=0, return_dict=True)["accuracy"]
+  return {"bytes": size, "accuracy": accuracy}
+
+
+def _path(sweep: Sweep, name: str, seed: int) -> str:
+  return sweep.path("files", f"{name.replace(' ', '_')}-seed{seed}.tflite")
+
+
+def _trained(name: str, seed: int) -> StudentSpec | None:
+  """Returns the student that a file is made of; None for the teacher."""
+  if name == FLOAT_TEACHER:
+    return None
+  return _student(*TRAINED[name], seed) if name in TRAINED else _float_student(seed)
+
+
+def _write_report(sweep: Sweep, rows: list[dict]) -> str:
+  (teacher,) = sweep.results.find(role="teacher")
+  return write_report(sweep.path(), teacher, rows, flags.FLAGS.student)
+
+
+EXPERIMENT = Experiment("compression", PRESETS, _students, _write_report, check=_check_scheme, measure=_measured)

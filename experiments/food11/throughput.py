@@ -1,0 +1,7 @@
+"""Images per second of decoding, input and training; see `experiments.benchmarks.throughput`."""
+
+from experiments import _run
+from experiments.benchmarks import throughput
+
+if __name__ == "__main__":
+  _run.main(throughput.main)
