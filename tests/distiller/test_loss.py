@@ -17,7 +17,7 @@ class TestTheTotalLoss:
     x, y = vectors
     teacher, student = dense(), dense()
     t, s = teacher.predict(x, verbose=0), student.predict(x, verbose=0)
-    objectives = [SoftTargets(5.0, 0.7, form="cross_entropy"), SoftTargets(2.0, weight=0.2, name="kl")]
+    objectives = [SoftTargets(5.0, weight=0.7, form="cross_entropy"), SoftTargets(2.0, weight=0.2, name="kl")]
     distiller = compiled(teacher, student, objectives, hard_loss_weight=0.3)
     logs = distiller.train_on_batch(x, y, return_dict=True)
     hard = cross_entropy(s, y)

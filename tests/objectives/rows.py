@@ -10,6 +10,7 @@ import tf_keras as keras
 
 from tests.losses import references
 from tfkd import objectives as o
+from tfkd.features import ModelOutputs
 
 layers = keras.layers
 
@@ -350,13 +351,15 @@ def inputs(objective, seed=0):
   rng = np.random.default_rng(seed)
   sides = []
   for names, width in zip((objective.teacher_layers, objective.student_layers), WIDTHS, strict=True):
-    shapes = [shape(name, width) for name in names] or [(4,)]
-    features = [rng.normal(size=(BATCH, *shape)).astype(np.float32) for shape in shapes]
-    sides.append(features if names else features[0])
+    features = {name: rng.normal(size=(BATCH, *shape(name, width))).astype(np.float32) for name in names}
+    sides.append([features[name] for name in names] if names else rng.normal(size=(BATCH, 4)).astype(np.float32))
   return (*sides, np.array([0, 1, 2, 3, 1, 0]))
 
 
 def called(objective, teacher, student, labels, **options):
   """Calls an objective as the Distiller does."""
-  labels = (labels,) if objective.reads_labels else ()
-  return objective(tf.nest.map_structure(tf.convert_to_tensor, (teacher, student, *labels)), **options)
+  sides = []
+  for names, values in ((objective.teacher_layers, teacher), (objective.student_layers, student)):
+    values = tf.nest.map_structure(tf.convert_to_tensor, values)
+    sides.append(ModelOutputs(None, dict(zip(names, values, strict=True))) if names else ModelOutputs(values))
+  return objective(objective.inputs(o.Batch(*sides, tf.convert_to_tensor(labels))), **options)

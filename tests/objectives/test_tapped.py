@@ -83,7 +83,7 @@ class TestErrorsAtConstruction:
       self._distiller(o.Hint("relu1", "relu1", connector=layers.Conv2D(7, 1)))
 
   def test_maps_are_not_compared_with_vectors(self):
-    with pytest.raises(ValueError, match="features of 4 and 2 axes can't be compared"):
+    with pytest.raises(ValueError, match="features of 4 and 2 axes cannot be compared"):
       self._distiller(o.Hint("relu1", "embedding", connector="linear"))
 
   def test_a_convolution_of_a_vector_is_refused(self):
@@ -110,7 +110,7 @@ class TestErrorsAtConstruction:
   def test_a_relation_in_a_batch_of_one_is_refused(self):
     inputs = keras.Input(batch_shape=(1, 6))
     model = keras.Model(inputs, layers.Dense(4, name="logits")(inputs))
-    with pytest.raises(ValueError, match="'rkd_distance' compares the examples of a batch, and the batch is one"):
+    with pytest.raises(ValueError, match="'rkd_distance' compares the examples of a batch, and the batch has one"):
       tfkd.Distiller(model, model, [o.RKDDistance("logits", "logits")])
 
   @pytest.mark.parametrize(
@@ -278,21 +278,24 @@ class TestSimKD:
 
 class TestLookup:
   def test_names_and_configurations_make_objectives(self):
-    assert "rkd_angle" in o.list() and "objective" not in o.list() and "tapped_objective" not in o.list()
+    assert "rkd_angle" in o.names() and "objective" not in o.names() and "tapped_objective" not in o.names()
     assert isinstance(o.get("soft_targets"), o.SoftTargets) and isinstance(o.get("SoftTargets"), o.SoftTargets)
     config = {"teacher_layer": "a", "student_layer": "b", "weight": 2.0}
     hint = o.get({"class_name": "hint", "config": config})
     assert (hint.teacher_layers, hint.weight) == (("a",), 2.0)
     assert o.get(hint) is hint
+    assert isinstance(o.get("kd"), o.SoftTargets) and isinstance(o.get("DKD"), o.Decoupled)
+    assert isinstance(o.get({"class_name": "rkd-a", "config": config}), o.RKDAngle)
+    assert isinstance(o.get({"class_name": "reviewkd", "config": config}), o.ReviewKD)
     assert o.get(keras.saving.serialize_keras_object(hint)).get_config() == hint.get_config()
 
   def test_a_new_class_is_found_without_being_entered(self):
     @keras.utils.register_keras_serializable(package="tests")
     class Brand(o.Objective):
-      def call(self, pair):
-        return tf.reduce_sum(pair[1], axis=-1)
+      def call(self, inputs):
+        return tf.reduce_sum(inputs[1], axis=-1)
 
-    assert "brand" in o.list() and isinstance(o.get("brand"), Brand)
+    assert "brand" in o.names() and isinstance(o.get("brand"), Brand)
 
   @pytest.mark.parametrize(
     "identifier, words",
@@ -301,6 +304,7 @@ class TestLookup:
       ("hint", r"objective 'hint' takes \(teacher_layer, student_layer"),
       ({"class_name": "SoftTargets", "config": {"temp": 3}}, "temp"),
       ({"name": "hint"}, "expected a dict"),
+      ("rkd", "'rkd' names several objectives: choose one of rkd_angle, rkd_distance"),
     ],
   )
   def test_what_does_not_fit_is_refused(self, identifier, words):

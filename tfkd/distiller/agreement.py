@@ -4,7 +4,7 @@ import tensorflow as tf
 
 from tfkd.distiller.compilation import is_on_classes, losses_by_output
 from tfkd.distiller.model_checks import read_as_classes
-from tfkd.distiller.terms import flat_keys_of, keys_of, part_of
+from tfkd.features.outputs import flat_keys_of, keys_of, part_of
 from tfkd.ops.element_weights import combined, mask_of, of_elements, with_rank
 
 

@@ -20,7 +20,9 @@ from tfkd.distiller.model_checks import (
 from tfkd.distiller.numerics import checks_of_finite
 from tfkd.distiller.retracing import FollowsChanges
 from tfkd.distiller.terms import term
+from tfkd.features import ModelOutputs
 from tfkd.features.taps import Reader
+from tfkd.objectives import Batch
 from tfkd.objectives.base import as_number, deserialized
 from tfkd.ops.element_weights import by_output, mask_of, without_masks
 from tfkd.ops.probabilities import endings
@@ -179,7 +181,7 @@ class Distiller(FollowsChanges):
     teacher = self._run_teacher(x)
     with tf.GradientTape() as tape:
       student = self._run_student(x, training=True)
-      sample_weight = by_output(sample_weight, student[0], self.compiled_loss)
+      sample_weight = by_output(sample_weight, student.outputs, self.compiled_loss)
       terms, compared = self._terms(x, teacher, student, y, sample_weight, training=True)
       # A loss that is NaN does not say whose fault it is.
       named = ("inputs", self._student_inputs(x)), ("labels", y), ("answers of the teacher", compared)
@@ -192,16 +194,16 @@ class Distiller(FollowsChanges):
       loss = terms["loss"] * share + own_loss / num_replicas()
     self.optimizer.minimize(loss, self.trainable_variables, tape=tape)
     terms["loss"] += own_loss
-    return self._update(terms, teacher[0], student[0], x, y, sample_weight)
+    return self._update(terms, (teacher and teacher.outputs), student.outputs, x, y, sample_weight)
 
   def test_step(self, data):
     x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
     teacher, student = self._run_teacher(x), self._run_student(x, training=False)
-    sample_weight = by_output(sample_weight, student[0], self.compiled_loss)
+    sample_weight = by_output(sample_weight, student.outputs, self.compiled_loss)
     terms, _ = self._terms(x, teacher, student, y, sample_weight, training=False)
     self._checks_of_logits(teacher, student)
     terms["loss"] += self._own_loss()
-    return self._update(terms, teacher[0], student[0], x, y, sample_weight)
+    return self._update(terms, (teacher and teacher.outputs), student.outputs, x, y, sample_weight)
 
   def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None):
     """The hard loss, a mean over the replica's examples. An override replaces it; objectives are added to it.
@@ -236,16 +238,16 @@ class Distiller(FollowsChanges):
     Returns:
       Pair of this dict, and of the teacher's outputs and features whose elements count.
     """
-    check_losses(self.student, student[0], self.objectives, self._compiled_losses())
-    terms = {"hard_loss": self._hard_loss(x, student[0], y, sample_weight)}
+    check_losses(self.student, student.outputs, self.objectives, self._compiled_losses())
+    terms = {"hard_loss": self._hard_loss(x, student.outputs, y, sample_weight)}
     weighted = [self.hard_loss_weight * terms["hard_loss"]]
     step = self.optimizer.iterations if self._is_compiled else tf.constant(0, tf.int64)
     has_weights = sample_weight is not None or any(mask_of(t) is not None for t in tf.nest.flatten(student))
+    batch = Batch(teacher, student, y, sample_weight, step, training)
     compared = []
     for objective in self.objectives:
-      options = {"training": training, "step": step}
-      terms[objective.name], source = term(objective, teacher, student, y, sample_weight, options)
-      compared += [source] if objective.source == "teacher" else []
+      terms[objective.name], inputs = term(objective, batch)
+      compared += [inputs[0]] if objective.reads_teacher else []
       weighted.append(objective.weight_at(step) * terms[objective.name])
     return {"loss": _sum(weighted), **terms}, compared if has_weights else teacher
 
@@ -283,7 +285,7 @@ class Distiller(FollowsChanges):
     return self.compute_metrics(x, y, student_outputs, sample_weight)
 
   def _checks_of_logits(self, teacher, student):
-    models, outputs = (self._teacher, self.student), (teacher[0], student[0])
+    models, outputs = (self._teacher, self.student), ((teacher and teacher.outputs), student.outputs)
     return checks_of_read_logits(*models, *outputs, self.objectives, self._compiled_losses())
 
   def _compiled_losses(self):
@@ -292,14 +294,8 @@ class Distiller(FollowsChanges):
   def _run_teacher(self, x):
     """The teacher's outputs, and its tapped features by layer name."""
     if self._teacher is None:
-      for objective in self.objectives:
-        if objective.source == "teacher":
-          raise ValueError(
-            f"objective '{objective.name}' reads the teacher, and the distiller has none (files do not hold it): set "
-            "`distiller.teacher`."
-          )
-      return None, {}
-    return self._read_teacher(x) if self._read_teacher else (self._teacher(x), {})
+      return None
+    return ModelOutputs(*self._read_teacher(x)) if self._read_teacher else ModelOutputs(self._teacher(x), {})
 
   def _run_student(self, x, training):
     """The student's outputs, and its tapped features by layer name, as float32."""
@@ -309,7 +305,7 @@ class Distiller(FollowsChanges):
     read = self._read_student
     outputs = read(x, training=training) if read else (self.student(x, training=training), {})
     self.built = self.student.built
-    return _as_float32(outputs)
+    return ModelOutputs(*_as_float32(outputs))
 
   def _student_inputs(self, x):
     return x if self._teacher is None else self._teacher.student_inputs(x)

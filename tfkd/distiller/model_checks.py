@@ -7,9 +7,9 @@ import tensorflow as tf
 import tf_keras as keras
 
 from tfkd.distiller.compilation import check_loss, is_on_logits, losses_by_output
-from tfkd.distiller.terms import flat_keys_of, keys_of, part_of
+from tfkd.features.outputs import flat_keys_of, keys_of, part_of
 from tfkd.features.taps import Reader, is_keras3
-from tfkd.objectives import LogitObjective, Objective
+from tfkd.objectives import Objective
 from tfkd.objectives.logits import check_logits
 from tfkd.ops.probabilities import checks_of_logits, ending_of_tensor, endings
 from tfkd.teachers.frozen import name_of
@@ -62,7 +62,7 @@ def check_models(teacher, student, objectives):
     if objective.student_layers:
       continue
     _check_student_ending(objective, _picked(ends[0], objective.output_key))
-    if isinstance(objective, LogitObjective) and _picked(ends[1], objective.output_key) == "sigmoid":
+    if objective.reads_classes and _picked(ends[1], objective.output_key) == "sigmoid":
       raise ValueError(
         f"objective '{objective.name}' compares class distributions, and the teacher {name_of(model)} ends in sigmoid, "
         "whose outputs are independent of each other: give it a teacher of class logits."
@@ -95,7 +95,7 @@ def check_losses(student, outputs, objectives, container):
 def read_as_classes(objectives, outputs):
   """Keys of the outputs that objectives on class distributions read."""
   keys = keys_of(outputs)
-  return {o.output_key if len(keys) > 1 else keys[0] for o in objectives if isinstance(o, LogitObjective)}
+  return {o.output_key if len(keys) > 1 else keys[0] for o in objectives if o.reads_classes}
 
 
 def checks_of_read_logits(teacher, student, teacher_outputs, student_outputs, objectives, container):
@@ -113,7 +113,7 @@ def checks_of_read_logits(teacher, student, teacher_outputs, student_outputs, ob
     read = read_as_classes(objectives, student_outputs) | {key for key, loss in losses if is_on_logits(loss)}
     checks += checks_of_logits(_parts(student_outputs, read), "the student")
   if teacher is not None and not _has_known_endings(getattr(teacher, "model", None)):
-    read = read_as_classes([o for o in objectives if o.source == "teacher"], student_outputs)
+    read = read_as_classes([o for o in objectives if o.reads_teacher], student_outputs)
     checks += checks_of_logits(_parts(teacher_outputs, read), "the teacher")
   return checks
 
@@ -129,7 +129,7 @@ def _has_known_endings(model):
 
 
 def _check_student_ending(objective, ending):
-  is_wrong = ending == "softmax" or ending == "sigmoid" and isinstance(objective, LogitObjective)
+  is_wrong = ending == "softmax" or ending == "sigmoid" and objective.reads_classes
   if is_wrong:
     raise ValueError(
       f"objective '{objective.name}' reads the student's logits, and the student ends in {ending}: leave the {ending} "
@@ -138,14 +138,14 @@ def _check_student_ending(objective, ending):
 
 
 def _check_shapes(objective, model, student, teacher_shape, student_shape):
-  is_of_teacher = objective.source == "teacher"
+  is_of_teacher = objective.reads_teacher
   classes = [shape[-1] if shape is not None and shape.rank else None for shape in (teacher_shape, student_shape)]
   if is_of_teacher and None not in classes and classes[0] != classes[1]:
     raise ValueError(
       f"teacher logits have {classes[0]} classes ({model.name}), student logits {classes[1]} ({student.name}): build "
       "both with the data set's num_classes."
     )
-  if isinstance(objective, LogitObjective):
+  if objective.reads_classes:
     if student_shape is not None:
       check_logits([student_shape], objective.name)
     if is_of_teacher and teacher_shape is not None and student_shape is not None:

@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 import tf_keras as keras
 
+from tfkd.ops import graph
+
 _QUANTIZED = "quant_"  # tfmot's prefix of a quantized layer.
 # Where Keras defines the `call` that runs a graph of layers; any other computes what it likes.
 _RUN_THE_GRAPH = ("tf_keras.src.engine.functional", "tf_keras.src.engine.sequential", "keras.src.models")
@@ -86,8 +88,8 @@ class _Walk(keras.layers.Layer):
     model = self._model
     values = dict(zip(map(id, model.inputs), _as_referenced(model, inputs, mask), strict=True))
     last, found = _last_calls(model), {}
-    for node in _nodes(model):
-      args, kwargs = tf.nest.map_structure(lambda t: values.get(id(t), t), (node.call_args, node.call_kwargs))
+    for node in graph.calls(model):
+      args, kwargs = graph.arguments(node, values)
       name = node.layer.name
       if name in self._inner:
         outputs, read = self._inner[name](*args, **kwargs)
@@ -95,8 +97,7 @@ class _Walk(keras.layers.Layer):
         outputs, read = node.layer(*args, **kwargs), ()
       if last[name] is node:
         found[name] = (outputs, read)
-      for reference, value in zip(tf.nest.flatten(node.outputs), tf.nest.flatten(outputs), strict=True):
-        values[id(reference)] = value
+      graph.record(node, outputs, values)
     outputs = [values[id(reference)] for reference in model.outputs]
     return tf.nest.pack_sequence_as(model._nested_outputs, outputs), [
       found[name][0] if place is None else found[name][1][place] for name, place in self._keys
@@ -111,9 +112,9 @@ class Keras3Reader:
 
     found = _resolved(model, names)
     self.shapes = {name: tap.shape for name, tap in found.items()}
-    graph = _keras3_graph(model)
+    functional = _keras3_graph(model)
     self._names = list(found)
-    self._model = keras3.Model(graph.input, (graph.output, [tap.tensor for tap in found.values()]))
+    self._model = keras3.Model(functional.input, (functional.output, [tap.tensor for tap in found.values()]))
 
   def __call__(self, inputs, training=None):
     outputs, values = self._model(inputs, training=training)
@@ -167,9 +168,9 @@ def _taps(model, prefix=()):
   """Yields every output of a layer."""
   _check_graph(model)
   if is_keras3(model):
-    nodes, layer_of, outputs_of = _nodes(_keras3_graph(model)), "operation", "output_tensors"
+    nodes, layer_of, outputs_of = graph.calls(_keras3_graph(model)), "operation", "output_tensors"
   else:
-    nodes, layer_of, outputs_of = _nodes(model), "layer", "outputs"
+    nodes, layer_of, outputs_of = graph.calls(model), "layer", "outputs"
   last = _last_calls(model)
   for node in nodes:
     layer = getattr(node, layer_of)
@@ -184,20 +185,10 @@ def _taps(model, prefix=()):
         yield _Tap(path, i if len(tensors) > 1 else None, tensor)
 
 
-def _nodes(graph):
-  """The calls of layers that make up a model, in an order in which they can be computed."""
-  return [
-    node
-    for depth in sorted(graph._nodes_by_depth, reverse=True)
-    for node in graph._nodes_by_depth[depth]
-    if not node.is_input
-  ]
-
-
 def _last_calls(model):
   """Maps layer names to the node of the layer's last call in the model."""
   last = {}
-  for node in _nodes(_keras3_graph(model) if is_keras3(model) else model):
+  for node in graph.calls(_keras3_graph(model) if is_keras3(model) else model):
     layer = node.operation if is_keras3(model) else node.layer
     calls = layer._inbound_nodes
     if layer.name not in last or calls.index(node) > calls.index(last[layer.name]):

@@ -1,11 +1,13 @@
 """Objectives: what a student imitates, as Keras-serialisable layers to be listed in a `Distiller`.
 
-Each has the loss function of its name in `tfkd.losses`, and the layers, connectors and weights that go with it.
+A class has the paper's name of its method, or the acronym if the paper gives no other name; `get` accepts both. Its
+loss is the pure function of `tfkd.losses` that its docstring names, to which it adds layers, connectors and weights.
 """
 
 from tfkd.objectives.activation_boundary import ActivationBoundary as ActivationBoundary
 from tfkd.objectives.attention import AttentionTransfer as AttentionTransfer
 from tfkd.objectives.base import Objective as Objective
+from tfkd.objectives.batch import Batch as Batch
 from tfkd.objectives.contrastive import Contrastive as Contrastive
 from tfkd.objectives.correlation_congruence import CorrelationCongruence as CorrelationCongruence
 from tfkd.objectives.decoupled import Decoupled as Decoupled
@@ -19,7 +21,7 @@ from tfkd.objectives.inter_channel import ICKD as ICKD
 from tfkd.objectives.learned_temperature import LearnedTemperature as LearnedTemperature
 from tfkd.objectives.logits import LogitObjective as LogitObjective
 from tfkd.objectives.lookup import get as get
-from tfkd.objectives.lookup import list as list
+from tfkd.objectives.lookup import names as names
 from tfkd.objectives.multi_level import MultiLevel as MultiLevel
 from tfkd.objectives.neuron_selectivity import NeuronSelectivity as NeuronSelectivity
 from tfkd.objectives.normalized import Normalized as Normalized

@@ -1,5 +1,9 @@
 """Activation boundaries: which neurons fire, not how strongly (Heo et al. 2019)."""
 
+from collections.abc import Sequence
+from typing import Any
+
+import tensorflow as tf
 import tf_keras as keras
 
 from tfkd import losses
@@ -12,35 +16,34 @@ class ActivationBoundary(TappedObjective):
 
   Use it as a first stage, on features before their ReLU: the outputs of batch normalisation.
   Source: Heo et al. 2019, arXiv:1811.03233; see `tfkd.losses.activation_boundary`, a sum over the elements of an
-  example. The small default weight is that of the authors' code, which halves it for each earlier layer.
+  example.
 
   Args:
-    teacher_layer, student_layer, weight, connector, alignment, name: see `TappedObjective`.
+    teacher_layer, student_layer, connector, alignment: see `TappedObjective`.
     margin: positive number, how far beyond zero a neuron should be.
+    **options: weight, output and name, see `Objective`.
   Inputs: pair of lists of float [batch, ...] before ReLU. Output: float32 [batch].
   Example: tfkd.objectives.ActivationBoundary("bn6", "bn6")
   """
 
+  acronyms = ("AB",)
+  default_weight = 3e-3  # The authors' code, which halves it for each earlier layer.
   positions = "sum"
 
   def __init__(
     self,
-    teacher_layer,
-    student_layer,
-    weight=3e-3,
-    connector="conv1x1_bn",
-    alignment=None,
-    margin=1.0,
-    name=None,
-    **kwargs,
+    teacher_layer: str | Sequence[str],
+    student_layer: str | Sequence[str],
+    *,
+    connector: str | keras.layers.Layer | None = "conv1x1_bn",
+    alignment: str | None = None,
+    margin: float = 1.0,
+    **options: Any,
   ):
-    super().__init__(teacher_layer, student_layer, weight, connector, alignment, name, **kwargs)
+    super().__init__(teacher_layer, student_layer, connector=connector, alignment=alignment, **options)
     if not margin > 0:
       raise ValueError(f"margin must be positive; got {margin}.")
     self.margin = margin
 
-  def distance(self, teacher, student):
+  def distance(self, teacher: tf.Tensor, student: tf.Tensor) -> tf.Tensor:
     return losses.activation_boundary(teacher, student, margin=self.margin)
-
-  def get_config(self):
-    return {**super().get_config(), "margin": self.margin}

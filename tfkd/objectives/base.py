@@ -1,56 +1,81 @@
-"""What every objective is: a Keras layer from what teacher and student gave to a loss per example."""
+"""Base class of all objectives: a Keras layer from the outputs of teacher and student to per-element losses."""
 
+import inspect
 import math
 import numbers
 import re
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 import tensorflow as tf
 import tf_keras as keras
+
+from tfkd.features.outputs import pick
+from tfkd.objectives.batch import Batch
 
 
 class Objective(keras.layers.Layer):
   """One term that the student minimises, next to the hard loss.
 
-  A subclass implements `call(inputs)`, where `inputs` is the pair (teacher output, student output), and returns float32
-  [batch], or [batch, ...] whose further axes the `Distiller` averages, or a scalar if it compares the examples of a
-  batch with each other. It may name `training` and `step` (of the optimizer) as further arguments of `call`. As a Keras
-  layer it may own weights, which are trained with the student, and is saved, loaded and tracked like any other; its
-  arithmetic is float32 whatever the global policy.
+  A subclass implements `call(inputs)`, which returns float32 [batch], or [batch, ...] whose further axes the
+  `Distiller` averages, or a scalar if the loss compares the examples of a batch with each other. `inputs` is the pair
+  (teacher output, student output); a subclass that needs more, such as labels, overrides `inputs(batch)`. As a Keras
+  layer an objective may own weights, which are trained with the student, and is saved, loaded and tracked like any
+  other layer; its arithmetic is float32 whatever the global policy.
 
-  Weights of elements and Keras masks need no code here: where an element of the inputs has weight zero, `call` finds
-  zeros, and the `Distiller` multiplies the values by the weights. Hyper-parameters that are assigned after a fit are
-  checked, and take effect in the next step.
+  `get_config` is derived from the constructor's signature: assign every argument to an attribute of the same name.
+  Hyper-parameters that are assigned after a fit are checked, and take effect in the next step.
+
+  Sample weights and Keras masks need no code in `call`: elements of weight zero are replaced by zeros, and the
+  `Distiller` multiplies the returned values by the weights.
 
   Args:
     weight: absolute factor of this term in the total loss, >= 0; or a function of the optimizer's step that returns
-      it, such as a `keras.optimizers.schedules.LearningRateSchedule`. A scalar `tf.Variable` can be assigned another
-      value without a new trace; so can a temperature.
-    output: key or index of the output to read, where teacher and student have several; None where they have one.
+      it, such as a `keras.optimizers.schedules.LearningRateSchedule`; None for the class's `default_weight`. A scalar
+      `tf.Variable` can be assigned another value without retracing; so can a temperature.
+    output: key or index of the output to read if the models have several; None if they have one.
     name: name of the term in logs; by default the class name in snake case.
+    **kwargs: arguments of `keras.layers.Layer`.
 
   Raises:
     ValueError: weight is negative, NaN or infinite.
   """
 
-  # "teacher" or "labels": what stands first in the pair.
-  source = "teacher"
-  # Whether `call` gets a triple, with the data's labels at its end; see `class_indices`.
-  reads_labels = False
-  # Whether `call` compares the examples of a batch with each other and returns a scalar. It sees the replica's batch.
-  relational = False
-  # Names of the layers to read instead of the outputs; `inputs` is a pair of lists then.
-  teacher_layers = ()
-  student_layers = ()
-  # Whether `call` gives values that are weighted already: see `TappedObjective`.
-  positions = None
+  default_weight: ClassVar[float] = 1.0
+  """Weight of the term if the constructor gets none."""
+  acronyms: ClassVar[tuple[str, ...]] = ()
+  """Names of the method in the literature, which `tfkd.objectives.get` accepts."""
+  relational: ClassVar[bool] = False
+  """Whether the loss compares the examples of a batch with each other. Each replica compares its own share."""
+  reads_classes: ClassVar[bool] = False
+  """Whether the loss reads the models' outputs as logits of a class distribution."""
+  positions: ClassVar[str | None] = None
+  """Whether `call` weights positions itself: see `TappedObjective`."""
+  teacher_layers: tuple[str, ...] = ()
+  """Names of the teacher's layers to tap; empty if the objective reads the models' outputs."""
+  student_layers: tuple[str, ...] = ()
+  """Names of the student's layers to tap."""
 
-  def __init__(self, weight=1.0, output=None, name=None, **kwargs):
+  def __new__(cls, *args: Any, **kwargs: Any) -> "Objective":
+    """Remembers the arguments that are handed to a base class, for `get_config`."""
+    objective = super().__new__(cls, *args, **kwargs)
+    vars(objective)["_given"] = tuple(kwargs)
+    return objective
+
+  def __init__(
+    self,
+    *,
+    weight: float | tf.Variable | Callable[[tf.Tensor], Any] | None = None,
+    output: str | int | None = None,
+    name: str | None = None,
+    **kwargs: Any,
+  ):
     kwargs.setdefault("dtype", "float32")
     super().__init__(name=name or snake_case(type(self).__name__), **kwargs)
-    self.weight = weight
+    self.weight = self.default_weight if weight is None else weight
     self.output_key = output
 
-  def __setattr__(self, name, value):
+  def __setattr__(self, name: str, value: Any) -> None:
     if name == "weight":
       _check_weight(value, self.name)
     if name in ("teacher_layers", "student_layers", "alignment") and getattr(self, "built", False):
@@ -60,52 +85,97 @@ class Objective(keras.layers.Layer):
       vars(self)["_changes"] = self.changes + 1
 
   @property
-  def changes(self):
+  def reads_teacher(self) -> bool:
+    """Whether the loss reads anything of the teacher."""
+    return True
+
+  @property
+  def changes(self) -> int:
     """How often public attributes were assigned: a step that was traced before holds their old values."""
     return vars(self).get("_changes", 0)
 
-  def weight_at(self, step):
-    """The weight at a step of the optimizer: a number, or a scalar tensor where `weight` is a schedule."""
+  def inputs(self, batch: Batch) -> tuple:
+    """Selects the inputs of `call` from a batch: by default the outputs of teacher and student.
+
+    Raises:
+      ValueError: the batch has no teacher or no labels but the objective reads them, or several outputs.
+    """
+    return self.teacher_output(batch), self.student_output(batch)
+
+  def options(self, batch: Batch) -> dict[str, Any]:
+    """Keyword arguments of `call` that depend on the batch: by default `training`, if `call` has such an argument."""
+    return {"training": batch.training} if "training" in inspect.signature(self.call).parameters else {}
+
+  def teacher_output(self, batch: Batch) -> tf.Tensor:
+    """The output of the teacher that this objective reads."""
+    return pick(self.teacher_of(batch).outputs, self.output_key, "teacher", self.name)
+
+  def student_output(self, batch: Batch) -> tf.Tensor:
+    """The output of the student that this objective reads."""
+    return pick(batch.student.outputs, self.output_key, "student", self.name)
+
+  def labels(self, batch: Batch) -> tf.Tensor:
+    """The labels of the output that this objective reads."""
+    if batch.labels is None:
+      raise ValueError(f"objective '{self.name}' reads the labels, and the data has none.")
+    return pick(batch.labels, self.output_key, "labels", self.name)
+
+  def teacher_of(self, batch: Batch):
+    """The batch's `ModelOutputs` of the teacher."""
+    if batch.teacher is None:
+      raise ValueError(
+        f"objective '{self.name}' reads the teacher, and the distiller has none (saved files do not contain it): set "
+        "`distiller.teacher`."
+      )
+    return batch.teacher
+
+  def weight_at(self, step: tf.Tensor | int) -> float | tf.Tensor:
+    """The weight at a step of the optimizer: a number, or a scalar tensor if `weight` is a schedule."""
     return tf.cast(self.weight(step), tf.float32) if callable(self.weight) else self.weight
 
-  def get_config(self):
-    weight = keras.saving.serialize_keras_object(self.weight) if callable(self.weight) else as_number(self.weight)
-    return {**super().get_config(), "weight": weight, "output": self.output_key}
+  def get_config(self) -> dict[str, Any]:
+    config = {**super().get_config(), "weight": _as_config(self.weight), "output": self.output_key}
+    _, *named = inspect.signature(type(self).__init__).parameters.values()
+    names = [parameter.name for parameter in named if parameter.kind is not parameter.VAR_KEYWORD]
+    return config | {name: _as_config(getattr(self, name)) for name in (*names, *self._given) if name not in config}
 
   @classmethod
-  def from_config(cls, config):
+  def from_config(cls, config: dict[str, Any]) -> "Objective":
     return cls(**{key: deserialized(value) for key, value in config.items()})
 
-  def get_build_config(self):
+  def get_build_config(self) -> dict[str, Any] | None:
     return {"shapes": self._build_shapes} if getattr(self, "_build_shapes", None) else None
 
-  def build_from_config(self, config):
+  def build_from_config(self, config: dict[str, Any] | None) -> None:
     if config:
       self.build([[tf.TensorShape(shape) for shape in side] for side in config["shapes"]])
 
-  def build(self, input_shape):
+  def build(self, input_shape: Any) -> None:
     if self.relational and any(shape[0] == 1 for shape in tf.nest.flatten(input_shape)):
       raise ValueError(
-        f"objective '{self.name}' compares the examples of a batch, and the batch is one: use at least two examples."
+        f"objective '{self.name}' compares the examples of a batch, and the batch has one: use at least two examples."
       )
     if self.teacher_layers:
-      # So that a file's weights find their place before the first batch; as plain lists, which JSON keeps.
+      # Loading a file makes its weights before the first batch; plain lists, because JSON keeps them.
       self._build_shapes = [[shape.as_list() for shape in side] for side in input_shape[:2]]
     super().build(input_shape)
 
 
-def as_number(value):
-  """The number that a scalar variable holds, or the number itself."""
+def as_number(value: Any) -> Any:
+  """The number that a scalar variable holds; any other value unchanged."""
   return float(value.numpy()) if isinstance(value, tf.Variable) else value
 
 
-def class_indices(labels, classes, rank=1):
-  """int32 [batch, ...] from class indices, with or without a last axis of length one, or from probabilities.
+def class_indices(labels: tf.Tensor, classes: int | None, rank: int = 1) -> tf.Tensor:
+  """Converts labels to class indices.
 
   Args:
-    labels: [batch, ...], [batch, ..., 1] or [batch, ..., classes].
-    classes: number of classes; None takes any.
-    rank: axes of the result.
+    labels: class indices [batch, ...] or [batch, ..., 1], or probabilities [batch, ..., classes].
+    classes: number of classes; None accepts any.
+    rank: number of axes of the result.
+
+  Returns:
+    int32 [batch, ...].
 
   Raises:
     ValueError: labels have another shape.
@@ -117,27 +187,19 @@ def class_indices(labels, classes, rank=1):
   if labels.shape.rank != rank:
     elements = ", ".join(["batch", "..."][:rank])
     raise ValueError(
-      f"labels must be class indices [{elements}] or probabilities [{elements}, {classes or 'classes'}]; got "
+      f"labels must be class indices [{elements}] or probabilities [{elements}, {classes or 'classes'}]; got shape "
       f"{labels.shape}."
     )
   return tf.cast(labels, tf.int32)
 
 
-def _check_weight(weight, name):
-  if callable(weight) or isinstance(weight, tf.Variable):
-    return
-  is_number = isinstance(weight, numbers.Real) and not isinstance(weight, bool)
-  if not (is_number and math.isfinite(weight) and weight >= 0):
-    raise ValueError(f"weight of objective '{name}' must be a finite number >= 0; got {weight!r}.")
-
-
-def snake_case(name):
+def snake_case(name: str) -> str:
   """SoftTargets to soft_targets, RKDAngle to rkd_angle."""
   return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
 
 
-def deserialized(value, custom_objects=None):
-  """A Keras object that a configuration describes, also as SavedModels write it; any other value itself."""
+def deserialized(value: Any, custom_objects: dict[str, Any] | None = None) -> Any:
+  """Makes the Keras object that a configuration describes, SavedModels' form included; any other value unchanged."""
   if isinstance(value, list):
     return [deserialized(part, custom_objects) for part in value]
   if not (isinstance(value, dict) and "class_name" in value):
@@ -147,3 +209,20 @@ def deserialized(value, custom_objects=None):
   if hasattr(keras.optimizers.schedules, value["class_name"]):
     return keras.optimizers.schedules.deserialize(value, custom_objects, use_legacy_format=True)
   return keras.layers.deserialize(value, custom_objects, use_legacy_format=True)
+
+
+def _as_config(value: Any) -> Any:
+  """A value as JSON can hold it."""
+  if isinstance(value, tf.Variable):
+    return as_number(value)
+  if callable(value):
+    return keras.saving.serialize_keras_object(value)
+  return list(value) if isinstance(value, tuple) else value
+
+
+def _check_weight(weight: Any, name: str) -> None:
+  if callable(weight) or isinstance(weight, tf.Variable):
+    return
+  is_number = isinstance(weight, numbers.Real) and not isinstance(weight, bool)
+  if not (is_number and math.isfinite(weight) and weight >= 0):
+    raise ValueError(f"weight of objective '{name}' must be a finite number >= 0; got {weight!r}.")

@@ -1,10 +1,13 @@
-"""Decoupled knowledge distillation: target class and the others apart (Zhao et al. 2022)."""
+"""Decoupled knowledge distillation: target class and other classes apart (Zhao et al. 2022)."""
+
+from typing import Any
 
 import tensorflow as tf
 import tf_keras as keras
 
 from tfkd import losses
 from tfkd.objectives.base import class_indices
+from tfkd.objectives.batch import Batch
 from tfkd.objectives.logits import LogitObjective
 
 
@@ -12,32 +15,34 @@ from tfkd.objectives.logits import LogitObjective
 class Decoupled(LogitObjective):
   """Divergences over (target, not target) and over the other classes, weighted apart (DKD).
 
-  Use it where the teacher is sure of its class: plain soft targets hardly show what it makes of the others then. Labels
-  are needed. The authors let the weight rise from 0 over 20 epochs.
+  Use it with a confident teacher, whose soft targets hardly show its ranking of the other classes. Labels are needed.
+  The authors let the weight rise from 0 over 20 epochs.
   Source: Zhao et al. 2022, arXiv:2203.08679; see `tfkd.losses.decoupled`.
 
   Args:
     temperature: positive finite number, dimensionless.
     alpha: weight of the target's term.
-    beta: weight of the other classes' term; the authors' lie between 0.5 (ImageNet) and 8 (CIFAR-100).
-    weight, standardize, output, name: see `LogitObjective`.
+    beta: weight of the other classes' term; the authors' values lie between 0.5 (ImageNet) and 8 (CIFAR-100).
+    **options: weight, standardize, output and name, see `LogitObjective`.
   Inputs: (teacher logits, student logits [batch, ..., classes], labels [batch, ...]). Output: float32 [batch, ...].
   Example: tfkd.objectives.Decoupled(temperature=4.0, beta=2.0)
   """
 
-  reads_labels = True
+  acronyms = ("DKD",)
 
-  def __init__(
-    self, temperature=4.0, alpha=1.0, beta=8.0, weight=1.0, standardize=False, output=None, name=None, **kwargs
-  ):
-    super().__init__(temperature, weight, standardize, output, name, **kwargs)
+  def __init__(self, temperature: float | tf.Variable = 4.0, *, alpha: float = 1.0, beta: float = 8.0, **options: Any):
+    super().__init__(**options)
+    self.temperature = temperature
     self.alpha = alpha
     self.beta = beta
 
-  def call(self, inputs):
+  def inputs(self, batch: Batch) -> tuple:
+    return *super().inputs(batch), self.labels(batch)
+
+  def call(self, inputs: tuple) -> tf.Tensor:
     teacher, student = self.logits(*inputs[:2])
     labels = class_indices(inputs[2], student.shape[-1], student.shape.rank - 1)
-    # The loss is on rows: tokens and pixels are rows as well.
+    # The loss takes rows: each token or pixel is a row.
     values = losses.decoupled(
       *(tf.reshape(t, [-1, t.shape[-1]]) for t in (teacher, student)),
       tf.reshape(labels, [-1]),
@@ -46,6 +51,3 @@ class Decoupled(LogitObjective):
       beta=self.beta,
     )
     return tf.reshape(values, tf.shape(labels))
-
-  def get_config(self):
-    return {**super().get_config(), "alpha": self.alpha, "beta": self.beta}

@@ -1,5 +1,8 @@
 """Flow of solution procedure: how a feature follows from an earlier one (Yim et al. 2017)."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import tensorflow as tf
 import tf_keras as keras
 
@@ -10,29 +13,37 @@ from tfkd.objectives.tapped import TappedObjective
 
 @keras.utils.register_keras_serializable(package="tfkd")
 class FlowOfSolutionProcedure(TappedObjective):
-  """The student goes from layer to layer as the teacher does: their Gram matrices agree (FSP).
+  """The Gram matrices between consecutive layers of the student agree with the teacher's (FSP).
 
   Use it as a first stage, on the first and last layer of each stage of two networks of one family. Each layer is
   compared with the next of the list; the larger of two maps of one network is averaged to the smaller's size.
-  Source: Yim et al. 2017, CVPR; see `tfkd.losses.flow_of_solution_procedure`. The default weight is RepDistiller's, for
-  the same mean over the matrix.
+  Source: Yim et al. 2017, CVPR; see `tfkd.losses.flow_of_solution_procedure`.
 
   Args:
     teacher_layer, student_layer: lists of at least two layer names, early to late.
-    weight, connector, name: see `TappedObjective`; the channels must agree, after any connector.
+    connector: see `TappedObjective`; the channels must agree, after any connector.
+    **options: weight, output and name, see `Objective`.
   Inputs: pair of lists of float [batch, height, width, channels]. Output: float32 [batch].
   Example: tfkd.objectives.FlowOfSolutionProcedure(["relu0", "relu2"], ["relu0", "relu2"], connector="conv1x1")
   """
 
+  acronyms = ("FSP",)
+  default_weight = 50.0  # RepDistiller's, for the same mean over the matrix.
   must_agree = "channels"
-  fixed_arguments = ("alignment",)
 
-  def __init__(self, teacher_layer, student_layer, weight=50.0, connector=None, name=None, **kwargs):
-    super().__init__(teacher_layer, student_layer, weight, connector, None, name, **kwargs)
+  def __init__(
+    self,
+    teacher_layer: Sequence[str],
+    student_layer: Sequence[str],
+    *,
+    connector: str | keras.layers.Layer | None = None,
+    **options: Any,
+  ):
+    super().__init__(teacher_layer, student_layer, connector=connector, alignment=None, **options)
     if len(self.teacher_layers) < 2:
       raise ValueError(f"objective '{self.name}' needs two layers of each model or more; got {teacher_layer}.")
 
-  def call(self, inputs, training=None, sample_weight=None):
+  def call(self, inputs: tuple, training: bool | None = None, sample_weight: tf.Tensor | None = None) -> tf.Tensor:
     pairs = self.aligned(inputs, sample_weight)
     flows = []
     for earlier, later in zip(pairs, pairs[1:], strict=False):
@@ -41,6 +52,6 @@ class FlowOfSolutionProcedure(TappedObjective):
     return tf.add_n(flows)
 
 
-def _same_size(first, second):
+def _same_size(first: tf.Tensor, second: tf.Tensor) -> list[tf.Tensor]:
   size = connectors.aligned_size(first.shape, second.shape, "average_pool")
   return [connectors.align(feature, size, "average_pool") for feature in (first, second)]

@@ -1,5 +1,9 @@
-"""Distances between features position by position: FitNets' hint and its relatives."""
+"""Distances between features position by position: FitNets' hint and related losses."""
 
+from collections.abc import Sequence
+from typing import Any
+
+import tensorflow as tf
 import tf_keras as keras
 
 from tfkd import losses
@@ -10,22 +14,22 @@ from tfkd.objectives.tapped import TappedObjective
 class Hint(TappedObjective):
   """The student's guided layer reproduces the teacher's hint layer through a connector (FitNets).
 
-  Use it when the student is thinner or deeper than the teacher: together with `SoftTargets`, or alone in a first stage
+  Use it if the student is thinner or deeper than the teacher: together with `SoftTargets`, or alone in a first stage
   with `hard_loss_weight=0`, as in the paper. The connector is FitNets' regressor.
-  Source: Romero et al. 2015, arXiv:1412.6550; see `tfkd.losses.hint`. The default weight is RepDistiller's.
+  Source: Romero et al. 2015, arXiv:1412.6550; see `tfkd.losses.hint`.
 
   Args:
-    teacher_layer, student_layer, weight, connector, alignment, name: see `TappedObjective`.
+    teacher_layer, student_layer, connector, alignment: see `TappedObjective`.
+    **options: weight, output and name, see `Objective`.
   Inputs: pair of lists of float [batch, ...]. Output: float32 [batch].
   Example: tfkd.objectives.Hint("relu4", "relu4", connector="conv1x1")
   """
 
+  acronyms = ("FitNet", "FitNets")
+  default_weight = 100.0  # RepDistiller's.
   positions = "mean"
 
-  def __init__(self, teacher_layer, student_layer, weight=100.0, connector=None, alignment=None, name=None, **kwargs):
-    super().__init__(teacher_layer, student_layer, weight, connector, alignment, name, **kwargs)
-
-  def distance(self, teacher, student):
+  def distance(self, teacher: tf.Tensor, student: tf.Tensor) -> tf.Tensor:
     return losses.hint(teacher, student)
 
 
@@ -33,52 +37,50 @@ class Hint(TappedObjective):
 class Euclidean(TappedObjective):
   """The Euclidean distance between two features is small: `Hint` without the square.
 
-  Use it where single examples with large errors should not rule the step. See `tfkd.losses.euclidean`.
+  Use it if single examples with large errors should not dominate the step. See `tfkd.losses.euclidean`.
 
   Args:
-    teacher_layer, student_layer, weight, connector, alignment, name: see `TappedObjective`.
+    teacher_layer, student_layer, connector, alignment: see `TappedObjective`.
+    **options: weight, output and name, see `Objective`.
   Inputs: pair of lists of float [batch, ...]. Output: float32 [batch].
   Example: tfkd.objectives.Euclidean("relu4", "relu4", connector="conv1x1", weight=0.01)
   """
 
-  def distance(self, teacher, student):
+  def distance(self, teacher: tf.Tensor, student: tf.Tensor) -> tf.Tensor:
     return losses.euclidean(teacher, student)
 
 
 @keras.utils.register_keras_serializable(package="tfkd")
 class NormalizedFeatureMatching(TappedObjective):
-  """The channel vectors of two features point the same way at each position.
+  """The channel vectors of two features have the same direction at each position.
 
-  Use it where the magnitudes of the two networks' features have nothing to do with each other.
-  See `tfkd.losses.normalized_feature_matching`.
+  Use it if the magnitudes of the two networks' features are unrelated. See `tfkd.losses.normalized_feature_matching`.
 
   Args:
-    teacher_layer, student_layer, weight, connector, alignment, name: see `TappedObjective`.
+    teacher_layer, student_layer, connector, alignment: see `TappedObjective`.
     epsilon: positive lower bound of a vector's length.
+    **options: weight, output and name, see `Objective`.
   Inputs: pair of lists of float [batch, ..., channels]. Output: float32 [batch], dimensionless.
   Example: tfkd.objectives.NormalizedFeatureMatching(["relu2", "relu4"], ["relu2", "relu4"], connector="conv1x1")
   """
 
+  default_weight = 100.0  # As `Hint`.
   positions = "mean"
 
   def __init__(
     self,
-    teacher_layer,
-    student_layer,
-    weight=100.0,
-    connector=None,
-    alignment=None,
-    epsilon=1e-8,
-    name=None,
-    **kwargs,
+    teacher_layer: str | Sequence[str],
+    student_layer: str | Sequence[str],
+    *,
+    connector: str | keras.layers.Layer | None = None,
+    alignment: str | None = None,
+    epsilon: float = 1e-8,
+    **options: Any,
   ):
-    super().__init__(teacher_layer, student_layer, weight, connector, alignment, name, **kwargs)
+    super().__init__(teacher_layer, student_layer, connector=connector, alignment=alignment, **options)
     if not epsilon > 0:
       raise ValueError(f"epsilon must be positive; got {epsilon}.")
     self.epsilon = epsilon
 
-  def distance(self, teacher, student):
+  def distance(self, teacher: tf.Tensor, student: tf.Tensor) -> tf.Tensor:
     return losses.normalized_feature_matching(teacher, student, epsilon=self.epsilon)
-
-  def get_config(self):
-    return {**super().get_config(), "epsilon": self.epsilon}

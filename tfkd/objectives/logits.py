@@ -1,6 +1,7 @@
-"""Base of the objectives on logits: temperature, standardization, and the checks of classes."""
+"""Base class of the objectives on logits: standardization, and checks of shapes and temperatures."""
 
 import numbers
+from typing import Any
 
 import tensorflow as tf
 
@@ -12,59 +13,66 @@ from tfkd.ops.checks import check_temperature
 class LogitObjective(Objective):
   """An objective on the two models' class distributions, given as logits.
 
+  An attribute `temperature` of a subclass is checked when it is assigned.
+
   Args:
-    temperature: positive finite number, dimensionless, or a scalar `tf.Variable` of it.
-    weight, output, name: see `Objective`.
-    standardize: whether to give each row of logits mean 0 and deviation 1 first (Sun et al. 2024, arXiv:2403.01427,
-      whose temperature is 2 and weight 9).
+    standardize: whether to give each row of logits mean 0 and standard deviation 1 first (Sun et al. 2024,
+      arXiv:2403.01427, whose temperature is 2 and weight 9).
+    **options: weight, output and name, see `Objective`.
 
   Raises:
     TypeError: temperature is no number.
     ValueError: temperature is not positive and finite.
   """
 
-  # Whether `logits` standardizes them; an objective that standardizes for a part of its loss alone does it there.
-  standardizes_all = True
+  reads_classes = True
 
-  def __init__(self, temperature, weight=1.0, standardize=False, output=None, name=None, **kwargs):
-    super().__init__(weight=weight, output=output, name=name, **kwargs)
-    self.temperature = temperature
+  def __init__(self, *, standardize: bool = False, **options: Any):
+    super().__init__(**options)
     self.standardize = standardize
 
-  def __setattr__(self, name, value):
+  def __setattr__(self, name: str, value: Any) -> None:
     if name == "temperature":
       check_is_temperature(value)
     super().__setattr__(name, value)
 
-  def logits(self, *tensors):
-    """The logits of teacher and student, or of the student alone, standardized if asked.
-
-    A relational objective gets them as rows [elements, classes]: each token or pixel is an example of its own.
+  def logits(self, *tensors: tf.Tensor) -> list[tf.Tensor]:
+    """Checks the logits of teacher and student, or of the student alone, and standardizes them if `standardize` is set.
 
     Raises:
-      ValueError: the shapes are unknown, are not those of two classes or more, or differ.
+      ValueError: the shapes are unknown, differ, or have fewer than two classes.
+    """
+    tensors = self.checked(*tensors)
+    return [losses.standardize_logits(t) for t in tensors] if self.standardize else tensors
+
+  def checked(self, *tensors: tf.Tensor) -> list[tf.Tensor]:
+    """The logits as they are given; of a relational objective as rows [elements, classes].
+
+    In a relational objective each token or pixel is an example of its own.
+
+    Raises:
+      ValueError: see `logits`.
     """
     check_logits([tensor.shape for tensor in tensors], self.name)
-    if self.relational:
-      tensors = [tf.reshape(t, [-1, t.shape[-1]]) if t.shape.rank > 2 else t for t in tensors]
-    standardize = self.standardize and self.standardizes_all
-    return [losses.standardize_logits(t) for t in tensors] if standardize else list(tensors)
+    if not self.relational:
+      return list(tensors)
+    return [tf.reshape(t, [-1, t.shape[-1]]) if t.shape.rank > 2 else t for t in tensors]
 
-  def get_config(self):
-    return {**super().get_config(), "temperature": as_number(self.temperature), "standardize": self.standardize}
+  def get_config(self) -> dict[str, Any]:
+    return {**super().get_config(), "standardize": self.standardize}
 
 
-def check_logits(shapes, name):
-  """Raises ValueError unless these are shapes of class scores, of teacher and student or of the student alone.
+def check_logits(shapes: list[tf.TensorShape], name: str) -> None:
+  """Raises ValueError unless these are shapes of class scores of teacher and student, or of the student alone.
 
   Args:
-    shapes: list of `tf.TensorShape`, the student's last.
-    name: the objective's, for the message.
+    shapes: static shapes, the student's last.
+    name: the objective's name, for the message.
   """
   for owner, shape in zip(("teacher", "student")[-len(shapes) :], shapes, strict=True):
     if shape.rank is None or shape.rank > 0 and shape[-1] is None:
       raise ValueError(
-        f"{owner} logits have the unknown static shape {shape}, and objective '{name}' must know the classes: "
+        f"{owner} logits have the unknown static shape {shape}, and objective '{name}' needs the number of classes: "
         "return tf.ensure_shape(logits, [None, classes]) from the function that computes them."
       )
     if shape.rank < 2 or shape[-1] < 2:
@@ -77,7 +85,7 @@ def check_logits(shapes, name):
     _check_same_elements(*shapes, name)
 
 
-def _check_same_elements(teacher, student, name):
+def _check_same_elements(teacher: tf.TensorShape, student: tf.TensorShape, name: str) -> None:
   if teacher[-1] != student[-1]:
     raise ValueError(
       f"student logits have {student[-1]} classes, teacher logits {teacher[-1]}: build both with the data set's "
@@ -85,13 +93,13 @@ def _check_same_elements(teacher, student, name):
     )
   if teacher.rank != student.rank or not teacher[1:].is_compatible_with(student[1:]):
     raise ValueError(
-      f"objective '{name}' compares logits position by position, and the teacher's have shape {teacher}, the "
+      f"objective '{name}' compares logits position by position, but the teacher's have shape {teacher} and the "
       f"student's {student}: bring both to one resolution, for example with keras.layers.UpSampling2D or "
-      "AveragePooling2D at the end of one of them."
+      "AveragePooling2D at the end of one model."
     )
 
 
-def check_is_temperature(temperature):
+def check_is_temperature(temperature: Any) -> None:
   """Raises unless this is a positive finite number, or a scalar tensor or variable."""
   if isinstance(temperature, tf.Variable):
     temperature = as_number(temperature) if tf.executing_eagerly() and temperature.shape.rank == 0 else temperature

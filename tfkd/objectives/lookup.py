@@ -1,36 +1,37 @@
-"""Objectives by name: derived from the classes, so that a new class is found without being entered anywhere."""
+"""Objectives by name, derived from the classes: a new class needs no entry here."""
 
 import difflib
 import inspect
-from builtins import list as builtin_list
+import re
+from typing import Any
 
 import tf_keras as keras
 
 from tfkd.objectives.base import Objective, snake_case
 
 
-def list():
-  """Names of all objectives, snake case, one's own registered classes included.
+def names() -> list[str]:
+  """Names of all objectives in snake case, registered classes of the user's own included.
 
-  >>> "soft_targets" in list()
+  >>> "soft_targets" in names()
   True
   """
   return sorted(_classes())
 
 
-def get(identifier):
-  """Makes an objective from its name or configuration, as `keras.losses.get` does with losses.
+def get(identifier: Objective | str | dict[str, Any]) -> Objective:
+  """Makes an objective from its name or configuration, as `keras.losses.get` does for losses.
 
   Args:
     identifier: an `Objective`, which is returned; the name of a class that needs no arguments ("soft_targets" or
-      "SoftTargets"); or a dict {"class_name": name, "config": arguments}, with the same names, or as
-      `keras.saving.serialize_keras_object` gives it.
+      "SoftTargets") or the acronym of its method ("kd"); or a dict {"class_name": name, "config": arguments} with the
+      same names, or as `keras.saving.serialize_keras_object` returns it.
 
   Returns:
     `Objective`.
 
   Raises:
-    ValueError: no such objective, or its arguments don't fit.
+    ValueError: there is no such objective, several methods share the acronym, or the arguments do not fit.
   """
   if isinstance(identifier, Objective):
     return identifier
@@ -40,29 +41,43 @@ def get(identifier):
   if isinstance(identifier, dict):
     unknown = identifier.keys() - {"class_name", "config"}
     if unknown or "class_name" not in identifier:
-      raise ValueError(
-        f'expected a dict {{"class_name": name, "config": arguments}}; got keys {builtin_list(identifier)}.'
-      )
+      raise ValueError(f'expected a dict {{"class_name": name, "config": arguments}}; got keys {list(identifier)}.')
     identifier, config = identifier["class_name"], identifier.get("config", {})
-  classes = _classes()
-  name = snake_case(str(identifier).rpartition(">")[2])
-  if name not in classes:
-    near = difflib.get_close_matches(name, classes)
-    hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
-    raise ValueError(f"unknown objective {identifier!r}; {hint}There are: {', '.join(list())}.")
+  name, cls = _found(str(identifier))
   try:
-    return classes[name].from_config(config)
+    return cls.from_config(config)
   except TypeError as error:
-    signature = inspect.signature(classes[name])
-    raise ValueError(f"objective '{name}' takes {signature}; got {config} ({error}).") from error
+    parameters = inspect.signature(cls).parameters.values()
+    takes = inspect.Signature([p.replace(annotation=p.empty) for p in parameters])
+    raise ValueError(f"objective '{name}' takes {takes}; got {config} ({error}).") from error
 
 
-def _classes():
+def _found(identifier: str) -> tuple[str, type[Objective]]:
+  """Name and class of an objective by its class name, snake case name or acronym."""
+  classes = _classes()
+  key = _key(identifier.rpartition(">")[2])  # Keras registers as package>name.
+  matches = [name for name in classes if _key(name) == key]
+  matches = matches or [name for name, cls in classes.items() if key in map(_key, vars(cls).get("acronyms", ()))]
+  if len(matches) == 1:
+    return matches[0], classes[matches[0]]
+  if matches:
+    raise ValueError(f"{identifier!r} names several objectives: choose one of {', '.join(sorted(matches))}.")
+  near = difflib.get_close_matches(snake_case(identifier), classes)
+  hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
+  raise ValueError(f"unknown objective {identifier!r}; {hint}The names are: {', '.join(names())}.")
+
+
+def _key(name: str) -> str:
+  """A name without case, hyphens and underscores."""
+  return re.sub(r"[-_ ]", "", name).lower()
+
+
+def _classes() -> dict[str, type[Objective]]:
   found, waiting = {}, [Objective]
   while waiting:
     cls = waiting.pop()
     waiting += cls.__subclasses__()
-    # Bases are not registered with Keras: they are nothing to build.
+    # Base classes are not registered with Keras: nobody instantiates them.
     if keras.saving.get_registered_name(cls) != cls.__name__:
       found[snake_case(cls.__name__)] = cls
   return found

@@ -1,10 +1,13 @@
-"""Normalized knowledge distillation: target class, and the others renormalised (Yang et al. 2023)."""
+"""Normalized knowledge distillation: target class, and the other classes renormalised (Yang et al. 2023)."""
+
+from typing import Any
 
 import tensorflow as tf
 import tf_keras as keras
 
 from tfkd import losses
 from tfkd.objectives.base import class_indices
+from tfkd.objectives.batch import Batch
 from tfkd.objectives.logits import LogitObjective
 
 
@@ -18,21 +21,25 @@ class Normalized(LogitObjective):
   Args:
     temperature: positive finite number, dimensionless, of the other classes.
     gamma: weight of the other classes' term.
-    weight, standardize, output, name: see `LogitObjective`.
+    **options: weight, standardize, output and name, see `LogitObjective`.
   Inputs: (teacher logits, student logits [batch, ..., classes], labels [batch, ...]). Output: float32 [batch, ...].
   Example: tfkd.objectives.Normalized(gamma=1.5)
   """
 
-  reads_labels = True
+  acronyms = ("NKD",)
 
-  def __init__(self, temperature=1.0, gamma=1.5, weight=1.0, standardize=False, output=None, name=None, **kwargs):
-    super().__init__(temperature, weight, standardize, output, name, **kwargs)
+  def __init__(self, temperature: float | tf.Variable = 1.0, *, gamma: float = 1.5, **options: Any):
+    super().__init__(**options)
+    self.temperature = temperature
     self.gamma = gamma
 
-  def call(self, inputs):
+  def inputs(self, batch: Batch) -> tuple:
+    return *super().inputs(batch), self.labels(batch)
+
+  def call(self, inputs: tuple) -> tf.Tensor:
     teacher, student = self.logits(*inputs[:2])
     labels = class_indices(inputs[2], student.shape[-1], student.shape.rank - 1)
-    # The loss is on rows: tokens and pixels are rows as well.
+    # The loss takes rows: each token or pixel is a row.
     values = losses.normalized(
       *(tf.reshape(t, [-1, t.shape[-1]]) for t in (teacher, student)),
       tf.reshape(labels, [-1]),
@@ -40,6 +47,3 @@ class Normalized(LogitObjective):
       gamma=self.gamma,
     )
     return tf.reshape(values, tf.shape(labels))
-
-  def get_config(self):
-    return {**super().get_config(), "gamma": self.gamma}

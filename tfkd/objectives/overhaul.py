@@ -1,6 +1,8 @@
 """Feature distillation overhaul: partial distance to a teacher's feature before its ReLU (Heo et al. 2019)."""
 
 import functools
+from collections.abc import Sequence
+from typing import Any
 
 import tensorflow as tf
 import tf_keras as keras
@@ -11,36 +13,36 @@ from tfkd.objectives.tapped import TappedObjective
 
 @keras.utils.register_keras_serializable(package="tfkd")
 class OFD(TappedObjective):
-  """The student reproduces the teacher's positive responses, and stays below where the teacher is silent (OFD).
+  """The student reproduces the teacher's positive responses, and stays below its negative ones (OFD).
 
   Use it on the last features before ReLU of every stage, early to late: the outputs of batch normalisation. Earlier
   pairs count half as much as the next. The margin, the mean of the teacher's negative responses in each channel, is
-  measured during training, so that any normalisation, or none, will do.
+  measured during training, so any normalisation, or none, will do.
   Source: Heo et al. 2019, arXiv:1904.01866; see `tfkd.losses.partial_distance`, a sum over the elements of an example.
-  The small default weight is that of the authors' code for CIFAR-100.
 
   Args:
-    teacher_layer, student_layer, weight, connector, alignment, name: see `TappedObjective`.
+    teacher_layer, student_layer, connector, alignment: see `TappedObjective`.
+    **options: weight, output and name, see `Objective`.
   Inputs: pair of lists of float [batch, ..., channels] before ReLU. Output: float32 [batch].
   Example: tfkd.objectives.OFD(["bn2", "bn4", "bn6"], ["bn2", "bn4", "bn6"])
   """
 
+  default_weight = 1e-3  # The authors' code for CIFAR-100.
   positions = "sum"
 
   def __init__(
     self,
-    teacher_layer,
-    student_layer,
-    weight=1e-3,
-    connector="conv1x1_bn",
-    alignment=None,
-    name=None,
-    **kwargs,
+    teacher_layer: str | Sequence[str],
+    student_layer: str | Sequence[str],
+    *,
+    connector: str | keras.layers.Layer | None = "conv1x1_bn",
+    alignment: str | None = None,
+    **options: Any,
   ):
-    super().__init__(teacher_layer, student_layer, weight, connector, alignment, name, **kwargs)
+    super().__init__(teacher_layer, student_layer, connector=connector, alignment=alignment, **options)
     self.negatives = []
 
-  def build_pair(self, teacher, student):
+  def build_pair(self, teacher: tf.TensorShape, student: tf.TensorShape) -> None:
     super().build_pair(teacher, student)
     # Sum and number of the negative responses seen, over all replicas.
     self.negatives.append(
@@ -54,13 +56,13 @@ class OFD(TappedObjective):
       )
     )
 
-  def call(self, inputs, training=None, sample_weight=None):
+  def call(self, inputs: tuple, training: bool | None = None, sample_weight: tf.Tensor | None = None) -> tf.Tensor:
     total = 0.0
     pairs = self.aligned(inputs, sample_weight)
     for i, ((teacher, student), negatives) in enumerate(zip(pairs, self.negatives, strict=True)):
       if training:
         negatives.assign_add(_negatives(teacher))
-      # Once enough examples were seen every replica's own estimate is the same.
+      # Each replica's own estimate converges to the same value.
       responses, count = tf.unstack(tf.convert_to_tensor(negatives))
       margin = tf.math.divide_no_nan(responses, count)
       distance = functools.partial(losses.partial_distance, margin=margin)
@@ -68,7 +70,8 @@ class OFD(TappedObjective):
     return total
 
 
-def _negatives(feature):
+def _negatives(feature: tf.Tensor) -> tf.Tensor:
+  """Sum and number of the negative responses of each channel: float32 [2, channels]."""
   axes = list(range(feature.shape.rank - 1))
   is_negative = tf.cast(feature < 0, tf.float32)
   return tf.stack([tf.reduce_sum(feature * is_negative, axes), tf.reduce_sum(is_negative, axes)])

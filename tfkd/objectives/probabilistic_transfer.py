@@ -1,5 +1,6 @@
 """Probabilistic knowledge transfer: the batch as a distribution over neighbours (Passalis, Tefas 2018)."""
 
+import tensorflow as tf
 import tf_keras as keras
 
 from tfkd import losses
@@ -8,20 +9,20 @@ from tfkd.objectives.tapped import EmbeddingObjective
 
 @keras.utils.register_keras_serializable(package="tfkd")
 class ProbabilisticTransfer(EmbeddingObjective):
-  """Examples have the neighbours that they have in the teacher's embedding (PKT).
+  """Examples have the same neighbours in both embeddings, as distributions over the batch (PKT).
 
   Use it on the last embedding, whatever the two networks' dimensions.
-  Source: Passalis, Tefas 2018, arXiv:1803.10837; see `tfkd.losses.probabilistic_transfer`, a mean over all pairs,
-  whence the large weight, which is RepDistiller's.
+  Source: Passalis, Tefas 2018, arXiv:1803.10837; see `tfkd.losses.probabilistic_transfer`.
 
   Args:
-    teacher_layer, student_layer, weight, connector, name: see `EmbeddingObjective`.
+    teacher_layer, student_layer, connector: see `EmbeddingObjective`.
+    **options: weight, output and name, see `Objective`.
   Inputs: pair of lists of float [batch, d] or maps. Output: float32 scalar, in nats.
   Example: tfkd.objectives.ProbabilisticTransfer("flatten", "flatten")
   """
 
-  def __init__(self, teacher_layer, student_layer, weight=30000.0, connector=None, name=None, **kwargs):
-    super().__init__(teacher_layer, student_layer, weight, connector, name, **kwargs)
+  acronyms = ("PKT",)
+  default_weight = 30000.0  # RepDistiller's; large because the loss is a mean over all pairs.
 
-  def distance(self, teacher, student):
+  def distance(self, teacher: tf.Tensor, student: tf.Tensor) -> tf.Tensor:
     return losses.probabilistic_transfer(teacher, student)

@@ -1,5 +1,8 @@
 """Knowledge review: early teacher features teach late student features too (Chen et al. 2021)."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import tensorflow as tf
 import tf_keras as keras
 
@@ -18,26 +21,32 @@ class ReviewKD(TappedObjective):
   over 20 epochs.
   Source: Chen et al. 2021, arXiv:2104.09044; see `tfkd.losses.hierarchical_context`. As in the authors' code maps are
   resized by nearest neighbour, to the next student feature's size, and before the last convolution to the teacher's.
-  The default weight is that of the authors' code for CIFAR-100.
 
   Args:
-    teacher_layer, student_layer: lists of layer names, early to late.
-    weight, name: see `TappedObjective`; shapes may differ.
-    channels: channels of the fused features; at most as many as the student's last layer has.
+    teacher_layer, student_layer: lists of layer names, early to late; shapes may differ.
+    channels: channels of the fused features; at most the number of channels of the student's last layer.
+    **options: weight, output and name, see `Objective`.
   Inputs: pair of lists of float [batch, height, width, channels] or [batch, channels]. Output: float32 [batch].
   Example: tfkd.objectives.ReviewKD(["relu2", "relu4", "relu6", "flatten"], ["relu2", "relu4", "relu6", "flatten"])
   """
 
+  default_weight = 1.0  # The authors' code for CIFAR-100.
   must_agree = "batch"
-  fixed_arguments = ("connector", "alignment")
 
-  def __init__(self, teacher_layer, student_layer, weight=1.0, channels=512, name=None, **kwargs):
-    super().__init__(teacher_layer, student_layer, weight, None, None, name, **kwargs)
+  def __init__(
+    self,
+    teacher_layer: str | Sequence[str],
+    student_layer: str | Sequence[str],
+    *,
+    channels: int = 512,
+    **options: Any,
+  ):
+    super().__init__(teacher_layer, student_layer, connector=None, alignment=None, **options)
     if channels < 1:
       raise ValueError(f"channels must be positive; got {channels}.")
     self.channels = channels
 
-  def build(self, input_shape):
+  def build(self, input_shape: Any) -> None:
     for shape in tf.nest.flatten(input_shape[:2]):
       if shape.rank not in (2, 4):
         raise ValueError(f"objective '{self.name}' reads maps of 4 axes or vectors; got a feature of shape {shape}.")
@@ -55,7 +64,7 @@ class ReviewKD(TappedObjective):
         self.attentions.append(layers.Conv2D(2, 1, activation="sigmoid", dtype="float32"))
         self.attentions[-1].build([*student[:3], 2 * channels])
 
-  def call(self, inputs, training=None):
+  def call(self, inputs: tuple, training: bool | None = None, sample_weight: tf.Tensor | None = None) -> tf.Tensor:
     teachers, students = ([_as_map(x) for x in features] for features in inputs[:2])
     total, later = [], None
     for i in reversed(range(len(students))):
@@ -69,11 +78,8 @@ class ReviewKD(TappedObjective):
       total.append(losses.hierarchical_context(teachers[i], self.exits[i](resized)))
     return tf.add_n(total)
 
-  def get_config(self):
-    return {**super().get_config(), "channels": self.channels}
 
-
-def _convolution(channels, size):
+def _convolution(channels: int, size: int) -> keras.Sequential:
   return keras.Sequential(
     [
       layers.Conv2D(channels, size, padding="same", use_bias=False, dtype="float32"),
@@ -82,10 +88,10 @@ def _convolution(channels, size):
   )
 
 
-def _map_shape(shape):
+def _map_shape(shape: tf.TensorShape) -> list[int | None]:
   shape = list(shape)
   return shape if len(shape) == 4 else [shape[0], 1, 1, shape[-1]]
 
 
-def _as_map(feature):
+def _as_map(feature: tf.Tensor) -> tf.Tensor:
   return feature if feature.shape.rank == 4 else feature[:, None, None, :]

@@ -1,5 +1,9 @@
-"""Similarity-preserving distillation: which examples of a batch excite a network alike (Tung, Mori 2019)."""
+"""Similarity-preserving distillation: which examples of a batch activate a network alike (Tung, Mori 2019)."""
 
+from collections.abc import Sequence
+from typing import Any
+
+import tensorflow as tf
 import tf_keras as keras
 
 from tfkd import losses
@@ -8,24 +12,25 @@ from tfkd.objectives.tapped import TappedObjective
 
 @keras.utils.register_keras_serializable(package="tfkd")
 class SimilarityPreserving(TappedObjective):
-  """Examples that excite the teacher alike excite the student alike (SP).
+  """Examples that activate the teacher alike activate the student alike (SP).
 
-  Use it on the last map, whatever the two networks' shapes. It sees the batch of its own device: with several devices
-  each compares its share of the global batch.
-  Source: Tung, Mori 2019, arXiv:1907.09682; see `tfkd.losses.similarity_preserving`. The default weight is the paper's.
+  Use it on the last map, whatever the two networks' shapes. Each replica compares its own share of the global batch.
+  Source: Tung, Mori 2019, arXiv:1907.09682; see `tfkd.losses.similarity_preserving`.
 
   Args:
-    teacher_layer, student_layer, weight, name: see `TappedObjective`; shapes may differ.
+    teacher_layer, student_layer: see `TappedObjective`; shapes may differ.
+    **options: weight, output and name, see `Objective`.
   Inputs: pair of lists of float [batch, ...]. Output: float32 scalar, dimensionless.
   Example: tfkd.objectives.SimilarityPreserving("relu6", "relu6")
   """
 
+  acronyms = ("SP", "SPKD")
+  default_weight = 3000.0  # The paper's.
   must_agree = "batch"
   relational = True
-  fixed_arguments = ("connector", "alignment")
 
-  def __init__(self, teacher_layer, student_layer, weight=3000.0, name=None, **kwargs):
-    super().__init__(teacher_layer, student_layer, weight, None, None, name, **kwargs)
+  def __init__(self, teacher_layer: str | Sequence[str], student_layer: str | Sequence[str], **options: Any):
+    super().__init__(teacher_layer, student_layer, connector=None, alignment=None, **options)
 
-  def distance(self, teacher, student):
+  def distance(self, teacher: tf.Tensor, student: tf.Tensor) -> tf.Tensor:
     return losses.similarity_preserving(teacher, student)

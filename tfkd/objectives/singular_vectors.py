@@ -1,5 +1,8 @@
 """Singular vectors of features, and how they follow from those of an earlier layer (Lee, Kim, Song 2018)."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import tensorflow as tf
 import tf_keras as keras
 
@@ -9,41 +12,50 @@ from tfkd.objectives.tapped import TappedObjective
 
 @keras.utils.register_keras_serializable(package="tfkd")
 class KDSVD(TappedObjective):
-  """The student's channels lead from layer to layer as the teacher's do, in their first singular vectors (KDSVD).
+  """The first singular vectors of consecutive layers of the student relate as the teacher's do (KDSVD).
 
   Use it as `FlowOfSolutionProcedure`, on the ends of the stages of two networks; heights and widths may differ. Each
   layer is compared with the next of the list. Each example's maps are decomposed: a step's time grows with the cube of
   their channels or positions, whichever are fewer.
-  Source: Lee, Kim, Song 2018, ECCV; see `tfkd.losses.singular_vectors`. The weight 1 is mdistiller's, which decomposes
-  [channels * height, width]; RepDistiller, whose function this is, gives none.
+  Source: Lee, Kim, Song 2018, ECCV; see `tfkd.losses.singular_vectors`.
 
   Args:
     teacher_layer, student_layer: lists of at least two layer names, early to late.
-    weight, connector, name: see `TappedObjective`; the channels must agree, after any connector.
+    connector: see `TappedObjective`; the channels must agree, after any connector.
     rank: int >= 1, singular vectors of each feature.
+    **options: weight, output and name, see `Objective`.
   Inputs: pair of lists of float [batch, height, width, channels]. Output: float32 [batch], dimensionless.
   Example: tfkd.objectives.KDSVD(["relu2", "relu4", "relu6"], ["relu2", "relu4", "relu6"], connector="conv1x1")
   """
 
+  # mdistiller's, which decomposes [channels * height, width]; RepDistiller, whose function this is, gives none.
+  default_weight = 1.0
   must_agree = "channels"
-  fixed_arguments = ("alignment",)
 
-  def __init__(self, teacher_layer, student_layer, weight=1.0, connector=None, rank=1, name=None, **kwargs):
-    super().__init__(teacher_layer, student_layer, weight, connector, None, name, **kwargs)
+  def __init__(
+    self,
+    teacher_layer: Sequence[str],
+    student_layer: Sequence[str],
+    *,
+    connector: str | keras.layers.Layer | None = None,
+    rank: int = 1,
+    **options: Any,
+  ):
+    super().__init__(teacher_layer, student_layer, connector=connector, alignment=None, **options)
     if len(self.teacher_layers) < 2:
       raise ValueError(f"objective '{self.name}' needs two layers of each model or more; got {teacher_layer}.")
     if rank < 1:
       raise ValueError(f"rank must be at least 1; got {rank}.")
     self.rank = rank
 
-  def build_pair(self, teacher, student):
+  def build_pair(self, teacher: tf.TensorShape, student: tf.TensorShape) -> None:
     super().build_pair(teacher, student)
     for shape in (teacher, student):
       positions = None if None in shape[1:3] else shape[1] * shape[2]
       if positions is not None and self.rank > min(positions, teacher[3]):
         raise ValueError(f"rank {self.rank} is more than {tuple(shape)} has positions or channels: lower it.")
 
-  def call(self, inputs, training=None):
+  def call(self, inputs: tuple, training: bool | None = None, sample_weight: tf.Tensor | None = None) -> tf.Tensor:
     pairs = self.aligned(inputs)
     return tf.add_n(
       [
@@ -51,6 +63,3 @@ class KDSVD(TappedObjective):
         for earlier, later in zip(pairs, pairs[1:], strict=False)
       ]
     )
-
-  def get_config(self):
-    return {**super().get_config(), "rank": self.rank}

@@ -1,31 +1,31 @@
 """Soft targets: the teacher's temperature-softened class distribution (Hinton, Vinyals, Dean 2015)."""
 
+from typing import Any
+
 import tensorflow as tf
 import tf_keras as keras
 
 from tfkd import losses
+from tfkd.objectives.batch import Batch
 from tfkd.objectives.logits import LogitObjective
 
 
 @keras.utils.register_keras_serializable(package="tfkd")
 class SoftTargets(LogitObjective):
-  """The student reproduces the teacher's class distribution at a temperature.
+  """The student reproduces the teacher's class distribution at a temperature (KD).
 
-  Use it first: it needs nothing but logits. Higher temperatures show more of how the teacher ranks the wrong classes.
+  Use it first: it needs only logits. Higher temperatures show more of the teacher's ranking of the wrong classes.
   Source: Hinton, Vinyals, Dean 2015, arXiv:1503.02531, section 2. The gradient of softened logits shrinks as 1/T^2;
   `scale_by_t2` multiplies by T^2, so that `weight` means the same at every temperature.
 
   Args:
     temperature: positive finite number, dimensionless.
-    weight: absolute factor of this term in the total loss, >= 0.
     form: "kl", which is zero when student and teacher agree, so that its value can be compared between temperatures; or
       "cross_entropy", which has the same gradient and the teacher's entropy as its minimum.
-    source: "teacher", or "labels": the one-hot ground truth takes the place of the teacher's distribution, and only
-      the student is softened. Labels are class indices [batch] or [batch, 1], or probabilities [batch, classes].
+    source: "teacher", or "labels": the one-hot ground truth replaces the teacher's distribution, and only the student
+      is softened. Labels are class indices [batch] or [batch, 1], or probabilities [batch, classes].
     scale_by_t2: whether to multiply by temperature squared.
-    standardize: whether to give each row of logits mean 0 and deviation 1 first (arXiv:2403.01427).
-    output: key or index of the output to read, where the models have several.
-    name: name of the term in logs.
+    **options: weight, standardize, output and name, see `LogitObjective`.
   Inputs: pair (teacher logits or labels, student logits [batch, ..., classes]). Output: float32 [batch, ...], in nats.
   Example: tfkd.objectives.SoftTargets(temperature=4.0, weight=0.7)
 
@@ -33,32 +33,40 @@ class SoftTargets(LogitObjective):
     ValueError: an argument is out of its range, or teacher and student have different numbers of classes.
   """
 
+  acronyms = ("KD",)
+
   def __init__(
     self,
-    temperature=4.0,
-    weight=1.0,
-    form="kl",
-    source="teacher",
-    scale_by_t2=True,
-    standardize=False,
-    output=None,
-    name=None,
-    **kwargs,
+    temperature: float | tf.Variable = 4.0,
+    *,
+    form: str = "kl",
+    source: str = "teacher",
+    scale_by_t2: bool = True,
+    **options: Any,
   ):
-    super().__init__(temperature, weight, standardize, output, name, **kwargs)
+    super().__init__(**options)
+    self.temperature = temperature
     self.form = form
     self.source = source
     self.scale_by_t2 = scale_by_t2
 
-  def __setattr__(self, name, value):
+  def __setattr__(self, name: str, value: Any) -> None:
     if name == "form" and value not in ("cross_entropy", "kl"):
       raise ValueError(f'form must be "cross_entropy" or "kl"; got {value!r}.')
     if name == "source" and value not in ("teacher", "labels"):
       raise ValueError(f'source must be "teacher" or "labels"; got {value!r}.')
     super().__setattr__(name, value)
 
-  def call(self, pair):
-    source, student = pair
+  @property
+  def reads_teacher(self) -> bool:
+    return self.source == "teacher"
+
+  def inputs(self, batch: Batch) -> tuple:
+    source = self.teacher_output(batch) if self.reads_teacher else self.labels(batch)
+    return source, self.student_output(batch)
+
+  def call(self, inputs: tuple) -> tf.Tensor:
+    source, student = inputs
     if self.source == "labels":
       loss = self._against_labels(source, *self.logits(student))
     else:
@@ -67,23 +75,15 @@ class SoftTargets(LogitObjective):
       loss = function(source, student, self.temperature)
     return loss * self.temperature**2 if self.scale_by_t2 else loss
 
-  def _against_labels(self, labels, student):
+  def _against_labels(self, labels: tf.Tensor, student: tf.Tensor) -> tf.Tensor:
     target = _label_probabilities(labels, student)
     loss = losses.tempered_cross_entropy(target, student, self.temperature)
     if self.form == "kl":
       loss += tf.reduce_sum(tf.math.xlogy(target, target), axis=-1)  # Minus the entropy: zero for one-hot labels.
     return loss
 
-  def get_config(self):
-    return {
-      **super().get_config(),
-      "form": self.form,
-      "source": self.source,
-      "scale_by_t2": self.scale_by_t2,
-    }
 
-
-def _label_probabilities(labels, student_logits):
+def _label_probabilities(labels: tf.Tensor, student_logits: tf.Tensor) -> tf.Tensor:
   """float32 [batch, classes] from class indices [batch] or [batch, 1], or from probabilities."""
   classes = student_logits.shape[-1]
   if labels.shape.rank == student_logits.shape.rank and labels.shape[-1] == classes:

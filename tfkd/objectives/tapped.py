@@ -1,6 +1,8 @@
-"""Base of the objectives on features: taps, connectors, alignment of shapes, and the errors that name them."""
+"""Base classes of the objectives on features: taps, connectors, alignment of shapes, and the errors that name them."""
 
 import functools
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
 
 import tensorflow as tf
 import tf_keras as keras
@@ -8,46 +10,56 @@ import tf_keras as keras
 from tfkd.features import connectors
 from tfkd.features.taps import is_keras3
 from tfkd.objectives.base import Objective
+from tfkd.objectives.batch import Batch
 from tfkd.ops.element_weights import at_positions, masked_mean, without_dropped
 
 
 class TappedObjective(Objective):
-  """An objective on outputs of named layers, one pair of layers or several, whose losses are added.
+  """An objective on outputs of named layers, of one pair of layers or several pairs, whose losses are added.
 
-  A subclass implements `distance(teacher, student)`, the loss of one pair. Each pair has a connector of its own,
-  applied to the student's feature before sizes are aligned; connectors are trained with the student, kept in
-  checkpoints, and no part of `distiller.student`.
+  A subclass implements `distance(teacher, student)`, the loss of one pair. Each pair has its own connector, applied to
+  the student's feature before sizes are aligned. Connectors are trained with the student and kept in checkpoints, but
+  are not part of `distiller.student`. A subclass without connector or alignment passes `connector=None` or
+  `alignment=None` to this constructor itself; its users cannot give one then.
 
   Positions of weight zero (`sample_weight` [batch, time] or [batch, height, width], or a Keras mask) contribute
   nothing: both features are zero there, and embeddings are means without them. A loss that is a mean or sum over
   positions is taken per position and weighted there; any other is multiplied by the mean of the example's weights.
 
   Args:
-    teacher_layer: name of the teacher's layer, or a list of them; `tfkd.taps.tappable(model)` lists names.
-    student_layer: name of the student's layer, or a list of as many; a quantized student's have the float names.
-    weight: see `Objective`.
+    teacher_layer: name of the teacher's layer, or a list of names; `tfkd.taps.tappable(model)` lists them.
+    student_layer: name of the student's layer, or a list of the same length; the layers of a quantized student have
+      the float model's names.
     connector: None, "conv1x1" or "conv1x1_bn" for maps, "linear" for vectors, or a Keras layer that maps the student's
       feature to the teacher's channels.
-    alignment: None where heights and widths agree, "average_pool" to bring both to the smaller, or "interpolate" to
+    alignment: None if heights and widths agree, "average_pool" to bring both to the smaller size, or "interpolate" to
       bring the student's to the teacher's.
-    name, output: see `Objective`; where there are several outputs, `output` says whose labels and sample weights count.
+    **options: weight, output and name, see `Objective`; if the models have several outputs, `output` tells whose labels
+      and sample weights count.
 
   Raises:
     ValueError: the lists differ in length, an option is unknown, or, as soon as they are known, shapes do not fit.
   """
 
-  # What the loss needs to agree: "shape", "positions" (height and width), "channels", or only the "batch".
-  must_agree = "shape"
-  # Whether maps are averaged over their positions first: the loss is on vectors.
-  embeds = False
-  # How the losses of an example's positions make up its loss, where each position is compared by itself: "mean" or
-  # "sum". None where a loss compares or pools positions.
-  positions = None
-  # Arguments of this class that a subclass decides on, and does not take.
-  fixed_arguments = ()
+  must_agree: ClassVar[str] = "shape"
+  """What the loss requires to agree: "shape", "positions" (height and width), "channels", or only the "batch"."""
+  embeds: ClassVar[bool] = False
+  """Whether maps are averaged over their positions first, because the loss is on vectors."""
+  positions: ClassVar[str | None] = None
+  """How the losses of an example's positions make up its loss if each position is compared by itself: "mean" or "sum".
 
-  def __init__(self, teacher_layer, student_layer, weight=1.0, connector=None, alignment=None, name=None, **kwargs):
-    super().__init__(weight=weight, name=name, **kwargs)
+  None if the loss compares or pools positions."""
+
+  def __init__(
+    self,
+    teacher_layer: str | Sequence[str],
+    student_layer: str | Sequence[str],
+    *,
+    connector: str | keras.layers.Layer | None = None,
+    alignment: str | None = None,
+    **options: Any,
+  ):
+    super().__init__(**options)
     self.teacher_layers, self.student_layers = _names(teacher_layer), _names(student_layer)
     if not 0 < len(self.teacher_layers) == len(self.student_layers):
       raise ValueError(
@@ -58,16 +70,40 @@ class TappedObjective(Objective):
       raise ValueError(f"unknown alignment {alignment!r}: expected one of {connectors.ALIGNMENTS}.")
     if is_keras3(connector):
       raise TypeError("connector is a Keras 3 layer: make it with `import tf_keras as keras`.")
-    connectors.connector(connector, 1)  # An unknown name is refused now, not at the first batch.
-    # Inside a partial Keras does not take a layer, which serves as a pattern only, for a part of this one.
+    connectors.connector(connector, 1)  # Refuses an unknown name now rather than at the first batch.
+    # Keras does not track a layer inside a partial: it is a template only, and not a part of this objective.
     self._make_connector = functools.partial(connectors.connector, connector)
     self.alignment = alignment
 
-  def distance(self, teacher, student):
-    """The loss of one pair: float32 [batch], or a scalar where examples are compared."""
+  @property
+  def teacher_layer(self) -> str | list[str]:
+    """The constructor's argument."""
+    return _name_or_list(self.teacher_layers)
+
+  @property
+  def student_layer(self) -> str | list[str]:
+    """The constructor's argument."""
+    return _name_or_list(self.student_layers)
+
+  @property
+  def connector(self) -> Any:
+    """The constructor's argument; a layer as its configuration."""
+    (connector,) = self._make_connector.args
+    is_layer = isinstance(connector, keras.layers.Layer)
+    return keras.saving.serialize_keras_object(connector) if is_layer else connector
+
+  def distance(self, teacher: tf.Tensor, student: tf.Tensor) -> tf.Tensor:
+    """The loss of one pair: float32 [batch], or a scalar if examples are compared."""
     raise NotImplementedError(f"{type(self).__name__} must implement distance(teacher, student).")
 
-  def build(self, input_shape):
+  def inputs(self, batch: Batch) -> tuple:
+    teacher, student = self.teacher_of(batch).features, batch.student.features
+    return [teacher[layer] for layer in self.teacher_layers], [student[layer] for layer in self.student_layers]
+
+  def options(self, batch: Batch) -> dict[str, Any]:
+    return {"training": batch.training, "sample_weight": batch.sample_weight}
+
+  def build(self, input_shape: Any) -> None:
     self.connectors, self._sizes = [], []
     pairs = zip(self.teacher_layers, self.student_layers, *input_shape[:2], strict=True)
     for teacher_layer, student_layer, teacher, student in pairs:
@@ -80,8 +116,8 @@ class TappedObjective(Objective):
         ) from error
     super().build(input_shape)
 
-  def build_pair(self, teacher, student):
-    """Makes what one pair of `tf.TensorShape` needs, if they fit; a subclass with weights of its own extends it."""
+  def build_pair(self, teacher: tf.TensorShape, student: tf.TensorShape) -> None:
+    """Makes the connector of one pair after checking its shapes; a subclass with weights of its own extends this."""
     if self.embeds:
       teacher, student = _embedding_shape(teacher), _embedding_shape(student)
     connector = self._make_connector(teacher[-1], student.rank)
@@ -90,10 +126,10 @@ class TappedObjective(Objective):
       student = tf.TensorShape(connector.compute_output_shape(student))
     if self.must_agree != "batch" and teacher.rank != student.rank:
       raise ValueError(
-        f"features of {teacher.rank} and {student.rank} axes can't be compared: tap two maps or two vectors."
+        f"features of {teacher.rank} and {student.rank} axes cannot be compared: tap two maps or two vectors."
       )
     if self.must_agree in ("positions", "channels") and teacher.rank != 4:
-      raise ValueError(f"it reads maps [batch, height, width, channels]; got {teacher.rank} axes.")
+      raise ValueError(f"this objective reads maps [batch, height, width, channels]; got {teacher.rank} axes.")
     size = None
     if teacher.rank == student.rank == 4 and (self.alignment or self.must_agree in ("shape", "positions")):
       size = connectors.aligned_size(teacher, student, self.alignment)
@@ -108,13 +144,15 @@ class TappedObjective(Objective):
     self.connectors.append(connector)
     self._sizes.append(size)
 
-  def call(self, inputs, training=None, sample_weight=None):
-    # Keras hands `training` on to the connectors, because it is named here.
+  def call(self, inputs: tuple, training: bool | None = None, sample_weight: tf.Tensor | None = None) -> tf.Tensor:
+    # Keras passes `training` on to the connectors because it is an argument here.
     pairs = self.aligned(inputs, sample_weight)
     return tf.add_n([self.weighted(self.distance, *pair, sample_weight) for pair in pairs])
 
-  def weighted(self, distance, teacher, student, sample_weight):
-    """The loss of one pair, of each position times its weight where `positions` says that it has losses of its own.
+  def weighted(
+    self, distance: Callable, teacher: tf.Tensor, student: tf.Tensor, sample_weight: tf.Tensor | None
+  ) -> tf.Tensor:
+    """The loss of one pair, in which each position is weighted if the class has `positions`.
 
     Args:
       distance: function of a teacher's and a student's feature.
@@ -122,7 +160,7 @@ class TappedObjective(Objective):
       sample_weight: float32 [batch, ...], or None.
 
     Returns:
-      float32 [batch]; without `positions` what `distance` gives.
+      float32 [batch]; without `positions` whatever `distance` returns.
     """
     if sample_weight is None or self.positions is None:
       return distance(teacher, student)
@@ -132,11 +170,11 @@ class TappedObjective(Objective):
     axes = list(range(1, values.shape.rank))
     return tf.reduce_mean(values, axes) if self.positions == "mean" else tf.reduce_sum(values, axes)
 
-  def aligned(self, inputs, sample_weight=None):
+  def aligned(self, inputs: tuple, sample_weight: tf.Tensor | None = None) -> list[tuple[tf.Tensor, tf.Tensor]]:
     """The pairs of features, connected and aligned, with zeros at positions of weight zero.
 
     Args:
-      inputs: pair of lists of features, teacher's first; anything after them is left alone.
+      inputs: lists of features, the teacher's first; further entries are ignored.
       sample_weight: float32 [batch, ...], or None.
 
     Returns:
@@ -150,50 +188,48 @@ class TappedObjective(Objective):
         student = connector(student)
       if size is not None:
         teacher, student = (connectors.align(x, size, self.alignment) for x in (teacher, student))
-      if sample_weight is not None and not self.embeds:  # A connector's offset is no zero.
+      if sample_weight is not None and not self.embeds:  # A connector maps zeros to its bias.
         teacher, student = (without_dropped(x, at_positions(sample_weight, x)) for x in (teacher, student))
       features.append((teacher, student))
     return features
 
-  def get_config(self):
-    config = super().get_config()
-    (connector,) = self._make_connector.args
-    if isinstance(connector, keras.layers.Layer):
-      connector = keras.saving.serialize_keras_object(connector)
-    names = {"teacher_layer": _name_or_list(self.teacher_layers), "student_layer": _name_or_list(self.student_layers)}
-    config |= {**names, "connector": connector, "alignment": self.alignment}
-    return {key: value for key, value in config.items() if key not in self.fixed_arguments}
-
 
 class EmbeddingObjective(TappedObjective):
-  """An objective on how the examples of a batch relate: maps and sequences are averaged to one vector per example.
+  """An objective on relations between the examples of a batch, each of which is one vector.
 
-  It sees the batch of its own device: with several devices each compares its share of the global batch.
+  Maps and sequences are averaged over their positions. Each replica compares its own share of the global batch.
 
   Args:
-    teacher_layer, student_layer, weight, connector, name: see `TappedObjective`; dimensions may differ.
+    teacher_layer, student_layer, connector: see `TappedObjective`; dimensions may differ.
+    **options: weight, output and name, see `Objective`.
   """
 
   must_agree = "batch"
   embeds = True
   relational = True
-  fixed_arguments = ("alignment",)
 
-  def __init__(self, teacher_layer, student_layer, weight=1.0, connector=None, name=None, **kwargs):
-    super().__init__(teacher_layer, student_layer, weight, connector, None, name, **kwargs)
+  def __init__(
+    self,
+    teacher_layer: str | Sequence[str],
+    student_layer: str | Sequence[str],
+    *,
+    connector: str | keras.layers.Layer | None = None,
+    **options: Any,
+  ):
+    super().__init__(teacher_layer, student_layer, connector=connector, alignment=None, **options)
 
 
-def _names(layers):
+def _names(layers: str | Sequence[str]) -> tuple[str, ...]:
   return (layers,) if isinstance(layers, str) else tuple(layers)
 
 
-def _name_or_list(names):
+def _name_or_list(names: tuple[str, ...]) -> str | list[str]:
   return names[0] if len(names) == 1 else list(names)
 
 
-def _embedding(feature, sample_weight):
+def _embedding(feature: tf.Tensor, sample_weight: tf.Tensor | None) -> tf.Tensor:
   return masked_mean(feature, sample_weight) if feature.shape.rank > 2 else feature
 
 
-def _embedding_shape(shape):
+def _embedding_shape(shape: tf.TensorShape) -> tf.TensorShape:
   return tf.TensorShape([shape[0], shape[-1]]) if shape.rank > 2 else shape

@@ -290,7 +290,7 @@ class Sweep:
       teacher = self._cached["train"]
       images, test_images = (images, teacher.outputs), (test_images, self._cached["test"].outputs)
     else:
-      reads_teacher = any(objective.source == "teacher" for objective in student.objectives)
+      reads_teacher = any(objective.reads_teacher for objective in student.objectives)
       teacher = self._teacher if reads_teacher else None
     distiller = self._distiller(student, teacher)
     model = distiller.student
