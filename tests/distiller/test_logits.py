@@ -10,6 +10,7 @@ import tf_keras as keras
 import tfkd
 from tests.distiller.small import SPARSE, dense
 from tfkd import objectives as o
+from tfkd.features import ModelOutputs
 
 layers = keras.layers
 LOSSES = keras.losses
@@ -56,14 +57,14 @@ def test_a_teacher_that_ends_in_softmax_gives_the_logits_before_it(vectors, tmp_
     model.set_weights([kernel, np.zeros(4)])
     before = np.asarray(model(x))
     for call in (tfkd.teachers.Frozen(model), tf.function(tfkd.teachers.Frozen(model))):
-      found = call(tf.constant(x)).numpy()
+      found = call(tf.constant(x)).outputs.numpy()
       if name in ("reshaped", "cast"):  # The logarithm, as far as float32 has probabilities.
         np.testing.assert_allclose(found, np.maximum(tf.nn.log_softmax(x @ kernel), -87.3), rtol=1e-3, atol=1e-4)
       else:
         np.testing.assert_allclose(found, x @ kernel, rtol=1e-4, atol=1e-4, err_msg=name)
     np.testing.assert_array_equal(np.asarray(model(x)), before)  # The model is as it was.
   ensemble = tfkd.teachers.Ensemble([models["dense"], models["layer"]])
-  np.testing.assert_allclose(ensemble(tf.constant(x)), x @ kernel, rtol=1e-4, atol=1e-4)
+  np.testing.assert_allclose(ensemble(tf.constant(x)).outputs, x @ kernel, rtol=1e-4, atol=1e-4)
 
 
 def test_what_no_graph_of_layers_tells_is_converted_or_refused(vectors, tmp_path):
@@ -116,12 +117,12 @@ def test_softmax_of_another_axis_or_under_a_mask_is_not_taken_for_one_of_logits(
   pooled = layers.GlobalAveragePooling1D()(layers.TimeDistributed(layers.Dense(4, "softmax"))(inputs))
   for output in (layers.Softmax(axis=1)(logits), keras.activations.softmax(logits, axis=1)):
     model = keras.Model(inputs, output)
-    np.testing.assert_array_equal(tfkd.teachers.Frozen(model)(x), model(x))
+    np.testing.assert_array_equal(tfkd.teachers.Frozen(model)(x).outputs, model(x))
   valid = np.ones((5, 3, 4), bool)
   valid[..., 0] = False
   masked = keras.Model([inputs, mask], layers.Softmax()(logits, mask=mask))
   for model, batch in ((masked, [x, valid]), (keras.Model(inputs, pooled), x)):
-    np.testing.assert_allclose(tf.nn.softmax(tfkd.teachers.Frozen(model)(batch)), model(batch), atol=1e-6)
+    np.testing.assert_allclose(tf.nn.softmax(tfkd.teachers.Frozen(model)(batch).outputs), model(batch), atol=1e-6)
 
 
 def test_outputs_are_converted_one_by_one_and_taps_are_not(vectors):
@@ -129,7 +130,7 @@ def test_outputs_are_converted_one_by_one_and_taps_are_not(vectors):
   inputs = keras.Input((6,))
   heads = {"a": layers.Dense(4, "softmax", name="a")(inputs), "b": layers.Dense(2, name="b")(inputs)}
   teacher = keras.Model(inputs, {**heads, "c": layers.Dense(3, "sigmoid", name="c")(inputs)})
-  outputs, features = tfkd.teachers.Frozen(teacher).reader(["a"])(x)
+  outputs, features = tfkd.teachers.Frozen(teacher)(x, ["a"])
   np.testing.assert_allclose(tf.nn.softmax(outputs["a"]), teacher(x)["a"], rtol=1e-5)
   assert np.abs(tf.reduce_sum(outputs["a"], -1) - 1).max() > 0.1
   np.testing.assert_array_equal(features["a"], teacher(x)["a"])
@@ -274,22 +275,26 @@ def test_teachers_without_layers_say_so_under_a_feature_objective(make):
 
 def test_a_teacher_of_ones_own_class_is_used_as_it_is(vectors):
   class Own:
+    def __call__(self, inputs, features=()):
+      return ModelOutputs(2.0 * inputs[:, :4], {"x": inputs} if "x" in features else {})
+
+    def describe(self):
+      return {"version": 1}
+
+  class Logits:
     def __call__(self, inputs):
-      return 2.0 * inputs[:, :4]
-
-    def reader(self, layers):
-      return lambda inputs: (self(inputs), {"x": inputs})
-
-    def tap_shapes(self, layers):
-      return {"x": tf.TensorShape([None, 6])}
-
-    def student_inputs(self, inputs):
-      return inputs
+      return ModelOutputs(2.0 * inputs[:, :4])
 
   own = Own()
   distiller = tfkd.Distiller(own, dense(), [o.SoftTargets(), o.Hint("x", "logits", connector="linear")])
   distiller.compile("sgd", SPARSE)
   assert distiller.teacher is own and np.isfinite(distiller.train_on_batch(*vectors)).all()
+  values = []
+  for teacher in (own, Logits(), lambda inputs: 2.0 * inputs[:, :4]):
+    distiller = tfkd.Distiller(teacher, distiller.student, o.SoftTargets())
+    distiller.compile("sgd", SPARSE)
+    values.append(distiller.test_on_batch(*vectors))
+  assert values[0] == values[1] == values[2]
 
 
 def test_objects_of_keras_3_are_named(vectors):

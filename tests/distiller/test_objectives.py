@@ -208,7 +208,7 @@ class TestPrecomputedFeatures:
   def test_give_the_same_step_as_the_teacher(self, pictures):
     x, y = pictures
     teacher = cnn(8, "teacher")
-    logits, features = tfkd.teachers.Frozen(teacher).reader(["relu0", "relu1"])(x)
+    logits, features = tfkd.teachers.Frozen(teacher)(x, ["relu0", "relu1"])
     trained, connector = [], None
     for online in (True, False):
       keras.utils.set_random_seed(0)

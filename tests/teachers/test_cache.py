@@ -47,12 +47,12 @@ def teacher():
 
 def test_keeps_logits_and_features_in_the_order_of_the_data(teacher, tmp_path):
   cached = cache(teacher, _in_order(), tmp_path / "deep" / "train", layers=["relu1", "relu0"])
-  logits, features = Frozen(teacher).reader(["relu0", "relu1"])(IMAGES / np.float32(255))
+  logits, features = Frozen(teacher)(IMAGES / np.float32(255), ["relu0", "relu1"])
   assert len(cached) == 50 and cached.outputs[0].dtype == np.float32
   np.testing.assert_allclose(cached.outputs[0], logits, rtol=1e-5, atol=1e-6)
   for name, feature in features.items():
     np.testing.assert_allclose(cached.outputs[1][name], feature, rtol=1e-5, atol=1e-6)
-  assert {k: tuple(s) for k, s in cached.tap_shapes(["relu0"]).items()} == {"relu0": (None, 7, 7, 8)}
+  assert {k: tuple(s) for k, s in cached.feature_shapes(["relu0"]).items()} == {"relu0": (None, 7, 7, 8)}
   assert sorted(os.listdir(tmp_path / "deep")) == [".train.lock", "train"]
 
 
@@ -285,7 +285,7 @@ def test_layers_may_have_any_name(tmp_path):
   teacher = keras.Model(inputs, layers.Dense(3)(hidden))
   names = ["outputs", "fingerprints", "a/b", "a--b"]
   cached = cache(teacher, _dataset(X).batch(16), tmp_path / "c", layers=names)
-  logits, features = Frozen(teacher).reader(names)(X)
+  logits, features = Frozen(teacher)(X, names)
   np.testing.assert_allclose(cached.outputs[0], logits, rtol=1e-4, atol=1e-6)
   for name in names:
     np.testing.assert_allclose(cached.outputs[1][name], features[name], rtol=1e-4, atol=1e-6)

@@ -67,23 +67,23 @@ class TestEnsemble:
   def test_means(self):
     one, other = (RNG.normal(size=(8, 5)).astype(np.float32) for _ in range(2))
     parts = [lambda _: tf.constant(one), lambda _: tf.constant(other)]
-    found = teachers.Ensemble(parts, weights=[3, 1])(X)
+    found = teachers.Ensemble(parts, weights=[3, 1])(X).outputs
     np.testing.assert_allclose(found, 0.75 * one + 0.25 * other, rtol=1e-5)
-    found = teachers.Ensemble(parts, weights=[3, 1], mean_of="probabilities")(X)
+    found = teachers.Ensemble(parts, weights=[3, 1], mean_of="probabilities")(X).outputs
     np.testing.assert_allclose(_softmax(found), 0.75 * _softmax(one) + 0.25 * _softmax(other), rtol=1e-5)
-    np.testing.assert_allclose(teachers.Ensemble(parts)(X), (one + other) / 2, rtol=1e-5)
+    np.testing.assert_allclose(teachers.Ensemble(parts)(X).outputs, (one + other) / 2, rtol=1e-5)
 
   def test_of_distant_logits_is_finite(self):
     parts = [lambda _: tf.constant([[1e4, 0.0]]), lambda _: tf.constant([[-1e4, 0.0]])]
-    found = teachers.Ensemble(parts, [1, 0], "probabilities")(X)
+    found = teachers.Ensemble(parts, [1, 0], "probabilities")(X).outputs
     np.testing.assert_allclose(_softmax(found), [[1, 0]])
-    assert np.isfinite(teachers.Ensemble(parts, mean_of="probabilities")(X)).all()
+    assert np.isfinite(teachers.Ensemble(parts, mean_of="probabilities")(X).outputs).all()
 
   def test_members_have_their_own_preprocessing_and_get_no_gradient(self):
     member = _classifier(keras, 24)
     ensemble = teachers.Ensemble([teachers.Frozen(member, teachers.Preprocessing(24)), _classifier(keras)])
     with tf.GradientTape() as tape:
-      outputs = ensemble(X)
+      outputs = ensemble(X).outputs
     assert outputs.shape == (8, 5) and set(tape.gradient(outputs, member.trainable_variables)) == {None}
     distiller = tfkd.Distiller(ensemble, _classifier(keras), [objectives.SoftTargets(2.0)])
     distiller.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
@@ -116,7 +116,7 @@ class TestSavedModel:
     model.export(path)
     signature = "serving_default" if library is keras3 else "serve"
     teacher = teachers.saved_model(path, teachers.Preprocessing(None, 2.0), signature)
-    np.testing.assert_allclose(teacher(X), model(2 * X, training=False), atol=1e-5)
+    np.testing.assert_allclose(teacher(X).outputs, model(2 * X, training=False), atol=1e-5)
 
   def test_what_is_none_is_refused(self, tmp_path):
     with pytest.raises(ValueError, match=r"no SavedModel: expected a folder with saved_model.pb"):
@@ -130,11 +130,11 @@ class TestKeras3:
   def test_layers_are_tapped_by_name(self):
     teacher = _classifier(keras3)
     assert taps.tappable(teacher)["features"].as_list() == [None, 14, 14, 6]
-    outputs, found = teachers.Frozen(teacher).reader(["features"])(X)
+    outputs, found = teachers.Frozen(teacher)(X, ["features"])
     np.testing.assert_allclose(outputs, teacher(X), atol=1e-6)
     np.testing.assert_allclose(found["features"], teacher.get_layer("features")(X), atol=1e-6)
     with pytest.raises(ValueError, match="did you mean 'features'"):
-      teachers.Frozen(teacher).reader(["feature"])
+      teachers.Frozen(teacher).feature_shapes(["feature"])
 
   def test_teaches_a_quantized_student_on_two_replicas(self, two_replicas):
     with two_replicas.scope():
@@ -172,7 +172,7 @@ class TestKerasHub:
     path, classifier = preset
     teacher = teachers.keras_hub(path)
     expected = classifier(2 * teachers.Preprocessing(32)(X) - 1, training=False)
-    np.testing.assert_allclose(teacher(X), expected, atol=1e-3)
+    np.testing.assert_allclose(teacher(X).outputs, expected, atol=1e-3)
     distiller = tfkd.Distiller(teacher, _classifier(keras, classes=7), [objectives.SoftTargets(2.0)])
     distiller.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     assert np.isfinite(distiller.fit(X, Y, verbose=0).history["loss"]).all()
@@ -180,7 +180,7 @@ class TestKerasHub:
   def test_another_number_of_classes_gives_a_new_head_on_the_same_features(self, preset):
     path, classifier = preset
     teacher = teachers.keras_hub(path, 3)
-    assert teacher(X).shape == (8, 3)
+    assert teacher(X).outputs.shape == (8, 3)
     for ours, theirs in zip(teacher.model.backbone.weights, classifier.backbone.weights, strict=True):
       np.testing.assert_array_equal(np.asarray(ours), np.asarray(theirs))
 

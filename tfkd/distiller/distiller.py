@@ -1,6 +1,8 @@
 """The Distiller: a Keras model that trains a student against labels and a frozen teacher."""
 
 import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import tensorflow as tf
 import tf_keras as keras
@@ -8,28 +10,27 @@ import tf_keras as keras
 from tfkd.distiller.agreement import agreements, class_keys, names_of
 from tfkd.distiller.compilation import check_class_weight, check_metrics, has_sums, refuse_keras3
 from tfkd.distiller.model_checks import (
-  build_objectives,
+  assert_read_logits,
   check_hard_loss_weight,
   check_losses,
   check_models,
   check_student,
   checked_objectives,
-  checks_of_read_logits,
   structure_of,
 )
-from tfkd.distiller.numerics import checks_of_finite
+from tfkd.distiller.numerics import assert_all_finite
+from tfkd.distiller.passes import ForwardPasses
 from tfkd.distiller.retracing import FollowsChanges
 from tfkd.distiller.terms import term
 from tfkd.features import ModelOutputs
-from tfkd.features.taps import Reader
-from tfkd.objectives import Batch
+from tfkd.objectives import Batch, Objective
 from tfkd.objectives.base import as_number, deserialized
 from tfkd.ops.element_weights import by_output, mask_of, without_masks
 from tfkd.ops.probabilities import endings
 from tfkd.ops.reduction import num_examples, num_replicas, share_of_global_batch
-from tfkd.teachers import Frozen
-
-_PROTOCOL = ("reader", "tap_shapes", "student_inputs")
+from tfkd.teachers import Teacher
+from tfkd.teachers.frozen import as_teacher
+from tfkd.teachers.protocol import student_inputs
 
 
 @keras.utils.register_keras_serializable(package="tfkd")
@@ -38,32 +39,33 @@ class Distiller(FollowsChanges):
 
     total = hard_loss_weight * hard + sum_i objective_i.weight * objective_i + the student's own losses
 
-  Used through `compile`, `fit`, `evaluate` and `predict`, as any Keras model. The hard loss is the one given to
-  `compile`, or what an overridden `compute_loss` returns; it is taken on the student's outputs, which must be logits.
-  One forward pass of teacher and student each per step. Every term is averaged over the GLOBAL batch, so that one
-  replica and many take the same step; the student's regularizers and `add_loss` count in full.
+  Used through `compile`, `fit`, `evaluate` and `predict`, like any Keras model. The hard loss is the one given to
+  `compile`, or the result of an overridden `compute_loss`; it is computed on the student's outputs, which must be
+  logits. Teacher and student run once per step. Every term is averaged over the GLOBAL batch, so that one replica and
+  many take the same step; the student's regularizers and `add_loss` count in full.
+
   `sample_weight` (of examples, tokens, pixels, anchors; of all outputs or some), `class_weight` and Keras masks weigh
   each element in every term, as Keras weighs its own losses: a weighted sum divided by the number of elements, or with
-  a mask by the number of valid ones. Elements of weight zero change nothing. A feature objective weighs by the output
-  that its `output` names; without, by the mean of all outputs' weights of an example where these differ.
-  A relational objective compares the examples of one replica's batch; those of weight zero are left out of it, and the
-  mean of the weights multiplies it (not with `jit_compile`, which knows no batch of varying size).
-  `agreement` is measured for each output that is class scores (an objective on class distributions reads it, or its
-  hard loss is a categorical cross-entropy), over the elements that masks and weights of zero leave; with several
-  outputs as `<output>_agreement`. What was not measured is not in the logs.
-  `evaluate` reports the same terms in inference mode and changes no variable; `predict` is the student's.
-  Objectives, their hyper-parameters, `hard_loss_weight` and the teacher may be assigned between steps.
+  a mask by the number of valid ones. Elements of weight zero change nothing. An objective on features takes the weights
+  of the output that its `output` names; by default, each example's mean over the outputs' weights if these differ.
+  A relational objective compares the examples of one replica's batch: zero-weight examples are dropped and the loss is
+  scaled by the mean weight (not under `jit_compile`, which needs static shapes).
 
-  Checkpoints and `save` hold student, objectives and optimizer, never the teacher: after loading, set
-  `distiller.teacher` again.
+  `agreement` is measured for each output that is class scores (an objective on class distributions reads it, or its
+  hard loss is a categorical cross-entropy), over the elements that are neither masked nor of weight zero; with several
+  outputs as `<output>_agreement`. A metric that was not measured is not in the logs. `evaluate` reports the same terms
+  in inference mode and changes no variable; `predict` is the student's.
+
+  Objectives, their hyper-parameters, `hard_loss_weight` and the teacher may be assigned between steps. Checkpoints and
+  `save` hold student, objectives and optimizer, never the teacher: after loading, set `distiller.teacher` again.
 
   Args:
-    teacher: model or function from a batch of inputs to logits, or an object with the methods of
-      `tfkd.teachers.Frozen`; None where every objective reads the labels. Of a model that ends in softmax the logits
-      are taken. Neither trained nor updated, and its `trainable` flag is not touched.
+    teacher: model or function from a batch of inputs to logits, or a `tfkd.teachers.Teacher`; None if every objective
+      reads the labels. If a model ends in softmax, the logits before it are used. It is neither trained nor updated,
+      and its `trainable` flag stays as it is.
     student: `tf_keras` model to train, quantized or not.
     objectives: `tfkd.objectives.Objective`, or a list of them with different names.
-    hard_loss_weight: factor of the compiled loss, >= 0, or a scalar `tf.Variable` of it. At the number 0 labels are not
+    hard_loss_weight: factor of the compiled loss, >= 0, or a scalar `tf.Variable`. With the number 0 labels are not
       needed.
 
   Raises:
@@ -73,7 +75,14 @@ class Distiller(FollowsChanges):
       fit.
   """
 
-  def __init__(self, teacher=None, student=None, objectives=(), hard_loss_weight=1.0, **kwargs):
+  def __init__(
+    self,
+    teacher: Teacher | keras.Model | Callable[..., Any] | None = None,
+    student: keras.Model | None = None,
+    objectives: Objective | Sequence[Objective] = (),
+    hard_loss_weight: float | tf.Variable = 1.0,
+    **kwargs: Any,
+  ):
     super().__init__(**kwargs)
     check_student(student)
     check_hard_loss_weight(hard_loss_weight)
@@ -88,7 +97,7 @@ class Distiller(FollowsChanges):
       self._set_save_spec(student._nested_inputs)
     self._is_made = True
 
-  def __setattr__(self, name, value):
+  def __setattr__(self, name: str, value: Any) -> None:
     is_made = vars(self).get("_is_made", False)
     if is_made and name == "student":
       raise ValueError("the student of a Distiller cannot be replaced: make another Distiller.")
@@ -101,13 +110,13 @@ class Distiller(FollowsChanges):
     if is_made and name == "hard_loss_weight":
       self.count_change()
 
-  def _replace(self, name, value):
-    """Replaces the teacher or the objectives, or leaves both where the new ones do not fit."""
+  def _replace(self, name: str, value: Any) -> None:
+    """Replaces the teacher or the objectives, or keeps both if the new ones do not fit."""
     teacher, objectives = self._teacher, self.objectives
     try:
       if name == "objectives":
         super().__setattr__(name, checked_objectives(value))
-      # Not as a property's setter: Keras would hide what it raises.
+      # Not as a property's setter: Keras would hide its errors.
       self._set_teacher(value if name == "teacher" else teacher)
     except Exception:
       super().__setattr__("objectives", objectives)
@@ -115,20 +124,16 @@ class Distiller(FollowsChanges):
       raise
 
   @property
-  def teacher(self):
-    """The frozen teacher, a plain callable; assign a model or function to replace it."""
+  def teacher(self) -> Teacher | None:
+    """The frozen teacher; assign a model, function or teacher to replace it."""
     return self._teacher
 
-  def _set_teacher(self, teacher):
-    if teacher is not None and not all(hasattr(teacher, name) for name in _PROTOCOL):
-      teacher = Frozen(teacher)
+  def _set_teacher(self, teacher: Any) -> None:
+    teacher = None if teacher is None else as_teacher(teacher)
     check_models(teacher, self.student, self.objectives)
-    teacher_layers, student_layers = (_layers(self.objectives, side) for side in ("teacher_layers", "student_layers"))
-    self._read_teacher = teacher.reader(teacher_layers) if teacher is not None and teacher_layers else None
-    # A bound method: Keras would track a reader, and write the student twice.
-    self._read_student = Reader(self.student, student_layers).__call__ if student_layers else None
+    self._passes = ForwardPasses(teacher, self.student, self.objectives)
     self._teacher = teacher
-    build_objectives(teacher, self.student, self.objectives)
+    self._passes.build(self.objectives)
     structure = structure_of(self.student)
     self._agreements = names_of(structure, self.output_names) if structure is not None else {None: "agreement"}
     names = ["loss", "hard_loss", *(objective.name for objective in self.objectives), *self._agreements.values()]
@@ -137,7 +142,7 @@ class Distiller(FollowsChanges):
     self._unmeasured = tuple(self._agreements.values())
     self.count_change()
 
-  def compile(self, *args, **kwargs):
+  def compile(self, *args: Any, **kwargs: Any) -> None:
     given = inspect.signature(super().compile).bind(*args, **kwargs).arguments
     refuse_keras3(**{k: v for k, v in given.items() if k in ("optimizer", "loss", "metrics", "weighted_metrics")})
     super().compile(*args, **kwargs)
@@ -146,66 +151,66 @@ class Distiller(FollowsChanges):
       check_metrics([given.get("metrics"), given.get("weighted_metrics")], endings(self.student))
       check_losses(self.student, structure, self.objectives, self.compiled_loss)
 
-  def compile_from_config(self, config):
+  def compile_from_config(self, config: dict[str, Any]) -> None:
     if type(self).compile is not Distiller.compile:
-      super().compile_from_config(config)  # Keras says that a subclass' own `compile` has to be called.
+      super().compile_from_config(config)  # Keras asks the user to call a subclass' own `compile`.
       return
     self.compile(**keras.saving.deserialize_keras_object(config))
     if isinstance(self.optimizer, keras.optimizers.Optimizer) and self.built:
       self.optimizer.build(self.trainable_variables)
 
-  def fit(self, *args, **kwargs):
+  def fit(self, *args: Any, **kwargs: Any) -> keras.callbacks.History:
     given = inspect.signature(super().fit).bind(*args, **kwargs).arguments
     refuse_keras3(callbacks=given.get("callbacks"))
     if given.get("class_weight") is not None:
       check_class_weight(given.get("x"), given.get("y"), structure_of(self.student))
     return super().fit(*args, **kwargs)
 
-  def evaluate(self, *args, **kwargs):
+  def evaluate(self, *args: Any, **kwargs: Any) -> Any:
     refuse_keras3(callbacks=inspect.signature(super().evaluate).bind(*args, **kwargs).arguments.get("callbacks"))
     return super().evaluate(*args, **kwargs)
 
-  def call(self, inputs, training=None):
+  def call(self, inputs: Any, training: bool | None = None) -> Any:
     return self.student(inputs, training=training)
 
   @property
-  def metrics(self):
+  def metrics(self) -> list[keras.metrics.Metric]:
     compiled = []
     if self._is_compiled:
-      # The first of the compiled losses' metrics is their sum, which is `hard_loss` here.
+      # The first metric of the compiled losses is their sum, which is `hard_loss` here.
       compiled = self.compiled_loss.metrics[1:] + self.compiled_metrics.metrics
     return list(self._means.values()) + compiled
 
-  def train_step(self, data):
+  def train_step(self, data: Any) -> dict[str, tf.Tensor]:
     x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-    teacher = self._run_teacher(x)
+    teacher = self._passes.run_teacher(x)
     with tf.GradientTape() as tape:
       student = self._run_student(x, training=True)
-      sample_weight = by_output(sample_weight, student.outputs, self.compiled_loss)
-      terms, compared = self._terms(x, teacher, student, y, sample_weight, training=True)
-      # A loss that is NaN does not say whose fault it is.
-      named = ("inputs", self._student_inputs(x)), ("labels", y), ("answers of the teacher", compared)
-      checks = [check for name, structure in named for check in checks_of_finite(structure, name)]
-      checks += self._checks_of_logits(teacher, student)
-      # Replicas' gradients are summed, and each one's terms are means over its own examples.
+      batch = self._batch(teacher, student, y, sample_weight, training=True)
+      terms, compared = self._terms(x, batch)
+      # A NaN in the loss does not show where it came from.
+      named = ("inputs", student_inputs(self._teacher, x)), ("labels", y), ("teacher outputs", compared)
+      checks = [check for name, structure in named for check in assert_all_finite(structure, name)]
+      checks += self._assert_logits(batch)
+      # Gradients are summed over replicas, and each replica's terms are means over its own examples.
       own_loss = self._own_loss()
-      with tf.control_dependencies(checks):  # And with this number, so do all gradients.
+      with tf.control_dependencies(checks):  # Through this number all gradients depend on the checks.
         share = tf.identity(share_of_global_batch(x))
       loss = terms["loss"] * share + own_loss / num_replicas()
     self.optimizer.minimize(loss, self.trainable_variables, tape=tape)
     terms["loss"] += own_loss
-    return self._update(terms, (teacher and teacher.outputs), student.outputs, x, y, sample_weight)
+    return self._update(terms, x, batch)
 
-  def test_step(self, data):
+  def test_step(self, data: Any) -> dict[str, tf.Tensor]:
     x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-    teacher, student = self._run_teacher(x), self._run_student(x, training=False)
-    sample_weight = by_output(sample_weight, student.outputs, self.compiled_loss)
-    terms, _ = self._terms(x, teacher, student, y, sample_weight, training=False)
-    self._checks_of_logits(teacher, student)
+    teacher, student = self._passes.run_teacher(x), self._run_student(x, training=False)
+    batch = self._batch(teacher, student, y, sample_weight, training=False)
+    terms, _ = self._terms(x, batch)
+    self._assert_logits(batch)
     terms["loss"] += self._own_loss()
-    return self._update(terms, (teacher and teacher.outputs), student.outputs, x, y, sample_weight)
+    return self._update(terms, x, batch)
 
-  def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None):
+  def compute_loss(self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None) -> tf.Tensor:
     """The hard loss, a mean over the replica's examples. An override replaces it; objectives are added to it.
 
     Args:
@@ -223,42 +228,54 @@ class Distiller(FollowsChanges):
     # Keras divides its compiled loss by the number of replicas.
     return tf.cast(self.compiled_loss(y, y_pred, sample_weight), tf.float32) * num_replicas()
 
-  def compute_metrics(self, x, y, y_pred, sample_weight):
+  def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any) -> dict[str, tf.Tensor]:
     if y is not None:
       self.compiled_metrics.update_state(y, y_pred, sample_weight)
     return self.get_metrics_result()
 
-  def get_metrics_result(self):
+  def get_metrics_result(self) -> dict[str, tf.Tensor]:
     results = super().get_metrics_result()
     return {name: value for name, value in results.items() if name not in self._unmeasured}
 
-  def _terms(self, x, teacher, student, y, sample_weight, training):
-    """Means over this replica's examples: each term by its name, and under "loss" their weighted sum.
+  def _run_student(self, x: Any, training: bool) -> ModelOutputs:
+    inputs = student_inputs(self._teacher, x)
+    if self._saved_model_inputs_spec is None:
+      self._set_save_spec(inputs)
+    outputs = self._passes.run_student(inputs, training)
+    self.built = self.student.built
+    return outputs
+
+  def _batch(self, teacher: ModelOutputs | None, student: ModelOutputs, y: Any, weights: Any, training: bool) -> Batch:
+    step = self.optimizer.iterations if self._is_compiled else tf.constant(0, tf.int64)
+    return Batch(teacher, student, y, by_output(weights, student.outputs, self.compiled_loss), step, training)
+
+  def _terms(self, x: Any, batch: Batch) -> tuple[dict[str, tf.Tensor], Any]:
+    """Means over this replica's examples: each term by its name, and their weighted sum under "loss".
 
     Returns:
-      Pair of this dict, and of the teacher's outputs and features whose elements count.
+      Pair of this dict, and of the teacher's outputs and features, with zeros for elements of weight zero.
     """
-    check_losses(self.student, student.outputs, self.objectives, self._compiled_losses())
-    terms = {"hard_loss": self._hard_loss(x, student.outputs, y, sample_weight)}
+    check_losses(self.student, batch.student.outputs, self.objectives, self._compiled_losses())
+    terms = {"hard_loss": self._hard_loss(x, batch)}
     weighted = [self.hard_loss_weight * terms["hard_loss"]]
-    step = self.optimizer.iterations if self._is_compiled else tf.constant(0, tf.int64)
-    has_weights = sample_weight is not None or any(mask_of(t) is not None for t in tf.nest.flatten(student))
-    batch = Batch(teacher, student, y, sample_weight, step, training)
     compared = []
     for objective in self.objectives:
       terms[objective.name], inputs = term(objective, batch)
       compared += [inputs[0]] if objective.reads_teacher else []
-      weighted.append(objective.weight_at(step) * terms[objective.name])
-    return {"loss": _sum(weighted), **terms}, compared if has_weights else teacher
+      weighted.append(objective.weight_at(batch.step) * terms[objective.name])
+    masks = [mask_of(tensor) for tensor in tf.nest.flatten(batch.student)]
+    has_weights = batch.sample_weight is not None or any(mask is not None for mask in masks)
+    return {"loss": _sum(weighted), **terms}, compared if has_weights else batch.teacher
 
-  def _hard_loss(self, x, student_outputs, y, sample_weight):
+  def _hard_loss(self, x: Any, batch: Batch) -> tf.Tensor:
     is_overridden = type(self).compute_loss is not Distiller.compute_loss
-    if not is_overridden and (y is None or self.compiled_loss._user_losses is None):
+    if not is_overridden and (batch.labels is None or self.compiled_loss._user_losses is None):
       if isinstance(self.hard_loss_weight, tf.Variable) or self.hard_loss_weight:
-        found = "the data has no labels" if y is None else "compile() got no loss"
+        found = "the data has no labels" if batch.labels is None else "compile() got no loss"
         raise ValueError(f"hard_loss_weight is {self.hard_loss_weight}, but {found}: set it to 0 to train without.")
       return tf.constant(0.0)
-    loss = tf.cast(self.compute_loss(x=x, y=y, y_pred=student_outputs, sample_weight=sample_weight), tf.float32)
+    loss = self.compute_loss(x=x, y=batch.labels, y_pred=batch.student.outputs, sample_weight=batch.sample_weight)
+    loss = tf.cast(loss, tf.float32)
     if loss.shape.rank != 0:
       raise ValueError(
         f"the hard loss has shape {loss.shape}, and one number is expected: compile with a loss whose reduction is not "
@@ -266,51 +283,31 @@ class Distiller(FollowsChanges):
       )
     return loss
 
-  def _own_loss(self):
+  def _own_loss(self) -> tf.Tensor | float:
     """The student's regularizers and `add_loss`, and those of connectors: a sum, not a mean over examples."""
     return _sum([tf.cast(loss, tf.float32) for loss in self.losses]) if self.losses else 0.0
 
-  def _update(self, terms, teacher_outputs, student_outputs, x, y, sample_weight):
+  def _update(self, terms: dict[str, tf.Tensor], x: Any, batch: Batch) -> dict[str, tf.Tensor]:
     for name, value in terms.items():
       self._means[name].update_state(value, sample_weight=num_examples(x))
-    measured = {}
-    if self._teacher is not None:
-      keys = class_keys(student_outputs, self.objectives, self._compiled_losses())
-      measured = agreements(teacher_outputs, student_outputs, sample_weight, keys)
-    names = names_of(student_outputs, self.output_names)
+    outputs, measured = batch.student.outputs, {}
+    if batch.teacher is not None:
+      keys = class_keys(outputs, self.objectives, self._compiled_losses())
+      measured = agreements(batch.teacher.outputs, outputs, batch.sample_weight, keys)
+    names = names_of(outputs, self.output_names)
     measured = {names[key]: found for key, found in measured.items() if names[key] in self._means}
     for name, found in measured.items():
       self._means[name].update_state(*found)
     self._unmeasured = tuple(name for name in self._agreements.values() if name not in measured)
-    return self.compute_metrics(x, y, student_outputs, sample_weight)
+    return self.compute_metrics(x, batch.labels, outputs, batch.sample_weight)
 
-  def _checks_of_logits(self, teacher, student):
-    models, outputs = (self._teacher, self.student), ((teacher and teacher.outputs), student.outputs)
-    return checks_of_read_logits(*models, *outputs, self.objectives, self._compiled_losses())
+  def _assert_logits(self, batch: Batch) -> list[tf.Tensor]:
+    return assert_read_logits(self._teacher, self.student, batch, self.objectives, self._compiled_losses())
 
-  def _compiled_losses(self):
+  def _compiled_losses(self) -> Any:
     return self.compiled_loss if self._is_compiled else None
 
-  def _run_teacher(self, x):
-    """The teacher's outputs, and its tapped features by layer name."""
-    if self._teacher is None:
-      return None
-    return ModelOutputs(*self._read_teacher(x)) if self._read_teacher else ModelOutputs(self._teacher(x), {})
-
-  def _run_student(self, x, training):
-    """The student's outputs, and its tapped features by layer name, as float32."""
-    x = self._student_inputs(x)
-    if self._saved_model_inputs_spec is None:
-      self._set_save_spec(x)
-    read = self._read_student
-    outputs = read(x, training=training) if read else (self.student(x, training=training), {})
-    self.built = self.student.built
-    return ModelOutputs(*_as_float32(outputs))
-
-  def _student_inputs(self, x):
-    return x if self._teacher is None else self._teacher.student_inputs(x)
-
-  def get_config(self):
+  def get_config(self) -> dict[str, Any]:
     return {
       **super().get_config(),
       "student": keras.saving.serialize_keras_object(self.student),
@@ -319,26 +316,10 @@ class Distiller(FollowsChanges):
     }
 
   @classmethod
-  def from_config(cls, config, custom_objects=None):
+  def from_config(cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None) -> "Distiller":
     return cls(**{key: deserialized(value, custom_objects) for key, value in config.items()})
 
 
-def _sum(scalars):
-  """Their sum in one order: TensorFlow's optimizer of graphs reorders what is added one by one, at every trace anew."""
+def _sum(scalars: Sequence[tf.Tensor]) -> tf.Tensor:
+  """Sums in a fixed order: Grappler may reassociate chained additions differently at each trace."""
   return tf.reduce_sum(tf.stack(scalars))
-
-
-def _as_float32(outputs):
-  return tf.nest.map_structure(_cast, outputs)
-
-
-def _cast(tensor):
-  cast = tf.cast(tensor, tf.float32)
-  if mask_of(tensor) is not None:
-    cast._keras_mask = mask_of(tensor)
-  return cast
-
-
-def _layers(objectives, attribute):
-  """Names of all layers that objectives tap, each once."""
-  return sorted({name for objective in objectives for name in getattr(objective, attribute)})

@@ -1,21 +1,24 @@
-"""What a Distiller refuses when it is made: objectives that teacher and student cannot serve together."""
+"""Checks of models and objectives when a Distiller is made: shapes, output activations, and names of terms."""
 
 import math
 import numbers
+from collections.abc import Sequence
+from typing import Any
 
 import tensorflow as tf
 import tf_keras as keras
 
 from tfkd.distiller.compilation import check_loss, is_on_logits, losses_by_output
 from tfkd.features.outputs import flat_keys_of, keys_of, part_of
-from tfkd.features.taps import Reader, is_keras3
-from tfkd.objectives import Objective
+from tfkd.features.taps import is_keras3
+from tfkd.objectives import Batch, Objective
 from tfkd.objectives.logits import check_logits
-from tfkd.ops.probabilities import checks_of_logits, ending_of_tensor, endings
+from tfkd.ops.probabilities import assert_logits, ending_of_tensor, endings
+from tfkd.teachers import Teacher
 from tfkd.teachers.frozen import name_of
 
 
-def check_student(student):
+def check_student(student: Any) -> None:
   """Raises TypeError unless the student is a `tf_keras` model without layers of Keras 3."""
   if not isinstance(student, keras.Model):
     raise TypeError(
@@ -24,15 +27,20 @@ def check_student(student):
     )
 
 
-def check_hard_loss_weight(weight):
-  """Raises ValueError unless this is a finite number >= 0, or a variable."""
+def check_hard_loss_weight(weight: Any) -> None:
+  """Raises ValueError unless the weight is a finite number >= 0, or a variable."""
   is_number = isinstance(weight, numbers.Real) and not isinstance(weight, bool)
   if not (isinstance(weight, tf.Variable) or is_number and math.isfinite(weight) and weight >= 0):
     raise ValueError(f"hard_loss_weight must be a finite number >= 0; got {weight}.")
 
 
-def checked_objectives(objectives):
-  """A list of objectives from one or several, with different names."""
+def checked_objectives(objectives: Any) -> list[Objective]:
+  """Returns a list of objectives from one or several.
+
+  Raises:
+    TypeError: one is not an `Objective`.
+    ValueError: two terms have the same name.
+  """
   objectives = [objectives] if isinstance(objectives, Objective) else list(objectives)
   for objective in objectives:
     if not isinstance(objective, Objective):
@@ -45,13 +53,13 @@ def checked_objectives(objectives):
   return objectives
 
 
-def check_models(teacher, student, objectives):
-  """Raises ValueError where the static shapes or endings of both models do not serve the objectives on outputs.
+def check_models(teacher: Teacher | None, student: keras.Model, objectives: Sequence[Objective]) -> None:
+  """Raises ValueError if the models' static shapes or output activations do not fit the objectives on outputs.
 
   Args:
-    teacher: the teacher, or None.
+    teacher: the teacher, or None. If it wraps a Keras model as `model`, that model's graph is checked.
     student: `tf_keras` model.
-    objectives: list of `Objective`.
+    objectives: the distiller's objectives.
   """
   model = getattr(teacher, "model", None)
   if getattr(teacher, "preprocess", None) is None:
@@ -70,14 +78,14 @@ def check_models(teacher, student, objectives):
     _check_shapes(objective, model, student, *(_picked(s, objective.output_key) for s in shapes))
 
 
-def check_losses(student, outputs, objectives, container):
-  """Raises ValueError where the compiled losses or the objectives do not fit what the student's outputs end in.
+def check_losses(student: keras.Model, outputs: Any, objectives: Sequence[Objective], container: Any) -> None:
+  """Raises ValueError if the compiled losses or the objectives do not fit the student's output activations.
 
   Args:
     student: `tf_keras` model.
-    outputs: nested outputs of a batch, of which those are looked at whose endings no graph of layers tells; or those
-      of the graph of layers.
-    objectives: list of `Objective`.
+    outputs: nested outputs of a batch, which are examined if the graph of layers does not show their activations; or
+      the symbolic outputs of that graph.
+    objectives: the distiller's objectives.
     container: the student's `compiled_loss`, or None.
   """
   flat = tf.nest.flatten(outputs)
@@ -92,43 +100,48 @@ def check_losses(student, outputs, objectives, container):
     check_loss(loss, ending, repr(student.name if key is None else key), key in read)
 
 
-def read_as_classes(objectives, outputs):
+def read_as_classes(objectives: Sequence[Objective], outputs: Any) -> set:
   """Keys of the outputs that objectives on class distributions read."""
   keys = keys_of(outputs)
   return {o.output_key if len(keys) > 1 else keys[0] for o in objectives if o.reads_classes}
 
 
-def checks_of_read_logits(teacher, student, teacher_outputs, student_outputs, objectives, container):
-  """Tensors that end the step where outputs that objectives or the hard loss take for logits are probabilities.
+def assert_read_logits(
+  teacher: Teacher | None, student: keras.Model, batch: Batch, objectives: Sequence[Objective], container: Any
+) -> list[tf.Tensor]:
+  """Asserts that the outputs which objectives or the hard loss read as logits are not probabilities.
 
   Args:
-    teacher, student: the models, of which known endings need no check.
-    teacher_outputs, student_outputs: nested outputs of the batch.
-    objectives: list of `Objective`.
+    teacher, student: the models; outputs whose activations are known need no check.
+    batch: the step's data.
+    objectives: the distiller's objectives.
     container: the student's `compiled_loss`, or None.
+
+  Returns:
+    Tensors to depend on, see `tfkd.ops.probabilities.assert_logits`.
   """
-  checks = []
+  checks, outputs = [], batch.student.outputs
   if not _has_known_endings(student):
-    losses = zip(flat_keys_of(student_outputs), losses_by_output(container, student_outputs), strict=True)
-    read = read_as_classes(objectives, student_outputs) | {key for key, loss in losses if is_on_logits(loss)}
-    checks += checks_of_logits(_parts(student_outputs, read), "the student")
-  if teacher is not None and not _has_known_endings(getattr(teacher, "model", None)):
-    read = read_as_classes([o for o in objectives if o.reads_teacher], student_outputs)
-    checks += checks_of_logits(_parts(teacher_outputs, read), "the teacher")
+    losses = zip(flat_keys_of(outputs), losses_by_output(container, outputs), strict=True)
+    read = read_as_classes(objectives, outputs) | {key for key, loss in losses if is_on_logits(loss)}
+    checks += assert_logits(_parts(outputs, read), "the student")
+  if batch.teacher is not None and not _has_known_endings(getattr(teacher, "model", None)):
+    read = read_as_classes([o for o in objectives if o.reads_teacher], outputs)
+    checks += assert_logits(_parts(batch.teacher.outputs, read), "the teacher")
   return checks
 
 
-def _parts(outputs, keys):
+def _parts(outputs: Any, keys: set) -> list:
   """Outputs of these keys, in one order."""
   return [part_of(outputs, key) for key in keys_of(outputs) if key in keys or len(keys_of(outputs)) == 1 and keys]
 
 
-def _has_known_endings(model):
+def _has_known_endings(model: Any) -> bool:
   ends = endings(model)
   return ends is not None and None not in ends
 
 
-def _check_student_ending(objective, ending):
+def _check_student_ending(objective: Objective, ending: str | None) -> None:
   is_wrong = ending == "softmax" or ending == "sigmoid" and objective.reads_classes
   if is_wrong:
     raise ValueError(
@@ -137,7 +150,9 @@ def _check_student_ending(objective, ending):
     )
 
 
-def _check_shapes(objective, model, student, teacher_shape, student_shape):
+def _check_shapes(
+  objective: Objective, model: Any, student: keras.Model, teacher_shape: Any, student_shape: Any
+) -> None:
   is_of_teacher = objective.reads_teacher
   classes = [shape[-1] if shape is not None and shape.rank else None for shape in (teacher_shape, student_shape)]
   if is_of_teacher and None not in classes and classes[0] != classes[1]:
@@ -152,7 +167,7 @@ def _check_shapes(objective, model, student, teacher_shape, student_shape):
       check_logits([teacher_shape, student_shape], objective.name)
 
 
-def _check_inputs(teacher, student):
+def _check_inputs(teacher: Any, student: keras.Model) -> None:
   shapes = [_input_shape(model) for model in (teacher, student)]
   if None in shapes or shapes[0].is_compatible_with(shapes[1]):
     return
@@ -161,18 +176,18 @@ def _check_inputs(teacher, student):
     return  # Keras adds or drops a last axis of length one.
   raise ValueError(
     f"teacher {name_of(teacher)} reads inputs of shape {shapes[0]}, student {name_of(student)} of shape {shapes[1]}, "
-    "and both get the same batch: give tfkd.teachers.Frozen(teacher, preprocess=...), with a function from the "
+    "and both get the same batch: use tfkd.teachers.Frozen(teacher, preprocess=...), with a function from the "
     "student's inputs to the teacher's."
   )
 
 
-def _input_shape(model):
+def _input_shape(model: Any) -> tf.TensorShape | None:
   inputs = getattr(model, "inputs", None)
   is_single = inputs is not None and len(inputs) == 1 and hasattr(inputs[0], "shape")
   return tf.TensorShape(inputs[0].shape) if is_single else None
 
 
-def structure_of(model):
+def structure_of(model: Any) -> Any:
   """Symbolic outputs of a model with a graph of layers, nested as its outputs are, or None."""
   for attribute in ("_nested_outputs", "_outputs_struct"):  # Keras 2, Keras 3.
     if getattr(model, attribute, None) is not None:
@@ -181,43 +196,27 @@ def structure_of(model):
   return structure_of(inner) if inner is not None else None
 
 
-def _output_shapes(model):
+def _output_shapes(model: Any) -> Any:
   structure = structure_of(model)
   return None if structure is None else tf.nest.map_structure(lambda t: tf.TensorShape(t.shape), structure)
 
 
-def _by_key(model, values):
+def _by_key(model: Any, values: Any) -> dict | None:
   structure = structure_of(model)
   return None if structure is None or values is None else _keyed(structure, values)
 
 
-def _keyed(structure, values):
+def _keyed(structure: Any, values: list) -> dict | None:
   """A dict from key to value, by flattened order; None is the key of a single output."""
   keys = flat_keys_of(structure)
   return dict(zip(keys, values, strict=True)) if len(keys) == len(values) else None
 
 
-def _picked(by_key, key):
-  """What one output has, or None where it is not known which is meant."""
+def _picked(by_key: Any, key: Any) -> Any:
+  """The entry of one output, or None if it is unknown which output is meant."""
   if by_key is None or isinstance(by_key, tf.TensorShape):
     return by_key
   if not isinstance(by_key, dict):
     by_key = dict(enumerate(by_key))
   found = by_key[next(iter(by_key))] if len(by_key) == 1 else by_key.get(key)
   return found if not tf.nest.is_nested(found) else None
-
-
-def build_objectives(teacher, student, objectives):
-  """Makes connectors as soon as both models' shapes are known: errors come now, and saving needs no prior call."""
-  for objective in objectives:
-    if not objective.teacher_layers or objective.built or teacher is None:
-      continue
-    of_teacher = teacher.tap_shapes(objective.teacher_layers)
-    if of_teacher is not None:
-      of_student = Reader(student, objective.student_layers).shapes
-      objective.build(
-        (
-          [of_teacher[name] for name in objective.teacher_layers],
-          [of_student[name] for name in objective.student_layers],
-        )
-      )

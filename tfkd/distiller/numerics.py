@@ -1,24 +1,27 @@
-"""A check, in the graph, that numbers from outside are finite."""
+"""Assertions, inside a traced step, that its inputs are finite."""
 
 import functools
+import re
+from typing import Any
 
 import tensorflow as tf
 
-NOT_FINITE = "a number is not finite"
+_FOUND = "{} contain {} at index"  # Followed by the index, as another part of the assertion.
+_KINDS = {"NaN": tf.math.is_nan, "inf": lambda x: x > 0, "-inf": lambda x: x < 0}
 
 
-def checks_of_finite(structure, name):
-  """Tensors that end the step with an error where a number is NaN or infinite, and say where it is.
+def assert_all_finite(structure: Any, name: str) -> list[tf.Tensor]:
+  """Asserts that floating tensors hold neither NaN nor infinity.
 
-  The optimizer's step must depend on these checks so that a failure prevents it. XLA drops assertions: compiled steps
-  are not checked.
+  The optimizer step must depend on the returned tensors so that a failure prevents it. XLA drops assertions: compiled
+  steps are not checked.
 
   Args:
-    structure: nested tensors, of which floating ones are looked at.
-    name: what they are, for the message.
+    structure: nested tensors, of which the floating ones are checked.
+    name: name of the tensors in the message, a plural.
 
   Returns:
-    List of tensors. The error is `tf.errors.InvalidArgumentError`, with the first such number and its position.
+    Tensors to depend on. A failure raises `tf.errors.InvalidArgumentError`, whose cause `message_of` extracts.
   """
   checks = []
   for tensor in tf.nest.flatten(structure):
@@ -29,11 +32,25 @@ def checks_of_finite(structure, name):
   return checks
 
 
-def _report(tensor, is_finite, name):
+def message_of(error: tf.errors.OpError) -> str | None:
+  """The message of a failure of `assert_all_finite`, such as "teacher outputs contain NaN at index [3, 2]".
+
+  Args:
+    error: any error of a step.
+
+  Returns:
+    The message without the graph's operations and stack, or None for another error.
+  """
+  words = _FOUND.format(r"\w[\w ]*", f"(?:{'|'.join(_KINDS)})")
+  found = re.search(rf"({words})\W*\[([\d ]*)\]", error.message)
+  return found and f"{found[1]} [{', '.join(found[2].split())}]"
+
+
+def _report(tensor: tf.Tensor, is_finite: tf.Tensor, name: str) -> bool:
   first = tf.argmax(tf.cast(tf.reshape(~is_finite, [-1]), tf.int32))
   shape = tf.shape(tensor, tf.int64)
-  position = first // tf.math.cumprod(shape, exclusive=True, reverse=True) % shape
-  tf.debugging.Assert(
-    False, [f"{name}: {NOT_FINITE}; position (example first) and value:", position, tf.reshape(tensor, [-1])[first]]
-  )
+  index = first // tf.math.cumprod(shape, exclusive=True, reverse=True) % shape
+  value = tf.reshape(tensor, [-1])[first]
+  for kind, is_kind in _KINDS.items():
+    tf.debugging.Assert(~is_kind(value), [_FOUND.format(name, kind), index], summarize=-1)
   return False

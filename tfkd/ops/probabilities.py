@@ -50,7 +50,7 @@ def ending_of_tensor(tensor):
   return {"Softmax": "softmax", "Sigmoid": "sigmoid"}.get(operation.type)
 
 
-def checks_of_logits(outputs, owner):
+def assert_logits(outputs, owner):
   """Tensors that end the step with an error where all rows of an output are probabilities.
 
   Used where no graph of layers shows it: functions, SavedModels, precomputed outputs. XLA drops assertions: compiled

@@ -8,5 +8,6 @@ from tfkd.teachers.cached import CachedTeacher as CachedTeacher
 from tfkd.teachers.ensemble import Ensemble as Ensemble
 from tfkd.teachers.frozen import Frozen as Frozen
 from tfkd.teachers.precomputed import Precomputed as Precomputed
+from tfkd.teachers.protocol import Teacher as Teacher
 from tfkd.teachers.sources import keras_hub as keras_hub
 from tfkd.teachers.sources import saved_model as saved_model

@@ -28,8 +28,8 @@ from tfkd.teachers.cache_format import (
   specs_of_inputs,
 )
 from tfkd.teachers.cached import CachedTeacher
-from tfkd.teachers.frozen import Frozen
-from tfkd.teachers.provenance import check_order, describe, differences, first_difference, inputs_of
+from tfkd.teachers.frozen import as_teacher
+from tfkd.teachers.provenance import check_order, differences, first_difference, inputs_of
 
 _DTYPES = ("float16", "float32")
 _PROGRESS = "progress.json"
@@ -67,8 +67,8 @@ def cache(teacher, dataset, path, layers=(), dtype="float32"):
   """
   if dtype not in _DTYPES:
     raise ValueError(f"dtype must be one of {', '.join(_DTYPES)}; got {dtype!r}.")
-  teacher = teacher if isinstance(teacher, Frozen) else Frozen(teacher)
-  identity = {"format": FORMAT, "dtype": dtype, "layers": sorted(set(layers)), **describe(teacher)}
+  teacher = as_teacher(teacher)
+  identity = {"format": FORMAT, "dtype": dtype, "layers": sorted(set(layers)), **teacher.describe()}
   check_order(dataset)
   path = os.path.abspath(os.fspath(path))
   if not os.path.exists(path):
@@ -231,7 +231,7 @@ def _answerer(teacher, layers, dataset):
   """A function from a batch to dict from "outputs" and names of layers' features to arrays."""
   spec = dataset.element_spec[0] if isinstance(dataset.element_spec, tuple) else dataset.element_spec
   spec = tf.nest.map_structure(lambda s: tf.TensorSpec([None, *s.shape[1:]], s.dtype), spec)  # One trace for all sizes.
-  read = tf.function(teacher.reader(layers) if layers else lambda x: (teacher(x), {}), input_signature=[spec])
+  read = tf.function(lambda x: teacher(x, layers) if layers else teacher(x), input_signature=[spec])
 
   def answer(inputs):
     outputs, features = read(inputs)

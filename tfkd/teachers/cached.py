@@ -105,7 +105,12 @@ class CachedTeacher(Precomputed):
   def __len__(self):
     return self.manifest["examples"]
 
-  def tap_shapes(self, layers):
+  def describe(self):
+    """The description of the teacher whose outputs are stored."""
+    names = ("weights", "preprocessing", "ensemble", "members")
+    return {name: self.manifest[name] for name in names if name in self.manifest}
+
+  def feature_shapes(self, layers):
     """Static output shapes, a dict by layer name.
 
     Raises:

@@ -1,34 +1,40 @@
-"""A model or function in inference mode: nothing is trained, updated, or tracked through it."""
+"""A model or function in inference mode: it is not trained, updated or tracked."""
 
+import hashlib
 import inspect
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import tensorflow as tf
 from absl import logging
 
+from tfkd.features import ModelOutputs
 from tfkd.features.taps import Keras3Reader, Reader, is_keras3
 from tfkd.ops.probabilities import LogitsBeforeSoftmax
+from tfkd.teachers.protocol import Teacher
 
 
 class Frozen:
   """Wraps a model or TensorFlow function as a teacher.
 
-  A plain Python object on purpose: Keras tracks and checkpoints every layer that it can reach from a model, and would
+  A plain Python object, because Keras tracks and checkpoints every layer that it can reach from a model, and would
   store the teacher with its student. The wrapped model's own `trainable` flag is left as the user set it.
 
-  Outputs are logits: of a model that ends in softmax the tensor before it is returned, or the logarithm of the
-  probabilities where that tensor cannot be had. Tapped layers give what they give. Of a function or SavedModel the last
-  operation is looked at; a `Distiller` refuses what turns out to give probabilities all the same.
+  Outputs are logits: of a model that ends in softmax, the tensor before it, or the logarithm of the probabilities if
+  that tensor cannot be read. Tapped layers are not converted. Of a function or SavedModel the last operation is
+  examined; a `Distiller` refuses outputs that turn out to be probabilities nevertheless.
 
   Args:
     model: a `tf_keras` or Keras 3 (TensorFlow backend) model, or any function of a batch, made of TensorFlow
-      operations, that returns a tensor or a list, tuple or dict of tensors.
-    preprocess: function from the student's batch to the teacher's, as a `Preprocessing`; None for the same.
+      operations, that returns a tensor, a list, tuple or dict of tensors, or `tfkd.features.ModelOutputs`.
+    preprocess: function from the student's batch to the teacher's, such as a `Preprocessing`; None if both read the
+      same.
 
   Raises:
     TypeError: model is not callable.
   """
 
-  def __init__(self, model, preprocess=None):
+  def __init__(self, model: Callable[..., Any], preprocess: Callable[[Any], Any] | None = None):
     if not callable(model):
       raise TypeError(f"teacher must be a model or a function of a batch; got {type(model).__name__}.")
     self.model = model
@@ -36,62 +42,81 @@ class Frozen:
     call = getattr(model, "call", model)
     self._takes_training = "training" in inspect.signature(call).parameters
     self._as_logits = LogitsBeforeSoftmax(model)
+    self._readers = {}
     if self._as_logits.is_known:
-      logging.info("teacher %s ends in softmax: its logits are taken from before it.", name_of(model))
+      logging.info("teacher %s ends in softmax: the logits before it are used.", name_of(model))
 
-  def __call__(self, inputs):
-    """Returns the model's outputs in inference mode, floats as float32, without gradient."""
-    inputs = self._preprocessed(inputs)
-    options = {"training": False} if self._takes_training else {}
-    outputs = self._as_logits(lambda: self.model(inputs, **options))
-    return tf.nest.map_structure(_freeze, outputs)
-
-  def reader(self, layers):
-    """A function from a batch to the pair of the outputs and a dict of what the named layers gave, in one pass.
+  def __call__(self, inputs: Any, features: Sequence[str] = ()) -> ModelOutputs:
+    """Runs the model in inference mode: floats as float32, without gradient.
 
     Raises:
-      ValueError: the model has no graph of layers, or no such layer.
+      ValueError: features are asked of a model that has no graph of layers, or no such layer.
     """
-    read = self._reader(layers)
+    if self.preprocess:
+      inputs = self.preprocess(inputs)
+    found = {}
 
-    def run(inputs):
-      inputs, features = self._preprocessed(inputs), {}
+    def outputs():
+      if not features:
+        return self.model(inputs, **({"training": False} if self._takes_training else {}))
+      outputs, values = self._reader(features)(inputs, training=False)
+      found.update(values)
+      return outputs
 
-      def outputs():
-        outputs, found = read(inputs, training=False)
-        features.update(found)
-        return outputs
+    result = self._as_logits(outputs)
+    if not isinstance(result, ModelOutputs):
+      result = ModelOutputs(result, found)
+    return tf.nest.map_structure(freeze, result)
 
-      return tf.nest.map_structure(_freeze, (self._as_logits(outputs), features))
+  def describe(self) -> dict[str, Any]:
+    """Digest of the weights, and the preprocessing."""
+    return {"weights": digest_of_weights([self.model]), "preprocessing": [name_of_preprocessing(self.preprocess)]}
 
-    return run
+  def feature_shapes(self, features: Sequence[str]) -> dict[str, tf.TensorShape]:
+    """Static output shapes by layer name."""
+    return self._reader(features).shapes
 
-  def tap_shapes(self, layers):
-    """Static output shapes, a dict by layer name."""
-    return self._reader(layers).shapes
-
-  def _preprocessed(self, inputs):
-    return self.preprocess(inputs) if self.preprocess else inputs
-
-  def _reader(self, layers):
+  def _reader(self, features: Sequence[str]) -> Reader | Keras3Reader:
     if not hasattr(self.model, "layers"):
       raise ValueError(
-        f"teacher {name_of(self.model)} has no layers to tap, and objectives read {', '.join(layers)}: give a "
-        "functional or Sequential model, or a Precomputed teacher whose data holds these features."
+        f"teacher {name_of(self.model)} has no layers to tap, and objectives read {', '.join(features)}: use a "
+        "functional or Sequential model, a Precomputed teacher whose data holds these features, or a class of your own "
+        "that implements tfkd.teachers.Teacher."
       )
-    return (Keras3Reader if is_keras3(self.model) else Reader)(self.model, layers)
+    names = tuple(features)
+    if names not in self._readers:
+      self._readers[names] = (Keras3Reader if is_keras3(self.model) else Reader)(self.model, names)
+    return self._readers[names]
 
-  def student_inputs(self, inputs):
-    """What the student sees of the batch: all of it."""
-    return inputs
+
+def as_teacher(teacher: Any) -> Teacher:
+  """Returns a teacher as it is, and wraps a model or function as `Frozen`."""
+  return teacher if isinstance(teacher, Teacher) else Frozen(teacher)
 
 
-def name_of(model):
-  """What to call a model or function in a message."""
+def name_of(model: Any) -> str:
+  """The name of a model or function in a message."""
   name = getattr(model, "name", None) or getattr(model, "__name__", None)
   return repr(name) if isinstance(name, str) else f"of type {type(model).__name__}"
 
 
-def _freeze(tensor):
+def digest_of_weights(models: Iterable[Any]) -> str:
+  """SHA-256 of the types, shapes and values of the weights of models, in hexadecimal."""
+  digest = hashlib.sha256()
+  for model in models:
+    for variable in getattr(model, "weights", None) or getattr(model, "variables", None) or ():
+      array = tf.convert_to_tensor(variable).numpy()  # Also of mirrored variables and those of Keras 3.
+      digest.update(f"{array.dtype}{array.shape}".encode())
+      digest.update(array.tobytes())
+  return digest.hexdigest()
+
+
+def name_of_preprocessing(preprocess: Any) -> str | None:
+  """A NamedTuple with all its values, or the name of a function: two functions of one name cannot be told apart."""
+  return repr(preprocess) if isinstance(preprocess, tuple) else getattr(preprocess, "__qualname__", None)
+
+
+def freeze(tensor: Any) -> tf.Tensor:
+  """The tensor without gradient, floats as float32."""
   tensor = tf.stop_gradient(tf.convert_to_tensor(tensor))
   return tf.cast(tensor, tf.float32) if tensor.dtype.is_floating else tensor

@@ -1,13 +1,10 @@
 """Which teacher and which data a cache is of."""
 
-import hashlib
-
 import numpy as np
 import tensorflow as tf
 
 from tfkd.storage.fingerprints import fingerprints
 from tfkd.teachers.cache_format import specs_of_inputs
-from tfkd.teachers.ensemble import Ensemble
 
 
 def check_order(dataset):
@@ -29,25 +26,6 @@ def check_order(dataset):
       "twice: cache it before it is shuffled (or shuffle with reshuffle_each_iteration=False) and before random "
       "augmentation, for which `tfkd.data.batches` has `views`."
     )
-
-
-def describe(teacher):
-  """Describes a teacher by a digest of its weights and by its preprocessing."""
-  weights = hashlib.sha256()
-  preprocessing = []
-  for part in teacher.teachers if isinstance(teacher, Ensemble) else [teacher]:
-    variables = getattr(part.model, "weights", None) or getattr(part.model, "variables", None) or ()
-    for variable in variables:
-      array = tf.convert_to_tensor(variable).numpy()  # Mirrored ones and those of Keras 3, too.
-      weights.update(f"{array.dtype}{array.shape}".encode())
-      weights.update(array.tobytes())
-    # A NamedTuple says all of itself; of a function only the name is known, and the first batch's outputs.
-    preprocess = part.preprocess
-    preprocessing.append(
-      repr(preprocess) if isinstance(preprocess, tuple) else getattr(preprocess, "__qualname__", None)
-    )
-  described = {"weights": weights.hexdigest(), "preprocessing": preprocessing}
-  return described | ({"ensemble": teacher.describe()} if isinstance(teacher, Ensemble) else {})
 
 
 def differences(found, expected):

@@ -3,7 +3,6 @@
 import contextlib
 import math
 import os
-import re
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
@@ -12,7 +11,7 @@ import tensorflow as tf
 import tf_keras as keras
 from absl import logging
 
-from tfkd.distiller.numerics import NOT_FINITE
+from tfkd.distiller.numerics import message_of
 from tfkd.quantization import save
 from tfkd.storage.files import path_to_write
 from tfkd.training.checkpoints import Checkpoints
@@ -117,11 +116,10 @@ def _floating_point_errors():
   try:
     yield
   except tf.errors.InvalidArgumentError as error:
-    # TensorFlow surrounds the message of the check by its own.
-    found = re.search(rf"\[([^]]*{NOT_FINITE}[^]]*)\] (\[[^]]*\]) \[([^]]*)\]", error.message)
-    if not found:
+    message = message_of(error)
+    if message is None:
       raise
-    raise FloatingPointError(" ".join(found.groups())) from error
+    raise FloatingPointError(message) from error
 
 
 def fit(
