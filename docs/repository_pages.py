@@ -1,7 +1,7 @@
 """Adds pages made from the rest of the repository to the documentation: READMEs of experiments, and the API reference.
 
-Markdown files link to each other as files of the repository, so that links also work on a forge or in an editor. The site
-has the same files without the directory `docs`; their links are rewritten accordingly.
+Markdown files link to each other as files of the repository, so that links also work on a forge or in an editor. The
+site has the same files without the directory `docs`; their links are rewritten accordingly.
 """
 
 import ast

@@ -15,7 +15,8 @@ from tfkd.data import house_numbers
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
 PAGES = sorted(
-  [README, ROOT / "CONTRIBUTING.md", *(page for top in ("docs", "experiments", "tests") for page in ROOT.glob(f"{top}/**/*.md"))]
+  [README, ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/**/*.md"), *ROOT.glob("experiments/**/*.md")]
+  + [*ROOT.glob("tests/**/*.md")]
 )
 PYTHON = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
 COMMANDS = re.compile(r"^```bash\n(.*?)^```", re.DOTALL | re.MULTILINE)
@@ -40,9 +41,9 @@ def _programs():
 @pytest.mark.parametrize("code", [pytest.param(code, id=name) for name, code in _programs()])
 def test_python_blocks_run(code, tmp_path, monkeypatch):
   monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
-  monkeypatch.setattr(house_numbers, "SIZES", {"train": 128, "test": 64})
+  monkeypatch.setattr(house_numbers, "SIZES", {"train": 256, "test": 128})
   monkeypatch.chdir(tmp_path)
-  short = re.sub(r"\bepochs=\d+", "epochs=1", re.sub(r"\blimit=\d+", "limit=64", code))
+  short = re.sub(r"\bepochs=\d+", "epochs=1", re.sub(r"\blimit=\d+", "limit=128", code))
   exec(compile(short, "page", "exec"), {"__name__": "page"})  # noqa: S102
 
 
