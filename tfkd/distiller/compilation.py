@@ -1,13 +1,15 @@
-"""Checks of what `compile` and `fit` are given: Keras 3 objects, and losses that do not fit the student's outputs."""
+"""Checks of the arguments of `compile` and `fit`: Keras 3 objects, and losses that do not fit the outputs."""
 
 import functools
+from collections.abc import Sequence
+from typing import Any
 
 import tensorflow as tf
 import tf_keras as keras
 
 from tfkd.features.taps import is_keras3
 
-# Keras' functions that take probabilities unless `from_logits=True`, and their classes.
+# Keras' functions that expect probabilities unless `from_logits=True`, and their classes.
 _ON_PROBABILITIES = {
   "categorical_crossentropy": "CategoricalCrossentropy",
   "sparse_categorical_crossentropy": "SparseCategoricalCrossentropy",
@@ -19,8 +21,8 @@ _ON_PROBABILITIES = {
 _OF_CLASSES = {"categorical_crossentropy", "sparse_categorical_crossentropy", "categorical_focal_crossentropy"}
 
 
-def refuse_keras3(**arguments):
-  """Raises TypeError for an object of Keras 3, in any structure of arguments, which are named by their keywords."""
+def refuse_keras3(**arguments: Any) -> None:
+  """Raises TypeError for an object of Keras 3 in any of the arguments, which may be nested."""
   for argument, structure in arguments.items():
     for value in tf.nest.flatten(structure):
       module = getattr(value, "__module__", None) or ""
@@ -32,12 +34,12 @@ def refuse_keras3(**arguments):
         )
 
 
-def losses_by_output(container, outputs):
-  """The losses given to `compile`, one for each of the flattened outputs, None where there is none.
+def losses_by_output(container: Any, outputs: Any) -> list:
+  """The losses given to `compile`, one or None for each of the flattened outputs.
 
   Args:
     container: the model's `compiled_loss`, or None.
-    outputs: nested outputs, of which only the structure counts.
+    outputs: nested outputs, of which only the structure is read.
   """
   if container is None or container._user_losses is None:
     return [None] * len(tf.nest.flatten(outputs))
@@ -45,29 +47,39 @@ def losses_by_output(container, outputs):
   return tf.nest.flatten(container._conform_to_outputs(outputs, losses))
 
 
-def has_sums(container, outputs):
+def has_sums(container: Any, outputs: Any) -> bool:
   """Whether a compiled loss is a sum over elements instead of a mean."""
   losses = losses_by_output(container, outputs)
   return any(getattr(loss, "reduction", None) == keras.losses.Reduction.SUM for loss in losses)
 
 
-def is_on_classes(loss):
+def is_on_classes(loss: Any) -> bool:
   """Whether a compiled loss is a cross-entropy over classes, so that the outputs are class scores."""
   return _function_name(loss) in _OF_CLASSES
 
 
-def is_on_logits(loss):
-  """Whether a compiled loss is a cross-entropy over classes that takes logits."""
+def is_on_logits(loss: Any) -> bool:
+  """Whether a compiled loss is a cross-entropy over classes that expects logits."""
   return is_on_classes(loss) and _from_logits(loss)
 
 
-def check_loss(loss, ending, output, reads_classes):
-  """Raises ValueError where a compiled loss takes probabilities and the output gives logits, or the reverse.
+def check_is_scalar(loss: tf.Tensor) -> None:
+  """Raises ValueError unless a hard loss is one number."""
+  shape = tf.convert_to_tensor(loss).shape
+  if shape.rank != 0:
+    raise ValueError(
+      f"the hard loss has shape {shape}, and one number is expected: compile with a loss whose reduction is not NONE, "
+      "or return a mean over examples from `compute_loss`."
+    )
+
+
+def check_loss(loss: Any, ending: str | None, output: str, reads_classes: bool) -> None:
+  """Raises ValueError if a compiled loss expects probabilities and the output is logits, or the reverse.
 
   Args:
     loss: string, function or loss object as given to `compile`, or None.
-    ending: what the output ends in, see `tfkd.ops.probabilities.endings`.
-    output: its name, for the message.
+    ending: last activation of the output, see `tfkd.ops.probabilities.endings`.
+    output: name of the output, for the message.
     reads_classes: whether an objective reads the output as logits.
   """
   function = _function_name(loss)
@@ -87,12 +99,12 @@ def check_loss(loss, ending, output, reads_classes):
     )
 
 
-def check_metrics(metrics, ends):
-  """Raises ValueError for a metric that takes probabilities where all outputs are known to be none.
+def check_metrics(metrics: Any, ends: Sequence[str | None] | None) -> None:
+  """Raises ValueError for a metric that expects probabilities if no output can be probabilities.
 
   Args:
     metrics: nested metrics as given to `compile`.
-    ends: list of what the outputs end in, or None.
+    ends: last activation of each output, or None if unknown.
   """
   if ends is None or any(ending != "values" for ending in ends):
     return
@@ -104,11 +116,11 @@ def check_metrics(metrics, ends):
       raise ValueError(f"the student gives logits, and metric {function} expects probabilities: {line}.")
 
 
-def check_class_weight(x, y, output):
-  """Raises ValueError where Keras takes the positions of class indices for classes.
+def check_class_weight(x: Any, y: Any, output: Any) -> None:
+  """Raises ValueError if Keras would read the last axis of class indices as classes.
 
   Args:
-    x, y: of `fit`; a data set's labels are known from its specification.
+    x, y: arguments of `fit`; of a data set the element specification is read.
     output: symbolic output of the student, or None.
   """
   if isinstance(x, tf.data.Dataset):
@@ -118,17 +130,17 @@ def check_class_weight(x, y, output):
   rank = tf.TensorShape(y.shape).rank if hasattr(y, "shape") else None
   if rank is not None and rank >= 2 and rank == output.shape.rank - 1:
     raise ValueError(
-      f"class_weight with class indices of {rank} axes: Keras takes the last axis for that of classes; give labels a "
-      "last axis of length one, labels[..., None]."
+      f"class_weight with class indices of {rank} axes: Keras reads the last axis as classes; give labels a last axis "
+      "of length one, labels[..., None]."
     )
 
 
-def _function_name(loss):
+def _function_name(loss: Any) -> str | None:
   """Name of the Keras function that a loss computes, or None."""
   if isinstance(loss, str):
     try:
       loss = keras.losses.get(loss)
-    except ValueError:  # Keras says so itself.
+    except ValueError:  # Keras reports it.
       return None
   if isinstance(loss, functools.partial):
     return _function_name(loss.func)
@@ -138,7 +150,7 @@ def _function_name(loss):
   return getattr(function, "__name__", None)
 
 
-def _from_logits(loss):
+def _from_logits(loss: Any) -> bool:
   if isinstance(loss, functools.partial):
     return bool(loss.keywords.get("from_logits")) or _from_logits(loss.func)
   return bool(getattr(loss, "_fn_kwargs", {}).get("from_logits") or getattr(loss, "from_logits", False))

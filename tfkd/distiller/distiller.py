@@ -8,7 +8,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 from tfkd.distiller.agreement import agreements, class_keys, names_of
-from tfkd.distiller.compilation import check_class_weight, check_metrics, has_sums, refuse_keras3
+from tfkd.distiller.compilation import check_class_weight, check_is_scalar, check_metrics, has_sums, refuse_keras3
 from tfkd.distiller.model_checks import (
   assert_read_logits,
   check_hard_loss_weight,
@@ -21,13 +21,13 @@ from tfkd.distiller.model_checks import (
 from tfkd.distiller.numerics import assert_all_finite
 from tfkd.distiller.passes import ForwardPasses
 from tfkd.distiller.retracing import FollowsChanges
-from tfkd.distiller.terms import term
+from tfkd.distiller.terms import terms_of
 from tfkd.features import ModelOutputs
 from tfkd.objectives import Batch, Objective
 from tfkd.objectives.base import as_number, deserialized
-from tfkd.ops.element_weights import by_output, mask_of, without_masks
+from tfkd.ops.element_weights import by_output, without_masks
 from tfkd.ops.probabilities import endings
-from tfkd.ops.reduction import num_examples, num_replicas, share_of_global_batch
+from tfkd.ops.reduction import num_examples, num_replicas, share_of_global_batch, sum_in_order
 from tfkd.teachers import Teacher
 from tfkd.teachers.frozen import as_teacher
 from tfkd.teachers.protocol import student_inputs
@@ -256,16 +256,11 @@ class Distiller(FollowsChanges):
       Pair of this dict, and of the teacher's outputs and features, with zeros for elements of weight zero.
     """
     check_losses(self.student, batch.student.outputs, self.objectives, self._compiled_losses())
-    terms = {"hard_loss": self._hard_loss(x, batch)}
-    weighted = [self.hard_loss_weight * terms["hard_loss"]]
-    compared = []
-    for objective in self.objectives:
-      terms[objective.name], inputs = term(objective, batch)
-      compared += [inputs[0]] if objective.reads_teacher else []
-      weighted.append(objective.weight_at(batch.step) * terms[objective.name])
-    masks = [mask_of(tensor) for tensor in tf.nest.flatten(batch.student)]
-    has_weights = batch.sample_weight is not None or any(mask is not None for mask in masks)
-    return {"loss": _sum(weighted), **terms}, compared if has_weights else batch.teacher
+    hard_loss = self._hard_loss(x, batch)
+    terms, compared = terms_of(self.objectives, batch)
+    weighted = [objective.weight_at(batch.step) * terms[objective.name] for objective in self.objectives]
+    total = sum_in_order([self.hard_loss_weight * hard_loss, *weighted])
+    return {"loss": total, "hard_loss": hard_loss, **terms}, compared
 
   def _hard_loss(self, x: Any, batch: Batch) -> tf.Tensor:
     is_overridden = type(self).compute_loss is not Distiller.compute_loss
@@ -275,26 +270,19 @@ class Distiller(FollowsChanges):
         raise ValueError(f"hard_loss_weight is {self.hard_loss_weight}, but {found}: set it to 0 to train without.")
       return tf.constant(0.0)
     loss = self.compute_loss(x=x, y=batch.labels, y_pred=batch.student.outputs, sample_weight=batch.sample_weight)
-    loss = tf.cast(loss, tf.float32)
-    if loss.shape.rank != 0:
-      raise ValueError(
-        f"the hard loss has shape {loss.shape}, and one number is expected: compile with a loss whose reduction is not "
-        "NONE, or return a mean over examples from `compute_loss`."
-      )
-    return loss
+    check_is_scalar(loss)
+    return tf.cast(loss, tf.float32)
 
   def _own_loss(self) -> tf.Tensor | float:
     """The student's regularizers and `add_loss`, and those of connectors: a sum, not a mean over examples."""
-    return _sum([tf.cast(loss, tf.float32) for loss in self.losses]) if self.losses else 0.0
+    return sum_in_order([tf.cast(loss, tf.float32) for loss in self.losses]) if self.losses else 0.0
 
   def _update(self, terms: dict[str, tf.Tensor], x: Any, batch: Batch) -> dict[str, tf.Tensor]:
     for name, value in terms.items():
       self._means[name].update_state(value, sample_weight=num_examples(x))
-    outputs, measured = batch.student.outputs, {}
-    if batch.teacher is not None:
-      keys = class_keys(outputs, self.objectives, self._compiled_losses())
-      measured = agreements(batch.teacher.outputs, outputs, batch.sample_weight, keys)
+    outputs = batch.student.outputs
     names = names_of(outputs, self.output_names)
+    measured = agreements(batch, class_keys(outputs, self.objectives, self._compiled_losses()))
     measured = {names[key]: found for key, found in measured.items() if names[key] in self._means}
     for name, found in measured.items():
       self._means[name].update_state(*found)
@@ -318,8 +306,3 @@ class Distiller(FollowsChanges):
   @classmethod
   def from_config(cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None) -> "Distiller":
     return cls(**{key: deserialized(value, custom_objects) for key, value in config.items()})
-
-
-def _sum(scalars: Sequence[tf.Tensor]) -> tf.Tensor:
-  """Sums in a fixed order: Grappler may reassociate chained additions differently at each trace."""
-  return tf.reduce_sum(tf.stack(scalars))

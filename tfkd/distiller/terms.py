@@ -1,5 +1,6 @@
 """One objective's term of the loss: its inputs, per-element losses, and their weighted mean."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -18,12 +19,32 @@ from tfkd.ops.element_weights import (
 from tfkd.ops.reduction import mean_over_elements, num_examples
 
 
+def terms_of(objectives: Sequence[Objective], batch: Batch) -> tuple[dict[str, tf.Tensor], Any]:
+  """Computes the terms of all objectives.
+
+  Args:
+    objectives: objectives with different names.
+    batch: the step's data, with one weight tensor or None for each output of the student, or None.
+
+  Returns:
+    Pair of the terms by name, and of the teacher's outputs and features that take part in the step: with zeros for
+    elements of weight zero.
+  """
+  terms, compared = {}, []
+  for objective in objectives:
+    terms[objective.name], inputs = term(objective, batch)
+    compared += [inputs[0]] if objective.reads_teacher else []
+  masks = [mask_of(tensor) for tensor in tf.nest.flatten(batch.student)]
+  has_weights = batch.sample_weight is not None or any(mask is not None for mask in masks)
+  return terms, compared if has_weights else batch.teacher
+
+
 def term(objective: Objective, batch: Batch) -> tuple[tf.Tensor, tuple]:
   """The mean over elements of an objective's losses, each times the weight of its element.
 
   Args:
     objective: `tfkd.objectives.Objective`.
-    batch: the step's data, with one weight tensor or None for each output of the student, or None.
+    batch: see `terms_of`.
 
   Returns:
     Pair of a float32 scalar, and of the objective's inputs, with zeros for elements of weight zero.
