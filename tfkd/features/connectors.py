@@ -1,4 +1,7 @@
-"""Connectors: what brings a student's feature to the shape of its teacher's."""
+"""Connectors and alignment, which map a student's feature to the shape of the teacher's."""
+
+from collections.abc import Sequence
+from typing import Any
 
 import tensorflow as tf
 import tf_keras as keras
@@ -7,25 +10,26 @@ from tfkd.ops.pooling import average_pool
 
 CONNECTORS = (None, "conv1x1", "conv1x1_bn", "linear")
 ALIGNMENTS = (None, "average_pool", "interpolate")
-# PyTorch's defaults, with which the methods' authors trained; Keras' epsilon is 1e-3.
+# PyTorch's defaults, which the methods' authors used; Keras' epsilon is 1e-3.
 PYTORCH_NORMALIZATION = {"momentum": 0.9, "epsilon": 1e-5}
 
 
-def connector(kind, channels, rank=None):
+def connector(
+  kind: str | keras.layers.Layer | None, channels: int, rank: int | None = None
+) -> keras.layers.Layer | None:
   """Makes a trainable map from a student's feature to a number of channels.
 
   Args:
     kind: None for no map, "conv1x1" or "conv1x1_bn" (without and with batch normalisation, of PyTorch's epsilon)
-      for maps, "linear" for vectors, or a Keras layer, which is copied: every pair of layers has a connector of its
-      own.
+      for maps, "linear" for vectors, or a Keras layer, which is copied: every pair of layers has its own connector.
     channels: channels of the teacher's feature.
-    rank: axes of the student's feature, where they are known.
+    rank: number of axes of the student's feature, if known.
 
   Returns:
-    A Keras layer with float32 arithmetic (a layer of one's own keeps its policy), or None.
+    A Keras layer with float32 arithmetic (a given layer keeps its policy), or None.
 
   Raises:
-    ValueError: unknown kind, or a convolution of something that is no map.
+    ValueError: the kind is unknown, or a convolution is asked for a feature that is no map.
   """
   if kind in ("conv1x1", "conv1x1_bn") and rank not in (None, 4):
     raise ValueError(f'connector="{kind}" expects a map of 4 axes; got {rank}. Use "linear" for vectors.')
@@ -45,11 +49,11 @@ def connector(kind, channels, rank=None):
   return None
 
 
-def aligned_size(teacher_shape, student_shape, alignment):
+def aligned_size(teacher_shape: Any, student_shape: Any, alignment: str | None) -> tuple[int, int]:
   """Height and width at which two maps are compared.
 
   Args:
-    teacher_shape, student_shape: [batch, height, width, channels], height and width known where they differ.
+    teacher_shape, student_shape: [batch, height, width, channels], height and width known if they differ.
     alignment: None (they must agree), "average_pool" (the smaller of each side) or "interpolate" (the teacher's).
 
   Returns:
@@ -68,19 +72,19 @@ def aligned_size(teacher_shape, student_shape, alignment):
     )
   if None in (*teacher, *student):
     raise ValueError(
-      f"features {tuple(teacher_shape)} and {tuple(student_shape)} can't be aligned: their height and width must be "
+      f"features {tuple(teacher_shape)} and {tuple(student_shape)} cannot be aligned: their height and width must be "
       "known. Build both models for a fixed image size."
     )
   return teacher if alignment == "interpolate" else tuple(map(min, teacher, student))
 
 
-def align(feature, size, alignment):
-  """Brings a map to a height and width.
+def align(feature: tf.Tensor, size: Sequence[int], alignment: str | None) -> tf.Tensor:
+  """Resizes a map to a height and width.
 
   Args:
     feature: float [batch, height, width, channels].
     size: (height, width).
-    alignment: "average_pool" (adaptive, also to sizes that do not divide), "interpolate" (bilinear), or None where the
+    alignment: "average_pool" (adaptive, also to sizes that do not divide), "interpolate" (bilinear), or None if the
       size is right.
 
   Returns:
@@ -91,10 +95,10 @@ def align(feature, size, alignment):
   return average_pool(feature, size) if alignment == "average_pool" else tf.image.resize(feature, size)
 
 
-def nearest(feature, size):
+def nearest(feature: tf.Tensor, size: Any) -> tf.Tensor:
   """Resizes a map by nearest neighbour: row i of n takes row floor(i * height / n), as in PyTorch's `interpolate`.
 
-  `tf.image.resize` takes the neighbours of the pixels' centres instead: other rows where a map shrinks.
+  `tf.image.resize` takes the neighbours of the pixels' centres instead, which are other rows if a map shrinks.
 
   Args:
     feature: float [batch, height, width, channels].

@@ -1,6 +1,7 @@
-"""Taps: the outputs of named layers, read in the same forward pass as the model's own."""
+"""Taps: outputs of named layers, read in the same forward pass as the model's outputs."""
 
 import difflib
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import tensorflow as tf
@@ -9,20 +10,21 @@ import tf_keras as keras
 from tfkd.ops import graph
 
 _QUANTIZED = "quant_"  # tfmot's prefix of a quantized layer.
-# Where Keras defines the `call` that runs a graph of layers; any other computes what it likes.
+# Modules in which Keras defines the `call` that runs a graph of layers; any other `call` may compute anything.
 _RUN_THE_GRAPH = ("tf_keras.src.engine.functional", "tf_keras.src.engine.sequential", "keras.src.models")
 
 
-def tappable(model):
-  """Lists the outputs of layers that can be tapped.
+def tappable(model: Any) -> dict[str, tf.TensorShape]:
+  """Lists the layer outputs that can be tapped.
 
   Args:
     model: built functional or `Sequential` model of `tf_keras`, quantized or not, or of Keras 3.
 
   Returns:
-    dict from name to output shape, in the order of the forward pass. Layers of a nested model are called
-    `nested/layer`, and of a Keras 3 model not listed; quantized layers have the float layer's name. A layer with
-    several outputs has one entry for each: `layer:0`, `layer:1` and so on, in the order of `tf.nest.flatten`.
+    dict from name to output shape, in the order of the forward pass. Layers of a nested `tf_keras` model are called
+    `nested/layer`, those of a nested Keras 3 model are not listed; quantized layers have the float layer's name. A
+    layer with several outputs has one entry for each: `layer:0`, `layer:1` and so on, in the order of
+    `tf.nest.flatten`.
 
   Raises:
     ValueError: the model has no graph of layers.
@@ -31,29 +33,29 @@ def tappable(model):
 
 
 class Reader:
-  """Calls a model once, and returns the outputs of named layers beside its own.
+  """Calls a model once, and returns the outputs of named layers in addition to its own.
 
-  Every layer is called as by the model itself, with the same arguments, masks and `training`. A plain object on
-  purpose: Keras would track a layer and write the model into checkpoints once more.
+  Every layer is called as by the model itself, with the same arguments, masks and `training`. A plain object,
+  because Keras would track a layer and write the model into checkpoints a second time.
 
   Args:
     model: built functional or `Sequential` `tf_keras` model.
-    names: names as `tappable` lists them. Of a nested model's layer the last part is enough where it is unique. A layer
-      that is called several times gives the output of its last call, in the order in which the model was written.
+    names: names as `tappable` lists them. For a layer of a nested model the last part is enough if it is unique. For a
+      layer that is called several times the output of its last call is returned, in the order of the model's code.
   Inputs: the model's. Output: pair of the model's outputs and a dict from name to tensor.
 
   Raises:
-    ValueError: the model has no graph of layers, or no such layer; the nearest names are given.
+    ValueError: the model has no graph of layers, or no such layer; the message has the nearest names.
   """
 
-  def __init__(self, model, names):
+  def __init__(self, model: keras.Model, names: Sequence[str]):
     found = _resolved(model, names)
-    self.shapes = {name: tap.shape for name, tap in found.items()}
+    self.shapes: dict[str, tf.TensorShape] = {name: tap.shape for name, tap in found.items()}
     self._places = {name: (tap.path, tap.index or 0) for name, tap in found.items()}
     self._paths = sorted({tap.path for tap in found.values()})
     self._walk = _Walk(model, self._paths)
 
-  def __call__(self, inputs, training=None):
+  def __call__(self, inputs: Any, training: bool | None = None) -> tuple[Any, dict[str, tf.Tensor]]:
     outputs, values = self._walk(inputs, training=training)
     by_path = dict(zip(self._paths, values, strict=True))
     return outputs, {name: tf.nest.flatten(by_path[path])[index] for name, (path, index) in self._places.items()}
@@ -62,17 +64,17 @@ class Reader:
 class _Walk(keras.layers.Layer):
   """Calls the layers of a functional model as Keras does, also inside nested models, and returns some of their outputs.
 
-  A layer, so that Keras gives it `training` and masks as it gives them to the model whose place it takes.
+  A layer, so that Keras passes `training` and masks to it as it does to the model that it replaces.
 
   Args:
     model: functional model.
-    paths: list of the layers to read, each a tuple of layer names through nested models.
+    paths: layers to read, each a tuple of layer names through nested models.
   Inputs: the model's. Output: pair of the model's outputs and a list of the layers' outputs, in the order of `paths`.
   """
 
-  _compute_output_and_mask_jointly = True  # As in Keras' functional models: outputs carry their layers' masks.
+  _compute_output_and_mask_jointly = True  # As in Keras' functional models: outputs have their layers' masks.
 
-  def __init__(self, model, paths):
+  def __init__(self, model: keras.Model, paths: Sequence[tuple[str, ...]]):
     super().__init__(name=model.name, autocast=False)
     self.supports_masking = True
     self.input_spec = model.input_spec
@@ -84,7 +86,7 @@ class _Walk(keras.layers.Layer):
     self._inner = {name: _Walk(model.get_layer(name), paths) for name, paths in inner.items()}
     self._keys = [(path[0], None if len(path) == 1 else inner[path[0]].index(path[1:])) for path in paths]
 
-  def call(self, inputs, training=None, mask=None):
+  def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> tuple[Any, list]:
     model = self._model
     values = dict(zip(map(id, model.inputs), _as_referenced(model, inputs, mask), strict=True))
     last, found = _last_calls(model), {}
@@ -105,9 +107,9 @@ class _Walk(keras.layers.Layer):
 
 
 class Keras3Reader:
-  """`Reader` of a functional or `Sequential` Keras 3 model, which is not trained through it: see there."""
+  """`Reader` of a functional or `Sequential` Keras 3 model, for teachers: gradients are not needed."""
 
-  def __init__(self, model, names):
+  def __init__(self, model: Any, names: Sequence[str]):
     import keras as keras3
 
     found = _resolved(model, names)
@@ -116,43 +118,43 @@ class Keras3Reader:
     self._names = list(found)
     self._model = keras3.Model(functional.input, (functional.output, [tap.tensor for tap in found.values()]))
 
-  def __call__(self, inputs, training=None):
+  def __call__(self, inputs: Any, training: bool | None = None) -> tuple[Any, dict[str, tf.Tensor]]:
     outputs, values = self._model(inputs, training=training)
     return outputs, dict(zip(self._names, values, strict=True))
 
 
-def is_keras3(model):
-  """Tells a Keras 3 model from one of `tf_keras`, without an import of Keras 3."""
+def is_keras3(model: Any) -> bool:
+  """Distinguishes Keras 3 objects from those of `tf_keras`, without importing Keras 3."""
   return any(base.__module__.startswith("keras.src") for base in type(model).__mro__)
 
 
 class _Tap(NamedTuple):
-  """An output of a layer."""
+  """One output of a layer."""
 
-  path: tuple
-  """Names of the nested models around the layer, and its own."""
+  path: tuple[str, ...]
+  """Names of the nested models around the layer, and of the layer."""
   index: int | None
-  """Place among the layer's outputs; None where it has one."""
+  """Index among the layer's outputs; None if it has one."""
   tensor: Any
   """Symbolic tensor."""
 
   @property
-  def shape(self):
+  def shape(self) -> tf.TensorShape:
     return tf.TensorShape(self.tensor.shape)
 
   @property
-  def name(self):
+  def name(self) -> str:
     return "/".join(self.path) + ("" if self.index is None else f":{self.index}")
 
   @property
-  def float_name(self):
-    """As `name`, of the layer before it was quantized."""
+  def float_name(self) -> str:
+    """The name before the layer was quantized."""
     *models, layer = self.path
     return self._replace(path=(*models, layer.removeprefix(_QUANTIZED))).name
 
 
-def _as_referenced(model, inputs, mask):
-  """What is fed to a functional model, one tensor for each of its `inputs`; as in Keras' own `call`."""
+def _as_referenced(model: keras.Model, inputs: Any, mask: Any) -> list:
+  """Converts inputs to one tensor for each of a functional model's `inputs`, as Keras' own `call` does."""
   inputs = model._flatten_to_reference_inputs(inputs)
   masks = [None] * len(inputs) if mask is None else model._flatten_to_reference_inputs(mask)
   for tensor, its_mask in zip(inputs, masks, strict=True):
@@ -164,7 +166,7 @@ def _as_referenced(model, inputs, mask):
   ]
 
 
-def _taps(model, prefix=()):
+def _taps(model: Any, prefix: tuple[str, ...] = ()) -> Iterator[_Tap]:
   """Yields every output of a layer."""
   _check_graph(model)
   if is_keras3(model):
@@ -185,7 +187,7 @@ def _taps(model, prefix=()):
         yield _Tap(path, i if len(tensors) > 1 else None, tensor)
 
 
-def _last_calls(model):
+def _last_calls(model: Any) -> dict[str, Any]:
   """Maps layer names to the node of the layer's last call in the model."""
   last = {}
   for node in graph.calls(_keras3_graph(model) if is_keras3(model) else model):
@@ -196,18 +198,18 @@ def _last_calls(model):
   return last
 
 
-def _keras3_graph(model):
+def _keras3_graph(model: Any) -> Any:
   """The functional model inside a Keras 3 `Sequential`, or the model itself."""
   return getattr(model, "_functional", None) or model
 
 
-def _has_graph(model):
-  """Whether calling a model calls the layers of its graph, and nothing else."""
+def _has_graph(model: Any) -> bool:
+  """Whether a call of the model only calls the layers of its graph."""
   is_graph = hasattr(_keras3_graph(model), "_nodes_by_depth")
   return is_graph and type(model).call.__module__.startswith(_RUN_THE_GRAPH)
 
 
-def _check_graph(model):
+def _check_graph(model: Any) -> None:
   if not _has_graph(model):
     raise ValueError(
       f"{getattr(model, 'name', model)} has no graph of layers to tap: build it as a functional or Sequential model, "
@@ -215,21 +217,21 @@ def _check_graph(model):
     )
 
 
-def _named(taps):
-  """Pairs of name and tap: quantized layers have the float layer's name, unless another layer has that one."""
+def _named(taps: Iterable[_Tap]) -> list[tuple[str, _Tap]]:
+  """Pairs of name and tap: a quantized layer has the float layer's name, unless another layer has that name."""
   taps = list(taps)
   names = {tap.name for tap in taps}
   return [(tap.name if tap.float_name in names else tap.float_name, tap) for tap in taps]
 
 
-def _resolved(model, names):
-  """Maps names, as a user gives them, to taps."""
+def _resolved(model: Any, names: Sequence[str]) -> dict[str, _Tap]:
+  """Maps the user's names to taps."""
   named = _named(_taps(model))
   return {name: _resolve(name, named, model.name) for name in names}
 
 
-def _resolve(name, named, model_name):
-  """The tap that a user means."""
+def _resolve(name: str, named: list[tuple[str, _Tap]], model_name: str) -> _Tap:
+  """Finds the tap of a user's name."""
   for matches in (
     lambda given, tap: given == name,
     lambda given, tap: tap.name == name,
@@ -240,7 +242,7 @@ def _resolve(name, named, model_name):
       return candidates[0][1]
     if candidates:
       given = [given for given, _ in candidates]
-      advice = "Name one whole." if len(set(given)) == len(given) else "Rename one of them."
+      advice = "Use the full name of one." if len(set(given)) == len(given) else "Rename one of them."
       raise ValueError(f"{model_name} has several layers '{name}': {', '.join(given)}. {advice}")
   outputs = [given for given, tap in named if tap.index is not None and f"/{given}".startswith(f"/{name}:")]
   outputs = outputs or [given for given, tap in named if tap.index is not None and f"/{name}:" in given]

@@ -1,18 +1,20 @@
 """Weights of the elements of a batch: sample weights and Keras masks, for outputs and for features."""
 
+from typing import Any
+
 import tensorflow as tf
 
 from tfkd.ops.pooling import average_pool
 from tfkd.ops.reduction import sum_over_replicas
 
 
-def mask_of(tensor):
+def mask_of(tensor: Any) -> tf.Tensor | None:
   """The Keras mask of a tensor, bool [batch, ...], or None."""
   return getattr(tensor, "_keras_mask", None)
 
 
-def combined(sample_weight, mask):
-  """One weight per element, so that the mean of loss times weight is what Keras makes of the two.
+def combined(sample_weight: Any, mask: tf.Tensor | None) -> tf.Tensor | None:
+  """Combines sample weights and a mask so that the mean of loss times weight equals Keras' reduction.
 
   Keras divides a weighted loss by the number of elements and a masked one by the number of valid elements: a mask
   weighs by elements / valid elements, counted over all replicas.
@@ -22,7 +24,7 @@ def combined(sample_weight, mask):
     mask: bool [batch, ...], or None.
 
   Returns:
-    float32 [batch, ...], or None where both are None.
+    float32 [batch, ...], or None if both are None.
   """
   weights = None if sample_weight is None else tf.cast(sample_weight, tf.float32)
   if weights is not None and weights.shape.rank == 0:
@@ -39,14 +41,14 @@ def combined(sample_weight, mask):
   return with_rank(weights, valid.shape.rank) * valid
 
 
-def with_rank(tensor, rank):
+def with_rank(tensor: tf.Tensor, rank: int) -> tf.Tensor:
   """The tensor with axes of length one appended, up to a rank."""
   missing = max(rank - tensor.shape.rank, 0)
   return tf.reshape(tensor, tf.concat([tf.shape(tensor), [1] * missing], 0)) if missing else tensor
 
 
-def of_elements(weights, output):
-  """Weights as they fit the elements of an output, all its axes but the last.
+def of_elements(weights: tf.Tensor, output: tf.Tensor) -> tf.Tensor:
+  """Brings weights to the elements of an output, which are all its axes except the last.
 
   Args:
     weights: float32 [batch], [batch, 1] or of the elements' shape, with or without a last axis of length one.
@@ -71,22 +73,22 @@ def of_elements(weights, output):
   return weights
 
 
-def of_examples(weights):
+def of_examples(weights: tf.Tensor) -> tf.Tensor:
   """float32 [batch], the mean of each example's weights."""
   return tf.reduce_mean(weights, list(range(1, weights.shape.rank))) if weights.shape.rank > 1 else weights
 
 
-def at_positions(weights, feature):
-  """Weights at the positions of a feature, all its axes between the first and the last.
+def at_positions(weights: tf.Tensor, feature: tf.Tensor) -> tf.Tensor:
+  """Brings weights to the positions of a feature, which are its axes between the first and the last.
 
-  At another resolution a position has the mean weight of what it covers, so that it counts if anything there does.
+  At another resolution a position gets the mean weight of the elements that it covers, so it counts if one of them does.
 
   Args:
     weights: float32 [batch], or [batch, ...] with as many axes of positions as the feature.
     feature: [batch, ..., channels]; a vector has no positions and gets each example's mean weight.
 
   Returns:
-    float32 [batch, ...] of as many axes as the feature has but the last.
+    float32 [batch, ...], with one axis less than the feature.
 
   Raises:
     ValueError: the weights' axes cannot be brought to the feature's.
@@ -112,11 +114,11 @@ def at_positions(weights, feature):
   )
 
 
-def without_dropped(tensor, weights):
-  """The tensor with zeros where its weight is zero: whatever was there changes neither a loss nor a gradient.
+def without_dropped(tensor: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
+  """Replaces elements of weight zero by zeros, so that their values change neither a loss nor a gradient.
 
   Args:
-    tensor: [batch, ...], of at least as many axes as the weights.
+    tensor: [batch, ...]; unchanged if it has fewer axes than the weights.
     weights: float32 [batch, ...].
   """
   if tensor.shape.rank is None or tensor.shape.rank < weights.shape.rank:
@@ -124,8 +126,8 @@ def without_dropped(tensor, weights):
   return tf.where(with_rank(weights, tensor.shape.rank) != 0, tensor, tf.zeros_like(tensor))
 
 
-def masked_mean(feature, weights):
-  """Mean over the positions of a feature, without those of weight zero.
+def masked_mean(feature: tf.Tensor, weights: tf.Tensor | None) -> tf.Tensor:
+  """Mean of a feature over the positions whose weight is not zero.
 
   Args:
     feature: float [batch, ..., channels].
@@ -142,13 +144,16 @@ def masked_mean(feature, weights):
   return tf.math.divide_no_nan(tf.reduce_sum(feature * counts, axes), tf.reduce_sum(counts, axes))
 
 
-def by_output(sample_weight, outputs, container):
-  """Weights nested as the outputs are, None where an output has none, with as many axes as Keras' losses need.
+def by_output(sample_weight: Any, outputs: Any, container: Any) -> Any:
+  """Nests sample weights like the outputs, with the number of axes that Keras' losses need.
 
   Args:
     sample_weight: as given to `fit`, or None.
     outputs: nested outputs.
     container: the model's `compiled_loss`.
+
+  Returns:
+    A weight or None for each output, nested like the outputs; None without weights.
   """
   if sample_weight is None:
     return None
@@ -163,10 +168,10 @@ def by_output(sample_weight, outputs, container):
   return tf.nest.pack_sequence_as(outputs, fitting)
 
 
-def without_masks(outputs, sample_weight):
-  """Outputs without Keras masks, which become weights.
+def without_masks(outputs: Any, sample_weight: Any) -> tuple[Any, Any]:
+  """Turns the Keras masks of outputs into weights.
 
-  Keras would divide by one replica's valid elements, and give NaN where a batch has none.
+  Keras would divide by one replica's valid elements, which gives NaN if a batch has none.
   """
   flat = tf.nest.flatten(outputs)
   if all(mask_of(tensor) is None for tensor in flat):
