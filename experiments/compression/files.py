@@ -51,10 +51,10 @@ def _float_student(seed: int) -> StudentSpec:
 
 def _student(scheme: str, is_distilled: bool, seed: int) -> StudentSpec:
   given = flags.FLAGS
-  if quantization.parse_scheme(scheme).is_low:
-    fields = {"epochs": given.epochs + given.qat_epochs}
-  else:
+  if quantization.parse_scheme(scheme).starts_from_float:
     fields = {"epochs": given.qat_epochs, "start": _float_student(seed)}
+  else:
+    fields = {"epochs": given.epochs + given.qat_epochs}
   if not is_distilled:
     return StudentSpec(_EXPERIMENT, "labels", scheme, seed, **fields)
   student = response.response(_EXPERIMENT, "labels + teacher", seed, given.temperature, given.alpha, **fields)
@@ -93,8 +93,8 @@ def _measure(sweep: Sweep, name: str, seed: int) -> dict:
   deploy.write_metadata(path, accuracy=round(row["accuracy"], 4))
   row |= deploy.benchmark(path, 1, _path(sweep, FLOAT_STUDENT, seed))
   row |= {"parameters": quantization.sizes(model)["parameters"], "bytes": os.path.getsize(path)}
-  bits = quantization.scheme_of(model)
-  if bits is not None and bits.is_low:
+  scheme = quantization.scheme_of(model)
+  if scheme is not None and scheme.export_kind == "pack":
     row |= _measure_pack(sweep, model, path.replace(".tflite", ".pack"))
   return row
 

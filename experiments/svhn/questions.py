@@ -59,6 +59,6 @@ def students(question, scheme, temperatures, seeds, soft_weight):
       for temperature in temperatures
     ]
   # Eight-bit features are a fine-tuning of trained weights, as tfmot advises; the coarser grids train from scratch.
-  start = "scratch" if scheme == FLOAT or parse_scheme(scheme).is_low else "teacher"
+  start = "teacher" if scheme != FLOAT and parse_scheme(scheme).starts_from_float else "scratch"
   common = {"experiment": question, "scheme": scheme, "start": start}
   return [StudentSpec(seed=seed, **common, **fields) for seed in seeds for fields in per_seed]

@@ -101,7 +101,7 @@ def test_pictures_are_scaled_as_the_file_or_the_flags_say_and_never_by_guess(fol
   scaled = data.batches(pixels, np.zeros(2, np.int64), 2, scale_pixels=True, normalize=tuple(SCALING.values()))
   writers = {
     "float": {"metadata": SCALING}, "int8": {"metadata": SCALING, "representative_data": scaled},
-    "int8 with float ends": {"metadata": SCALING, "representative_data": scaled, "io": "float32"}, "silent": {},
+    "int8 with float ends": {"metadata": SCALING, "representative_data": scaled, "io_dtype": "float32"}, "silent": {},
     "half": {"metadata": {"mean": 0.5}},
   }  # fmt: skip
   for name, options in writers.items():

@@ -84,7 +84,7 @@ def test_several_inputs_and_outputs_of_a_keras_3_model(tmp_path):
   model = keras3.Model({"b": b, "a": a}, outputs)
   data = {"a": RNG.random((8, 3), np.float32), "b": RNG.random((8, 4), np.float32)}
   path = str(tmp_path / "a.tflite")
-  deploy.to_tflite(model, path, representative_data=data, io="float32")
+  deploy.to_tflite(model, path, representative_data=data, io_dtype="float32")
   found = Interpreter(path).get_signature_runner("serving_default")(**{name: data[name][:1] for name in data})
   expected = model({name: data[name][:1] for name in data})
   for name, key in (("one", "first"), ("two", "second")):

@@ -85,7 +85,7 @@ def test_a_float_student_is_quantized_after_its_training(images, dataset, tmp_pa
   measured = deploy.evaluate(path, dataset, student)
   assert measured["agreement"] >= 0.95 and measured["worst_steps"] <= 6
   assert deploy.read_metadata(path)["scheme"] == "PTQ w8a8"
-  deploy.to_tflite(student, path, representative_data=dataset, io="float32")
+  deploy.to_tflite(student, path, representative_data=dataset, io_dtype="float32")
   assert len(_float_tensors(path)) == 2  # Images and logits.
   assert deploy.evaluate(path, dataset, student)["agreement"] >= 0.95
 
@@ -93,8 +93,11 @@ def test_a_float_student_is_quantized_after_its_training(images, dataset, tmp_pa
 @pytest.mark.parametrize(
   "options, words",
   [
-    ({"io": "uint8"}, 'io must be "int8" or "float32"; got \'uint8\''),
-    ({"io": "int8"}, 'io="int8" is for files that compute in integers; a float student does not. Give represent'),
+    ({"io_dtype": "uint8"}, 'io_dtype must be "int8" or "float32"; got \'uint8\''),
+    (
+      {"io_dtype": "int8"},
+      'io_dtype="int8" is for files that compute in integers; a float student does not. Give represent',
+    ),
     ({"labels": ["a"]}, "got 1 labels for a student of 10 classes"),
     ({"representative_data": np.zeros((0, 32, 32, 3))}, "representative_data yielded no batch"),
   ],

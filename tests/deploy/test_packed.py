@@ -9,6 +9,7 @@ import tf_keras as keras
 
 from tfkd import deploy, models, quantization
 from tfkd.deploy.packed import _from_bits, _to_bits
+from tfkd.quantization import FixedGrid
 
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
@@ -43,7 +44,7 @@ def test_a_restored_student_answers_bit_by_bit_as_before(network, scheme, images
 
 
 def test_kernels_of_the_file_have_as_many_values_as_their_bits_allow(images, tmp_path):
-  student = _student("svhn_cnnx0.25", "w2a1", images, float_layers=["logits", "conv0"], weight_scale=3.0)
+  student = _student("svhn_cnnx0.25", FixedGrid(2, 1, 3.0), images, float_layers=["logits", "conv0"])
   path = str(tmp_path / "a.pack")
   deploy.pack(student, path)
   restored = deploy.unpack(path)

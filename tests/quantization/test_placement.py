@@ -299,7 +299,7 @@ def test_what_is_no_float_model_and_no_list_is_refused_in_a_sentence(scheme):
   model = keras.Sequential([keras.Input((3,)), layers.Dense(4, activation="relu", name="a"), layers.Dense(2)])
   with pytest.raises(TypeError, match=r"float_layers must be a list of names of layers; got 'a': use \['a'\]"):
     quantization.quantize(model, scheme, float_layers="a")
-  with pytest.raises(ValueError, match="is quantized already: give quantize.. the float model .*of.$"):
+  with pytest.raises(ValueError, match="is already quantized: pass the float model from which it was made.$"):
     quantization.quantize(quantization.quantize(model, scheme), scheme)
 
 

@@ -73,8 +73,8 @@ def test_low_bit_kernels_have_a_grid_of_twice_their_mean_by_default():
   kernel = np.array([0.05, -0.1, 0.2, -0.4, 0.3, -0.02], np.float32)
   model = keras.Sequential([keras.Input((1,)), layers.Dense(6, "relu", use_bias=False, name="dense")])
   model.get_layer("dense").set_weights([kernel[None]])
-  for options, scale in (({}, 2.0), ({"weight_scale": 3.0}, 3.0)):
-    student = quantization.quantize(model, "w2a7", **options)
+  for scheme, scale in (("w2a7", 2.0), (quantization.FixedGrid(2, 7, weight_scale=3.0), 3.0)):
+    student = quantization.quantize(model, scheme)
     # Both signs, since a ReLU shows one of them.
     found = np.subtract(*student.predict(np.array([[1.0], [-1.0]]), verbose=0))
     squashed = np.tanh(np.float64(kernel))

@@ -154,14 +154,14 @@ def test_low_bit_rounds_every_convolution_and_leaves_the_logits_in_float(images)
 
 
 def test_float_layers_and_weight_scale_are_parameters(images):
-  student = _quantized("w2a1", images, float_layers=["conv0"], weight_scale=3.0)
+  student = _quantized(quantization.FixedGrid(2, 1, weight_scale=3.0), images, float_layers=["conv0"])
   names = {layer.name for layer in student.layers}
   assert "conv0" in names and "quant_logits" in names
   assert student.get_layer("quant_conv1").quantize_config.weight_scale == 3.0
   eight = _quantized("w8a8", images, float_layers=["logits"])
   assert "logits" in {layer.name for layer in eight.layers}
   with pytest.raises(ValueError, match="must be positive; got 0"):
-    _quantized("w2a1", images, weight_scale=0)
+    quantization.FixedGrid(2, 1, weight_scale=0)
   with pytest.raises(ValueError, match="float_layers names 'conv9'"):
     _quantized("w2a1", images, float_layers=["conv9"])
 
@@ -206,11 +206,11 @@ def test_preflight_names_every_obstacle_at_once():
   with pytest.raises(ValueError, match="cannot be quantized") as error:
     quantization.quantize(model, "w8a8")
   for words in (
-    "'scale' (Rescaling): belongs into the input pipeline",
-    "'rows' (BatchNormalization): normalises axes [1]; only the last, 3,",
+    "'scale' (Rescaling): belongs in the input pipeline",
+    "'rows' (BatchNormalization): normalizes axes [1]; only the last, 3,",
     "'high' (ReLU): a ReLU with a threshold has no 8-bit form",
     "'prelu' (PReLU): tfmot has no 8-bit form",
-    "'inner' (Sequential): a model inside the model",
+    "'inner' (Sequential): a model nested in the model",
   ):
     assert words in str(error.value)
 
@@ -247,7 +247,7 @@ def test_preflight_of_low_bits():
   with pytest.raises(ValueError, match="cannot be quantized") as error:
     quantization.quantize(model, "w2a1")
   for words in ("'curved' (Conv2D)", "'leaky' (LeakyReLU)", "'swish' (Activation)"):
-    assert f"{words}: only ReLU's features are rounded" in str(error.value)
+    assert f"{words}: only the features of a plain ReLU are rounded" in str(error.value)
   assert "'norm' (LayerNormalization): its weights have no low-bit form" in str(error.value)
 
 
@@ -262,7 +262,7 @@ class HardSwish(layers.Layer):
 )
 def test_low_bits_are_of_plain_relus(after):
   model = _chain(layers.Conv2D(2, 1), layers.ReLU(), layers.Conv2D(2, 1), after())
-  with pytest.raises(ValueError, match="only ReLU's features are rounded"):
+  with pytest.raises(ValueError, match="only the features of a plain ReLU are rounded"):
     quantization.quantize(model, "w2a1")
 
 
@@ -279,7 +279,7 @@ def test_low_bits_of_features_need_a_relu(scheme):
 def test_convolutions_of_one_dimension_are_named_with_what_to_do(layer):
   inputs = keras.Input((20, 4))
   made = layer(3, name="it") if layer is layers.DepthwiseConv1D else layer(3, 3, name="it")
-  with pytest.raises(ValueError, match=r"'it'.*put Reshape\(\(1, steps, channels\)\) before") as error:
+  with pytest.raises(ValueError, match=r"'it'.*insert Reshape\(\(1, steps, channels\)\) before") as error:
     quantization.quantize(keras.Model(inputs, made(inputs)), "w8a8")
   assert "Lambda" not in str(error.value)
   x = layers.SeparableConv2D(3, (1, 3))(layers.Reshape((1, 20, 4))(inputs))
@@ -288,7 +288,7 @@ def test_convolutions_of_one_dimension_are_named_with_what_to_do(layer):
 
 def test_int4_has_no_transposed_convolution():
   model = _chain(layers.Conv2DTranspose(2, 2, name="up"))
-  with pytest.raises(ValueError, match="'up' .*no transposed convolution of int4.* use w5a8 or more"):
+  with pytest.raises(ValueError, match="'up' .*no transposed convolution with int4.* use w5a8 or more"):
     quantization.quantize(model, "w4a8")
   quantization.quantize(model, "w5a8")
 

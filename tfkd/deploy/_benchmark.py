@@ -9,7 +9,7 @@ from tfkd.deploy._evaluate import interpreter
 _WARM_UP = 10
 
 
-def benchmark(path, threads=1, float_path=None, *, rounds=50, calls=10):
+def benchmark(path, num_threads=1, float_path=None, *, rounds=50, calls=10):
   """Measures the latency of one image, for itself or against the same network in float32.
 
   The two files take turns of `calls` images, so that what else the machine does falls on both alike. The ratio is what
@@ -17,7 +17,7 @@ def benchmark(path, threads=1, float_path=None, *, rounds=50, calls=10):
 
   Args:
     path: TFLite file with one input and one output.
-    threads: LiteRT threads.
+    num_threads: LiteRT threads.
     float_path: file to compare with.
     rounds, calls: turns, and images of a turn.
 
@@ -29,7 +29,7 @@ def benchmark(path, threads=1, float_path=None, *, rounds=50, calls=10):
     FileNotFoundError, ValueError: see `logits`.
   """
   paths = {"": path} if float_path is None else {"": path, "float_": float_path}
-  opened = {name: _ready(path, threads) for name, path in paths.items()}
+  opened = {name: _ready(path, num_threads) for name, path in paths.items()}
   seconds = {name: [] for name in opened}
   for _ in range(rounds):
     for name, file in opened.items():
@@ -46,9 +46,9 @@ def benchmark(path, threads=1, float_path=None, *, rounds=50, calls=10):
   return measured
 
 
-def _ready(path, threads):
+def _ready(path, num_threads):
   """An interpreter with an image of noise, warmed up: kernels choose their paths in the first calls."""
-  opened = interpreter(path, threads)
+  opened = interpreter(path, num_threads)
   (given,) = opened.get_input_details()
   noise = np.random.default_rng(0).random(given["shape"])
   if given["dtype"] != np.float32:

@@ -5,13 +5,13 @@ import tensorflow as tf
 from absl import logging
 
 from tfkd.deploy.metadata import weights_digest, with_metadata, write
-from tfkd.quantization import conversion, has_untrained_ranges, input_batches, scheme_of
+from tfkd.quantization import conversion, input_batches, is_uncalibrated, scheme_of
 from tfkd.quantization.grid import on_trained_grid
 
 _RANGE_BATCHES = 4
 
 
-def to_tflite(student, path, *, io=None, representative_data=None, allow_float=False, labels=None, metadata=None):
+def to_tflite(student, path, *, io_dtype=None, representative_data=None, allow_float=False, labels=None, metadata=None):
   """Writes a student as a TFLite file that LiteRT runs, with its metadata.
 
   `w8a8` students become all-integer files: int8 in, int8 out, no float tensor inside, which is checked on the file.
@@ -28,8 +28,8 @@ def to_tflite(student, path, *, io=None, representative_data=None, allow_float=F
     student: functional or `Sequential` model of `tf_keras`, or a float one of Keras 3 (TensorFlow backend), with inputs
       of fixed size, in float32 arithmetic.
     path: where to write; replaced whole or not at all.
-    io: "int8" or "float32", type of float inputs and outputs; by default int8 where the file computes in integers.
-      Integer files with float32 quantize at the entrance and dequantize at the exit.
+    io_dtype: "int8" or "float32", type of float inputs and outputs; None stands for int8 where the file computes in
+      integers. With float32, integer files quantize their inputs and dequantize their outputs.
     representative_data: inputs in any form that `student.fit` takes, to quantize a float student after its training;
       four batches are used, see `tfkd.quantization.input_batches`.
     allow_float: let operations without an integer form stay in float32, as those of `float_layers` do.
@@ -46,21 +46,23 @@ def to_tflite(student, path, *, io=None, representative_data=None, allow_float=F
       operations stay in float and may not; their tensors are named.
   """
   _check_model(student)
-  bits = scheme_of(student)
-  trained_integer = bits is not None and not bits.is_low
+  scheme = scheme_of(student)
+  trained_integer = scheme is not None and scheme.export_kind == "tflite"
   integer = trained_integer or representative_data is not None
-  _check_arguments(student, bits, io, representative_data, labels)
-  io = io or ("int8" if integer else "float32")
-  if trained_integer and has_untrained_ranges(student):
+  _check_arguments(student, scheme, io_dtype, representative_data, labels)
+  io_dtype = io_dtype or ("int8" if integer else "float32")
+  if scheme is not None and scheme.needs_calibration and is_uncalibrated(student):
     logging.warning("%s has ranges of [-6, 6] that no data has set: the file will be as wrong as the model.", path)
 
   examples = None if representative_data is None else _examples(student, representative_data)
-  content = conversion.convert(student, io=io if integer else None, examples=examples, integers_only=not allow_float)
+  content = conversion.convert(
+    student, io=io_dtype if integer else None, examples=examples, integers_only=not allow_float
+  )
   if trained_integer:
-    content = on_trained_grid(content, bits.weights)
+    content = on_trained_grid(content, scheme.weight_bits)
   if integer and not allow_float:
-    _check_integer(content, io, student)
-  fields = {**(metadata or {}), "scheme": str(bits or ("PTQ w8a8" if integer else "float"))}
+    _check_integer(content, io_dtype, student)
+  fields = {**(metadata or {}), "scheme": str(scheme or ("PTQ w8a8" if integer else "float"))}
   if labels is not None:
     fields["labels"] = list(labels)
   content = with_metadata(content, {**fields, "weights_sha256": weights_digest(student)})
@@ -92,15 +94,15 @@ def _check_model(student):
     )
 
 
-def _check_arguments(student, bits, io, representative_data, labels):
-  if io not in (None, "int8", "float32"):
-    raise ValueError(f'io must be "int8" or "float32"; got {io!r}.')
-  if bits is not None and representative_data is not None:
-    raise ValueError(f"representative_data is for float students; this one is {bits}, and has its ranges already.")
-  if io == "int8" and representative_data is None and (bits is None or bits.is_low):
+def _check_arguments(student, scheme, io_dtype, representative_data, labels):
+  if io_dtype not in (None, "int8", "float32"):
+    raise ValueError(f'io_dtype must be "int8" or "float32"; got {io_dtype!r}.')
+  if scheme is not None and representative_data is not None:
+    raise ValueError(f"representative_data is for float students; this one is {scheme}, and has its ranges already.")
+  if io_dtype == "int8" and representative_data is None and (scheme is None or scheme.export_kind != "tflite"):
     raise ValueError(
-      f'io="int8" is for files that compute in integers; a {bits or "float"} student does not. '
-      + ("Give representative_data, or train it as w8a8." if bits is None else 'Use io="float32".')
+      f'io_dtype="int8" is for files that compute in integers; a {scheme or "float"} student does not. '
+      + ("Give representative_data, or train it as w8a8." if scheme is None else 'Use io_dtype="float32".')
     )
   if isinstance(labels, str):
     raise TypeError(f"labels must be a list of names, one for each class; got {labels!r}.")
@@ -116,8 +118,8 @@ def _examples(student, data):
   return [np.concatenate(arrays) for arrays in zip(*batches, strict=True)]
 
 
-def _check_integer(content, io, student):
-  floats = conversion.float_tensors(content, io)
+def _check_integer(content, io_dtype, student):
+  floats = conversion.float_tensors(content, io_dtype)
   if floats:
     names = ", ".join(name.partition(";")[0] for name in floats[:5])
     raise ValueError(

@@ -33,10 +33,10 @@ def pack(student, path):
   Raises:
     ValueError: the student has another scheme, or none.
   """
-  bits = scheme_of(student)
-  if bits is None or not bits.is_low:
+  scheme = scheme_of(student)
+  if scheme is None or scheme.export_kind != "pack":
     raise ValueError(
-      f"pack is for students with fewer than eight feature bits, as w2a1; {student.name} is {bits or 'float'}: use "
+      f"pack is for students with fewer than eight feature bits, as w2a1; {student.name} is {scheme or 'float'}: use "
       "to_tflite."
     )
   model, kernels = _on_its_grid(student)
@@ -50,7 +50,7 @@ def pack(student, path):
     else:
       content.append(variable.numpy().astype("<f4").tobytes())
     tensors.append(tensor)
-  header = {"format": _FORMAT, "scheme": str(bits), "tensors": tensors}
+  header = {"format": _FORMAT, "scheme": str(scheme), "tensors": tensors}
   header["model"] = keras.saving.serialize_keras_object(model)
   with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
     archive.writestr(_HEADER, json.dumps(header), zipfile.ZIP_DEFLATED, 9)

@@ -1,17 +1,33 @@
-"""Quantization-aware students: schemes on tfmot's extension points, calibration, saving."""
+"""Quantization-aware students, on the extension points of tensorflow-model-optimization (tfmot).
 
-from tfkd.quantization import _tfmot as _tfmot  # First: it is how tfmot is to be loaded.
+`quantize` takes these steps, each in a module of its own:
+
+1. `schemes`: finds the `Scheme` of a name such as "w8a8".
+2. `preflight`: refuses layers that the scheme cannot quantize, naming all of them.
+3. `decompose`: splits layers whose parts are rounded one by one in an integer file.
+4. `placement` (integers) or `low_bit` (fixed grids): chooses which tensors of each layer are rounded.
+5. `wrappers`: replaces tfmot's wrapping layers by ones that can be saved and frozen, and initializes kernel ranges.
+6. `export_check`: converts unusual networks once, so that a failure shows before the training.
+7. `calibration`: sets the ranges of features from data.
+
+`grid` and `conversion` serve `tfkd.deploy`: the first restores the trained grid in a converted file, the second runs
+TensorFlow's converter in another process.
+"""
+
+from tfkd.quantization import _tfmot as _tfmot  # First: it imports tfmot without side effects on other libraries.
+from tfkd.quantization._quantize import check as check
+from tfkd.quantization._quantize import quantize as quantize
 from tfkd.quantization._sizes import sizes as sizes
 from tfkd.quantization.calibration import calibrate as calibrate
-from tfkd.quantization.calibration import has_untrained_ranges as has_untrained_ranges
+from tfkd.quantization.calibration import is_uncalibrated as is_uncalibrated
 from tfkd.quantization.inputs import input_batches as input_batches
 from tfkd.quantization.low_bit import LowBitFeatures as LowBitFeatures
-from tfkd.quantization.low_bit import LowBitScheme as LowBitScheme
 from tfkd.quantization.low_bit import LowBitWeights as LowBitWeights
 from tfkd.quantization.saving import load as load
 from tfkd.quantization.saving import save as save
-from tfkd.quantization.schemes import Bits as Bits
-from tfkd.quantization.schemes import check as check
+from tfkd.quantization.schemes import INT8 as INT8
+from tfkd.quantization.schemes import FixedGrid as FixedGrid
+from tfkd.quantization.schemes import NBitWeights as NBitWeights
+from tfkd.quantization.schemes import Scheme as Scheme
 from tfkd.quantization.schemes import parse_scheme as parse_scheme
-from tfkd.quantization.schemes import quantize as quantize
 from tfkd.quantization.schemes import scheme_of as scheme_of

@@ -4,7 +4,7 @@ import math
 
 from tensorflow_model_optimization.python.core.quantization.keras import quantize_layer, quantize_wrapper
 
-from tfkd.quantization.schemes import weight_bits
+from tfkd.quantization.schemes import quantizer_bits
 
 _FLOAT_BYTES = 4
 
@@ -27,7 +27,7 @@ def sizes(model):
   parameters = sum(math.prod(v.shape) for v in weights)
   in_kernels = sum(math.prod(kernel.shape) for kernel, _ in quantized)
   packed = sum(
-    math.ceil(math.prod(kernel.shape) * weight_bits(quantizer) / 8) + _FLOAT_BYTES * _num_scales(kernel, quantizer)
+    math.ceil(math.prod(kernel.shape) * quantizer_bits(quantizer) / 8) + _FLOAT_BYTES * _num_scales(kernel, quantizer)
     for kernel, quantizer in quantized
   )
   return {

@@ -7,6 +7,7 @@ ranges, not the data, decide what the network sees.
 import contextlib
 
 import tensorflow as tf
+import tf_keras as keras
 from tensorflow_model_optimization.python.core.quantization.keras import quantize_layer, quantize_wrapper
 
 from tfkd.quantization.inputs import input_batches
@@ -41,8 +42,8 @@ def calibrate(model, data, num_batches=NUM_BATCHES):
     raise ValueError("calibration data yielded no batch: give at least one example.")
 
 
-def has_untrained_ranges(model):
-  """Whether features of a quantized model have a range that no data has set yet: then it predicts nonsense."""
+def is_uncalibrated(model: keras.Model) -> bool:
+  """Returns whether a quantized model has features in a range that no data has set, so that its outputs are wrong."""
   least = (v for v in model.non_trainable_variables if v.shape.rank == 0 and v.name.endswith("_min:0"))
   return any(v.numpy() == _TFMOT_LEAST for v in least)
 

@@ -16,12 +16,12 @@ _ADVICE = (
 _checked = set()  # Networks that convert. What converts does not depend on weights.
 
 
-def check_export(quantized, bits, allow_float):
+def check_export(quantized, scheme, allow_float):
   """Converts a quantized model that need not be trained yet.
 
   Args:
     quantized: functional or `Sequential` `tf_keras` model; where its input sizes are not fixed, nothing is checked.
-    bits: `Bits` of its scheme.
+    scheme: its scheme.
     allow_float: whether layers were left in float on purpose.
 
   Raises:
@@ -31,17 +31,18 @@ def check_export(quantized, bits, allow_float):
   if any(None in tensor.shape[1:] for tensor in quantized.inputs) or network in _checked:
     return
   weights = quantized.get_weights()
-  if not bits.is_low:
+  is_integer = scheme.export_kind == "tflite"
+  if scheme.needs_calibration:
     # Ranges that differ, as data makes them: what needs two equal ones fails only then.
     calibrate(quantized, [_noise(tensor) for tensor in quantized.inputs])
   try:
-    content = conversion.convert(quantized, io=None if bits.is_low else "int8")
+    content = conversion.convert(quantized, io="int8" if is_integer else None)
   except ValueError as error:
     advice = "Replace that layer." if conversion.NO_OPERATION in str(error) else _ADVICE
     raise ValueError(f"{error} {advice}") from error
   finally:
     quantized.set_weights(weights)
-  floats = [] if bits.is_low or allow_float else conversion.float_tensors(content, "int8")
+  floats = conversion.float_tensors(content, "int8") if is_integer and not allow_float else []
   if floats:
     layers = float_layers(floats, quantized)
     raise ValueError(

@@ -37,11 +37,11 @@ def export(model, stem, test, *, info, fields):
   Returns:
     dict of fields for the results' row.
   """
-  bits = quantization.scheme_of(model)
-  if bits is None:
-    return {}
-  if bits.is_low:
-    return {"packed_bytes": deploy.pack(model, f"{stem}.pack")}
+  scheme = quantization.scheme_of(model)
+  return {} if scheme is None else _EXPORTERS[scheme.export_kind](model, stem, test, info, fields)
+
+
+def _tflite(model, stem, test, info, fields):
   path = f"{stem}.tflite"
   deploy.to_tflite(model, path, labels=info.classes, metadata=fields)
   measured = deploy.evaluate(path, test)
@@ -51,3 +51,10 @@ def export(model, stem, test, *, info, fields):
     "tflite_loss": measured["loss"],
     "tflite_bytes": os.path.getsize(path),
   }
+
+
+def _pack(model, stem, test, info, fields):
+  return {"packed_bytes": deploy.pack(model, f"{stem}.pack")}
+
+
+_EXPORTERS = {"tflite": _tflite, "pack": _pack}  # By `Scheme.export_kind`.

@@ -1,0 +1,134 @@
+"""From a float model to a quantization-aware one."""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import tensorflow_model_optimization as tfmot
+import tf_keras as keras
+from absl import logging
+from tensorflow_model_optimization.python.core.quantization.keras import quantize_wrapper
+
+from tfkd.ops import graph
+from tfkd.quantization import placement
+from tfkd.quantization.calibration import calibrate
+from tfkd.quantization.export_check import check_export
+from tfkd.quantization.preflight import check_quantizable
+from tfkd.quantization.schemes import Scheme, parse_scheme
+from tfkd.quantization.wrappers import make_saveable, set_kernel_ranges
+
+
+def quantize(
+  model: keras.Model,
+  scheme: str | Scheme,
+  *,
+  calibration_data: Any = None,
+  float_layers: Sequence[str] | None = None,
+) -> keras.Model:
+  """Returns a quantization-aware copy of a float model.
+
+  The copy starts from the model's weights and is trained like any Keras model; quantization is simulated in float32,
+  and gradients pass it straight through. Layers that are quantized are renamed `quant_<name>` by tfmot. Frozen layers
+  stay frozen.
+
+  `tfkd.deploy.to_tflite` exports what this function accepts: a network with layers other than the usual ones of image
+  classifiers is converted once, untrained, to find out. That takes a few seconds, once in a process for each network.
+
+  Args:
+    model: built functional or `Sequential` `tf_keras` model, float32; it is not changed.
+    scheme: name as for `parse_scheme`, or a `Scheme`.
+    calibration_data: inputs in any form that `model.fit` takes (see `calibrate`), to set the ranges before the first
+      step. Without them, 8-bit features start at [-6, 6] and inference is wrong until the ranges have been trained.
+      Schemes with fixed grids ignore it.
+    float_layers: names of layers to leave in float. None stands for the scheme's default: no layer for 8-bit features,
+      and for fewer bits the dense layers without ReLU, which compute the logits.
+
+  Returns:
+    A new `tf_keras` model.
+
+  Raises:
+    ValueError: the scheme is unknown; the scheme cannot quantize some layers, all named with what to do; or TensorFlow
+      cannot convert the network to integers.
+  """
+  scheme = _scheme(scheme)
+  quantized = _uncalibrated(model, scheme, float_layers)
+  if scheme.needs_calibration:
+    if calibration_data is None:
+      logging.warning("%s has uncalibrated ranges of [-6, 6]: pass calibration_data to quantize().", quantized.name)
+    else:
+      calibrate(quantized, calibration_data)
+  return quantized
+
+
+def check(model: keras.Model, scheme: str | Scheme) -> None:
+  """Raises the error that `quantize` would raise, for callers with other work to do before quantization.
+
+  Args:
+    model, scheme: see `quantize`.
+
+  Raises:
+    ValueError: see `quantize`.
+  """
+  _uncalibrated(model, _scheme(scheme), None)
+
+
+def _scheme(scheme: str | Scheme) -> Scheme:
+  return scheme if isinstance(scheme, Scheme) else parse_scheme(scheme)
+
+
+def _uncalibrated(model: keras.Model, scheme: Scheme, float_layers: Sequence[str] | None) -> keras.Model:
+  """Returns a quantized copy that is known to convert, with tfmot's initial ranges."""
+  if float_layers is None:
+    float_layers = scheme.default_float_layers(model)
+  check_quantizable(model, scheme, float_layers)
+  with _float32_policy():  # The global policy may be the teacher's mixed precision.
+    split = scheme.split(model, float_layers)
+    quantized = _with_quantizers(split, scheme, float_layers)
+  _check_kernels(quantized, split.layers, float_layers)
+  if not placement.is_known(model):
+    check_export(quantized, scheme, allow_float=bool(float_layers))
+  return quantized
+
+
+def _with_quantizers(model: keras.Model, scheme: Scheme, float_layers: Sequence[str]) -> keras.Model:
+  """Returns a copy in which tfmot's wrappers round the layers that the scheme configures."""
+  configurations = scheme.configurations(model)
+
+  def annotate(layer: keras.layers.Layer) -> keras.layers.Layer:
+    new = graph.copy_of(layer)
+    if layer.name not in configurations or layer.name in float_layers:
+      return new
+    return tfmot.quantization.keras.quantize_annotate_layer(new, configurations[layer.name])
+
+  annotated = keras.models.clone_model(model, clone_function=annotate)
+  annotated.set_weights(model.get_weights())
+  with tfmot.quantization.keras.quantize_scope():
+    quantized = make_saveable(tfmot.quantization.keras.quantize_apply(annotated, scheme.tfmot_scheme()))
+  set_kernel_ranges(quantized)
+  return quantized
+
+
+def _check_kernels(quantized: keras.Model, layers: Sequence[keras.layers.Layer], float_layers: Sequence[str]) -> None:
+  """Raises if a kernel would be trained in float although its layer is not among `float_layers`."""
+  rounded = {
+    layer.layer.name: {id(weight) for weight, _, _ in layer._weight_vars}
+    for layer in quantized.layers
+    if isinstance(layer, quantize_wrapper.QuantizeWrapper)
+  }
+  for layer in layers:
+    kernels = sum(weight.shape.rank > 1 for weight in layer.weights)
+    if layer.name not in float_layers and kernels != len(rounded.get(layer.name, ())):
+      raise ValueError(
+        f"layer '{layer.name}' ({type(layer).__name__}) has {kernels} kernels, of which "
+        f"{len(rounded.get(layer.name, ()))} are rounded in training: keep it in float with float_layers."
+      )
+
+
+@contextlib.contextmanager
+def _float32_policy() -> Iterator[None]:
+  policy = keras.mixed_precision.global_policy()
+  keras.mixed_precision.set_global_policy("float32")
+  try:
+    yield
+  finally:
+    keras.mixed_precision.set_global_policy(policy)

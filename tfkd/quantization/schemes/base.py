@@ -1,0 +1,79 @@
+"""The protocol of quantization schemes."""
+
+import abc
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Literal, TypeAlias
+
+import tensorflow_model_optimization as tfmot
+import tf_keras as keras
+
+ExportKind: TypeAlias = Literal["tflite", "pack"]
+Quantizer: TypeAlias = tfmot.quantization.keras.quantizers.Quantizer
+
+
+class Scheme(abc.ABC):
+  """Defines how the weights and features of a student are rounded, and which layers can be.
+
+  A new scheme is a subclass in a module of this package and an entry of `SCHEMES`. Instances are immutable, equal if
+  their options are equal, and `str(scheme)` is the name that `parse` reads.
+  """
+
+  forms: ClassVar[str]
+  """The names that `parse` accepts, for error messages."""
+  needs_calibration: ClassVar[bool]
+  """Whether the ranges of features are learned, and must be set from data before the first step."""
+  starts_from_float: ClassVar[bool]
+  """Whether training is a fine-tuning of a trained float network; False if it starts from random weights."""
+  export_kind: ClassVar[ExportKind]
+  """"tflite" if LiteRT computes in the integers of this scheme. "pack" if it has no kernels for them: `deploy.pack`
+  writes the small file, and the TFLite file reproduces the rounding in float32."""
+  alternative: ClassVar[str] = ""
+  """A line added to the error for a model that cannot be quantized."""
+
+  weight_bits: int
+  feature_bits: int
+
+  @classmethod
+  @abc.abstractmethod
+  def parse(cls, name: str) -> "Scheme | None":
+    """Returns the scheme with this name, or None if the name has another form."""
+
+  @classmethod
+  @abc.abstractmethod
+  def read(cls, weights: Sequence[Quantizer], features: Sequence[Quantizer]) -> "Scheme | None":
+    """Returns the scheme that created the quantizers of a model's weights and features, or None if it was another."""
+
+  @abc.abstractmethod
+  def problem(self, layer: keras.layers.Layer) -> str | None:
+    """Returns why this layer cannot be quantized and what to do about it, or None if it can."""
+
+  def model_problem(self, quantized_layers: Sequence[keras.layers.Layer]) -> str | None:
+    """Returns why a model of these layers cannot be quantized although each of them can, or None if it can."""
+    del quantized_layers
+    return None
+
+  def default_float_layers(self, model: keras.Model) -> list[str]:
+    """Returns the names of the layers that stay in float unless the caller chooses others."""
+    del model
+    return []
+
+  def split(self, model: keras.Model, float_layers: Sequence[str]) -> keras.Model:
+    """Returns an equal model in which each layer is rounded as a whole; `model` itself if nothing has to be split."""
+    del float_layers
+    return model
+
+  @abc.abstractmethod
+  def configurations(self, model: keras.Model) -> Mapping[str, tfmot.quantization.keras.QuantizeConfig]:
+    """Returns tfmot's configuration of each layer that is rounded, by name, for a model that `split` returned."""
+
+  @abc.abstractmethod
+  def tfmot_scheme(self) -> tfmot.quantization.keras.QuantizeScheme:
+    """Returns the scheme in tfmot's terms."""
+
+  def __str__(self) -> str:
+    return f"w{self.weight_bits}a{self.feature_bits}"
+
+
+def quantizer_bits(quantizer: Quantizer) -> int:
+  """Returns the number of bits that a quantizer of tfmot or tfkd rounds to."""
+  return getattr(quantizer, "bits", None) or quantizer.num_bits

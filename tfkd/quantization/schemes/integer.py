@@ -1,0 +1,188 @@
+"""Eight-bit features and weights of up to eight bits: the integers that LiteRT computes in."""
+
+import abc
+import dataclasses
+import functools
+import re
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+import tensorflow_model_optimization as tfmot
+import tf_keras as keras
+from tensorflow_model_optimization.python.core.quantization.keras.default_8bit import default_8bit_quantize_scheme
+from tensorflow_model_optimization.python.core.quantization.keras.experimental.default_n_bit import (
+  default_n_bit_quantize_scheme,
+)
+
+from tfkd.quantization import placement
+from tfkd.quantization.decompose import activation_name, decompose, is_split
+from tfkd.quantization.schemes.base import ExportKind, Quantizer, Scheme
+
+layers = keras.layers
+_TO_INPUT_PIPELINE = (
+  layers.Rescaling,
+  layers.Normalization,
+  layers.Resizing,
+  layers.CenterCrop,
+  layers.RandomCrop,
+  layers.RandomFlip,
+  layers.RandomRotation,
+  layers.RandomZoom,
+  layers.RandomTranslation,
+  layers.RandomContrast,
+  layers.RandomBrightness,
+)
+_ACTIVATIONS = ("linear", "relu", "relu6", "softmax", "sigmoid", "tanh", "swish", "silu", "gelu")
+_ONE_DIMENSION = (layers.Conv1D, layers.SeparableConv1D, layers.DepthwiseConv1D, layers.Conv1DTranspose)
+_IDENTITY_IN_INFERENCE = (layers.InputLayer, layers.GaussianNoise, layers.GaussianDropout, layers.AlphaDropout)
+_INT4 = 4
+
+
+class _IntegerScheme(Scheme):
+  """Base of the schemes with eight-bit features in learned ranges."""
+
+  feature_bits = 8
+  needs_calibration: ClassVar[bool] = True
+  starts_from_float: ClassVar[bool] = True
+  export_kind: ClassVar[ExportKind] = "tflite"
+  alternative: ClassVar[str] = (
+    "\nOr quantize the whole network after its training: tfkd.deploy.to_tflite(model, path, representative_data=...)."
+  )
+
+  @abc.abstractmethod
+  def _tfmots_own(self) -> tfmot.quantization.keras.QuantizeScheme:
+    """Returns tfmot's scheme, whose layer configurations `placement` adapts."""
+
+  @functools.cached_property
+  def _registry(self) -> tfmot.quantization.keras.QuantizeRegistry:
+    return self._tfmots_own().get_quantize_registry()
+
+  def problem(self, layer: keras.layers.Layer) -> str | None:
+    if isinstance(layer, _IDENTITY_IN_INFERENCE):
+      return None
+    if isinstance(layer, _TO_INPUT_PIPELINE):
+      return "belongs in the input pipeline; apply it with `dataset.map`, or keep it in float with float_layers"
+    if isinstance(layer, _ONE_DIMENSION):
+      return (
+        "tfmot has no 8-bit form of one-dimensional convolutions; insert Reshape((1, steps, channels)) before it and "
+        "use the two-dimensional layer with kernel (1, size)"
+      )
+    if isinstance(layer, layers.BatchNormalization):
+      return _normalization_problem(layer)
+    if isinstance(layer, layers.ReLU):
+      return _relu_problem(layer)
+    if isinstance(layer, layers.Conv2DTranspose) and self.weight_bits <= _INT4:
+      return (
+        "LiteRT has no transposed convolution with int4 weights; use w5a8 or more, UpSampling2D and Conv2D, or "
+        "float_layers"
+      )
+    return _activation_problem(layer) or self._kind_problem(layer)
+
+  def _kind_problem(self, layer: keras.layers.Layer) -> str | None:
+    if isinstance(layer, layers.SeparableConv2D) or self._registry.supports(layer):
+      return None
+    return "tfmot has no 8-bit form of this layer; replace it, or keep it in float with float_layers"
+
+  def split(self, model: keras.Model, float_layers: Sequence[str]) -> keras.Model:
+    return decompose(model, {*placement.absorbed(model), *float_layers})
+
+  def configurations(self, model: keras.Model) -> Mapping[str, tfmot.quantization.keras.QuantizeConfig]:
+    return placement.configurations(model, self._registry)
+
+  def tfmot_scheme(self) -> tfmot.quantization.keras.QuantizeScheme:
+    return placement.Integers(self._registry)
+
+
+@dataclasses.dataclass(frozen=True)
+class Int8(_IntegerScheme):
+  """Eight-bit weights and features: tfmot's default scheme."""
+
+  weight_bits: ClassVar[int] = 8
+  forms: ClassVar[str] = '"w8a8"'
+
+  def _tfmots_own(self) -> tfmot.quantization.keras.QuantizeScheme:
+    return default_8bit_quantize_scheme.Default8BitQuantizeScheme()
+
+  @classmethod
+  def parse(cls, name: str) -> Scheme | None:
+    return cls() if name == "w8a8" else None
+
+  @classmethod
+  def read(cls, weights: Sequence[Quantizer], features: Sequence[Quantizer]) -> Scheme | None:
+    return cls() if _weight_bits(weights, features) == cls.weight_bits else None
+
+
+INT8 = Int8()
+
+
+@dataclasses.dataclass(frozen=True)
+class NBitWeights(_IntegerScheme):
+  """N-bit weights, N < 8, and eight-bit features: tfmot's n-bit scheme.
+
+  Args:
+    weight_bits: 2 to 7.
+
+  Raises:
+    ValueError: weight_bits is out of range.
+  """
+
+  weight_bits: int
+  forms: ClassVar[str] = '"w<N>a8" with N from 2 to 7'
+
+  def __post_init__(self):
+    if not 2 <= self.weight_bits <= 7:
+      raise ValueError(f"weight_bits must be from 2 to 7; got {self.weight_bits}.")
+
+  def _tfmots_own(self) -> tfmot.quantization.keras.QuantizeScheme:
+    return default_n_bit_quantize_scheme.DefaultNBitQuantizeScheme(
+      num_bits_weight=self.weight_bits, num_bits_activation=self.feature_bits
+    )
+
+  @classmethod
+  def parse(cls, name: str) -> Scheme | None:
+    match = re.fullmatch(r"w([2-7])a8", name)
+    return cls(int(match[1])) if match else None
+
+  @classmethod
+  def read(cls, weights: Sequence[Quantizer], features: Sequence[Quantizer]) -> Scheme | None:
+    bits = _weight_bits(weights, features)
+    return cls(bits) if bits in range(2, 8) else None
+
+
+def _weight_bits(weights: Sequence[Quantizer], features: Sequence[Quantizer]) -> int | None:
+  """Returns the bits of a weight, or None if the quantizers are not tfmot's or features have other than eight bits."""
+  found = [getattr(quantizer, "num_bits", 0) for quantizer in weights]
+  feature_bits = [getattr(quantizer, "num_bits", 0) for quantizer in features] or [8]
+  return max(found) if found and min(found) and min(feature_bits) and max(feature_bits) == 8 else None
+
+
+def _normalization_problem(layer: keras.layers.BatchNormalization) -> str | None:
+  axes = layer.axis if isinstance(layer.axis, (list, tuple)) else [layer.axis]
+  last = layer.inbound_nodes[0].outputs.shape.rank - 1
+  return None if list(axes) == [last] else f"normalizes axes {list(axes)}; only the last, {last}, has an 8-bit form"
+
+
+def _relu_problem(layer: keras.layers.ReLU) -> str | None:
+  if layer.threshold:
+    return "a ReLU with a threshold has no 8-bit form; use one without"
+  if layer.max_value not in (None, 6.0) or layer.max_value and layer.negative_slope:
+    return (
+      f"LiteRT has no ReLU of max_value={layer.max_value} and negative_slope={layer.negative_slope}; use ReLU(), "
+      "ReLU(6.0) or LeakyReLU"
+    )
+  return None
+
+
+def _activation_problem(layer: keras.layers.Layer) -> str | None:
+  activation = getattr(layer, "activation", None)
+  if activation is None:
+    return None
+  name = activation_name(activation)
+  if name not in _ACTIVATIONS:
+    return f"activation {name} has no 8-bit form; use one of {', '.join(_ACTIVATIONS)}"
+  if is_split(layer) and layer.activity_regularizer is not None:
+    return (
+      f"its activation {name} becomes a layer without the activity_regularizer; remove the regularizer and add "
+      "ActivityRegularization(l1, l2) after the layer"
+    )
+  return None
