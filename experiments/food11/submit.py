@@ -7,13 +7,14 @@ medium, strong and boss trained in the same work directory with the same flags.
 """
 
 import csv
+import io
 from collections.abc import Sequence
 
 from absl import flags, logging
 
 from experiments import _run, run_flags
 from experiments.food11 import baselines
-from tfkd.storage.files import atomic_path
+from tfkd.storage.files import write_text
 from tfkd.sweeps import StudentSpec, Sweep
 
 flags.DEFINE_enum(
@@ -36,10 +37,11 @@ def main(argv: Sequence[str]) -> None:
     logging.info("%s is submitted, %.2f %% on the validation images", student.name, 100 * accuracy)
     categories = sweep.predict(student, "evaluation").argmax(axis=1)
     path = sweep.path("submission.csv")
-    with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
-      writer = csv.writer(file, lineterminator="\n")
-      writer.writerow(["Id", "Category"])
-      writer.writerows((f"{number:04}", int(category)) for number, category in enumerate(categories))
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["Id", "Category"])
+    writer.writerows((f"{number:04}", int(category)) for number, category in enumerate(categories))
+    write_text(path, text.getvalue())
   print(f"Wrote {len(categories):,} rows to {path}")  # noqa: T201  (the script's output)
 
 

@@ -11,7 +11,7 @@ from experiments._run import Experiment
 from experiments.methods.report import write_report
 from experiments.methods.table import BASELINE, LAST, METHODS
 from tfkd import objectives
-from tfkd.storage.files import atomic_path
+from tfkd.storage.files import write_json
 from tfkd.sweeps import FLOAT, StudentSpec, Sweep
 
 flags.DEFINE_multi_enum("method", None, METHODS, "Train this method and the baseline alone; may be repeated.")
@@ -61,8 +61,7 @@ def _step_seconds(sweep: Sweep) -> dict[str, list[float]]:
   logging.info("timing a training step of %d methods", len(methods))
   seconds = sweep.step_seconds({method: student(method, 0) for method in methods}, flags.FLAGS.rounds)
   if sweep.writes:
-    with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
-      json.dump(seconds, file)
+    write_json(path, seconds)
   return seconds
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from absl import logging
 
 from tests.reliability.readers import DOCUMENTED, READERS, mutated
+from tfkd.ops.timing import status_bytes
 
 _SECONDS = 60  # For one file, with what TensorFlow traces.
 _BYTES = 8 * 2**30
@@ -99,7 +100,7 @@ def _work(pipe, name, cases, seed):
   signal.signal(signal.SIGALRM, stop)
   folder = tempfile.mkdtemp()
   reader, path, file, valid = valid_file(name, folder)
-  resource.setrlimit(resource.RLIMIT_AS, (_mapped() + _BYTES, resource.RLIM_INFINITY))
+  resource.setrlimit(resource.RLIMIT_AS, (status_bytes("VmSize") + _BYTES, resource.RLIM_INFINITY))
   logging.set_verbosity(logging.ERROR)
   for case in cases:
     signal.alarm(_SECONDS)
@@ -115,11 +116,6 @@ def valid_file(name, folder):
   file = reader.write(path)
   with open(file, "rb") as opened:
     return reader, path, file, {"bytes": opened.read(), "content": reader.read(path)}
-
-
-def _mapped():
-  with open("/proc/self/status", encoding="ascii") as file:
-    return next(1024 * int(line.split()[1]) for line in file if line.startswith("VmSize:"))
 
 
 def _is_part(found, content):

@@ -1,6 +1,5 @@
 """Rows and folders: whole or not at all, and never of two configurations."""
 
-import errno
 import json
 import os
 
@@ -9,7 +8,6 @@ import pytest
 import tf_keras as keras
 
 from tfkd.reporting import compare, difference_of_means, format_mean_std
-from tfkd.storage.files import atomic_path, path_to_write
 from tfkd.sweeps import Results
 from tfkd.sweeps.workspace import open_workdir
 from tfkd.training import _fit as fit
@@ -76,23 +74,6 @@ def test_a_row_that_cannot_be_written_leaves_the_file_as_it_was(tmp_path):
   assert path.read_text() == before and os.listdir(tmp_path) == ["results.jsonl"]
 
 
-def test_a_failed_write_leaves_nothing_under_the_final_name(tmp_path):
-  with pytest.raises(RuntimeError), atomic_path(tmp_path / "file") as temporary:
-    with open(temporary, "w") as file:
-      file.write("half")
-    raise RuntimeError
-  assert not os.listdir(tmp_path)
-
-
-def test_a_directory_is_replaced_whole(tmp_path):
-  for content in ("a", "b"):
-    with atomic_path(tmp_path / "model") as temporary:
-      os.mkdir(temporary)
-      with open(os.path.join(temporary, content), "w"):
-        pass
-  assert os.listdir(tmp_path / "model") == ["b"] and os.listdir(tmp_path) == ["model"]
-
-
 def test_a_workdir_is_kept_for_its_configuration(tmp_path):
   configuration = {"dataset": "svhn", "epochs": 3, "limit_train": None}
   open_workdir(tmp_path, configuration)
@@ -148,30 +129,6 @@ def test_format_mean_std_are_the_samples():
   assert format_mean_std(values, 100) == f"{100 * np.mean(values):.2f} ± {100 * np.std(values, ddof=1):.2f}"
   assert format_mean_std([0.5], 100, 1) == "50.0"
   assert format_mean_std([]) == "–"
-
-
-@pytest.mark.parametrize(
-  "error", [OSError(errno.ENOSPC, "No space left on device"), RuntimeError("x.data; No space left on device"),
-            OSError("Can't write data (file write failed: errno = 28)")],
-)  # fmt: skip
-def test_a_full_disk_is_said_and_what_was_there_is_kept(tmp_path, error):
-  (tmp_path / "file").write_text("before")
-  with (
-    pytest.raises(OSError, match="no space left .*make room and start again") as raised,
-    atomic_path(tmp_path / "file"),
-  ):
-    raise error
-  assert raised.value.errno == errno.ENOSPC and raised.value.filename == str(tmp_path / "file")
-  assert (tmp_path / "file").read_text() == "before" and os.listdir(tmp_path) == ["file"]
-
-
-@pytest.mark.parametrize("writes", [True, False])
-def test_a_worker_that_is_told_not_to_write_leaves_nothing(tmp_path, writes):
-  with path_to_write(tmp_path / "file.txt", writes) as path, atomic_path(path) as temporary:
-    assert temporary.endswith("file.txt")
-    with open(temporary, "w") as file:
-      file.write("x")
-  assert os.listdir(tmp_path) == (["file.txt"] if writes else []) and os.path.exists(path) == writes
 
 
 def test_checkpoints_and_the_best_model_are_kept_by_the_chief_alone(tmp_path, monkeypatch):

@@ -20,7 +20,7 @@ from tests.distiller.small import compiled
 from tfkd import data
 from tfkd import objectives as o
 from tfkd.data.augment import padded_crop
-from tfkd.storage.files import to_checked_json
+from tfkd.storage.digests import to_checked_json
 from tfkd.teachers import HALVES, CachedTeacher, Ensemble, Frozen, cache
 from tfkd.teachers import _cache as writing
 

@@ -15,6 +15,7 @@ from tfkd.data.augment import padded_crop, photograph
 from tfkd.data.pipeline import batches as batches
 from tfkd.data.pipeline import rows as rows
 from tfkd.preprocessing import IMAGENET
+from tfkd.storage.files import keras_home
 
 
 class Dataset(NamedTuple):
@@ -35,9 +36,7 @@ _FOOD11_SIDE = 224
 
 def _load_house_numbers(split, data_dir=None):
   """Reads the drawn house numbers, which are written on first use (see `house_numbers`)."""
-  directory = data_dir or os.path.join(
-    os.environ.get("KERAS_HOME", os.path.join(os.path.expanduser("~"), ".keras")), "datasets", "house_numbers"
-  )
+  directory = data_dir or os.path.join(keras_home(), "datasets", "house_numbers")
   if os.path.exists(directory) and not os.path.isdir(directory):
     raise ValueError(f"data_dir {directory} is a file; expected a folder for train_32x32.mat and test_32x32.mat.")
   house_numbers.write(directory)

@@ -1,6 +1,5 @@
 """Food-11: photographs of eleven kinds of food in a folder, decoded once and kept as an array on disk."""
 
-import hashlib
 import json
 import os
 
@@ -10,7 +9,8 @@ from absl import logging
 from tqdm import tqdm
 
 from tfkd.data.images import read_image
-from tfkd.storage.files import atomic_path
+from tfkd.storage.digests import sha256_of_bytes
+from tfkd.storage.files import atomic_path, keras_home, write_json
 
 CLASSES = (
   "bread", "dairy product", "dessert", "egg", "fried food", "meat", "noodles or pasta", "rice", "seafood", "soup",
@@ -99,15 +99,15 @@ def _decoded(folder, names, side):
 
 def _cache_path(folder, names, side):
   """Where the array of exactly these files is kept, without suffix."""
-  digest = hashlib.sha256(f"{os.path.abspath(folder)} {side}".encode())
+  parts = [f"{os.path.abspath(folder)} {side}"]
   for name in names:
     status = os.stat(os.path.join(folder, name))
-    digest.update(f"{name} {status.st_size} {status.st_mtime_ns}\n".encode())
+    parts.append(f"{name} {status.st_size} {status.st_mtime_ns}\n")
   kept = os.path.join(os.path.dirname(folder), ".tfkd")
   if not os.access(kept if os.path.isdir(kept) else os.path.dirname(folder), os.W_OK):
-    home = os.environ.get("KERAS_HOME", os.path.join(os.path.expanduser("~"), ".keras"))
-    kept = os.path.join(home, "datasets", "food11")
-  return os.path.join(kept, f"{os.path.basename(folder)}-{side}-{digest.hexdigest()[:16]}")
+    kept = os.path.join(keras_home(), "datasets", "food11")
+  digest = sha256_of_bytes("".join(parts).encode())
+  return os.path.join(kept, f"{os.path.basename(folder)}-{side}-{digest[:16]}")
 
 
 def _write_cache(path, folder, names, side):
@@ -129,8 +129,7 @@ def _write_cache(path, folder, names, side):
     images.flush()
     del images
   # Written last: an array without it is not used.
-  with atomic_path(f"{path}.json") as temporary, open(temporary, "w", encoding="utf-8") as file:
-    json.dump({"bad": bad}, file)
+  write_json(f"{path}.json", {"bad": bad})
 
 
 def _decode(path, side):

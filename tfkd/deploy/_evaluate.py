@@ -4,7 +4,8 @@ import os
 
 import numpy as np
 
-from tfkd.deploy.metadata import metadata_or_none, weights_digest
+from tfkd.deploy.metadata import metadata_or_none
+from tfkd.storage.digests import sha256_of_arrays
 
 
 def logits(path, dataset, num_threads=None):
@@ -44,7 +45,7 @@ def evaluate(path, dataset, student=None, num_threads=None):
   """
   if student is not None:
     fields = metadata_or_none(path)
-    if fields is None or fields.get("weights_sha256") != weights_digest(student):
+    if fields is None or fields.get("weights_sha256") != sha256_of_arrays(student.get_weights()):
       raise ValueError(f"{path} was made of another model, or of other weights, than {student.name}: export it again.")
   opened = interpreter(path, num_threads)
   scores, labels, students = _run_all(opened, dataset, student)

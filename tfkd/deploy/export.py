@@ -4,9 +4,11 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from tfkd.deploy.metadata import weights_digest, with_metadata, write
+from tfkd.deploy.metadata import with_metadata
 from tfkd.quantization import conversion, input_batches, is_uncalibrated, scheme_of
 from tfkd.quantization.grid import on_trained_grid
+from tfkd.storage.digests import sha256_of_arrays
+from tfkd.storage.files import write_bytes
 
 _RANGE_BATCHES = 4
 
@@ -65,8 +67,8 @@ def to_tflite(student, path, *, io_dtype=None, representative_data=None, allow_f
   fields = {**(metadata or {}), "scheme": str(scheme or ("PTQ w8a8" if integer else "float"))}
   if labels is not None:
     fields["labels"] = list(labels)
-  content = with_metadata(content, {**fields, "weights_sha256": weights_digest(student)})
-  write(path, content)
+  content = with_metadata(content, {**fields, "weights_sha256": sha256_of_arrays(student.get_weights())})
+  write_bytes(path, content)
   logging.info("wrote %s (%d bytes)", path, len(content))
   return len(content)
 

@@ -1,13 +1,13 @@
 """What a TFLite file says of itself: JSON in one of its buffers, with a digest of the whole file."""
 
-import hashlib
 import json
 import os
 
 import numpy as np
 from absl import logging
 
-from tfkd.storage.files import atomic_path
+from tfkd.storage.digests import sha256_of_bytes
+from tfkd.storage.files import write_bytes
 
 _NAME = b"TFKD_METADATA"
 _DIGEST = "file_sha256"
@@ -44,7 +44,7 @@ def write_metadata(path, **fields):
     As `read_metadata`; and ValueError where mean and std are no scaling, see `scaling_of`.
   """
   content, found = _unpacked(_content(path), path)
-  write(path, with_metadata(content, found | fields))
+  write_bytes(path, with_metadata(content, found | fields))
   size = os.path.getsize(path)
   logging.info("wrote %s (%d bytes)", path, size)
   return size
@@ -117,7 +117,7 @@ def with_metadata(content, fields):
       # The converter joins the names of all that it fused, which a small file has no room for.
       tensor.name = tensor.name.partition(b";")[0]
   content = _packed(model, len(content))
-  return content.replace(_field(_ZEROS), _field(hashlib.sha256(content).hexdigest()))
+  return content.replace(_field(_ZEROS), _field(sha256_of_bytes(content)))
 
 
 def _plain(value):
@@ -167,20 +167,6 @@ def _packed(model, size):
   return bytes(builder.Output())
 
 
-def write(path, content):
-  """Writes a file whole or not at all."""
-  with atomic_path(path) as temporary, open(temporary, "wb") as file:
-    file.write(content)
-
-
-def weights_digest(model):
-  """SHA-256 of all weights of a model, which its files carry."""
-  digest = hashlib.sha256()
-  for weight in model.get_weights():
-    digest.update(np.ascontiguousarray(weight).data)
-  return digest.hexdigest()
-
-
 def metadata_or_none(path):
   """As `read_metadata`, with None for a file that never had any.
 
@@ -214,7 +200,7 @@ def _unpacked(content, path):
     )
   digest = str(fields.pop(_DIGEST))
   before = content.replace(_field(digest), _field(_ZEROS))
-  if hashlib.sha256(before).hexdigest() != digest:
+  if sha256_of_bytes(before) != digest:
     raise ValueError(f"{path} is damaged: its SHA-256 differs from what was written. Export it again.")
   return before, fields
 

@@ -1,6 +1,5 @@
 """Taps: outputs of named layers, read in the same forward pass as the model's outputs."""
 
-import difflib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -8,6 +7,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 from tfkd.ops import graph
+from tfkd.ops.spelling import did_you_mean
 
 _QUANTIZED = "quant_"  # tfmot's prefix of a quantized layer.
 # Modules in which Keras defines the `call` that runs a graph of layers; any other `call` may compute anything.
@@ -249,6 +249,5 @@ def _resolve(name: str, named: list[tuple[str, _Tap]], model_name: str) -> _Tap:
   if outputs:
     raise ValueError(f"layer '{name}' of {model_name} has several outputs: name one of {', '.join(outputs)}.")
   every = [given for given, _ in named]
-  near = difflib.get_close_matches(name, every)
-  hint = f"did you mean {' or '.join(repr(n) for n in near)}? " if near else ""
+  hint = did_you_mean(name, every)
   raise ValueError(f"{model_name} has no layer '{name}'; {hint}Layers that can be tapped: {', '.join(every)}.")

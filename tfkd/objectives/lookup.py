@@ -1,6 +1,5 @@
 """Objectives by name, derived from the classes: a new class needs no entry here."""
 
-import difflib
 import inspect
 import re
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import tf_keras as keras
 
 from tfkd.objectives.base import Objective, snake_case
+from tfkd.ops.spelling import did_you_mean
 
 
 def names() -> list[str]:
@@ -62,8 +62,7 @@ def _found(identifier: str) -> tuple[str, type[Objective]]:
     return matches[0], classes[matches[0]]
   if matches:
     raise ValueError(f"{identifier!r} names several objectives: choose one of {', '.join(sorted(matches))}.")
-  near = difflib.get_close_matches(snake_case(identifier), classes)
-  hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
+  hint = did_you_mean(snake_case(identifier), classes)
   raise ValueError(f"unknown objective {identifier!r}; {hint}The names are: {', '.join(names())}.")
 
 

@@ -1,10 +1,11 @@
-"""What functions cost: time, taken in turn so that what else the machine does falls on all alike, and memory."""
+"""Time and memory that functions take."""
 
 import concurrent.futures
 import multiprocessing
 import sys
 import time
-from typing import NamedTuple
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -12,22 +13,23 @@ import numpy as np
 class Times(NamedTuple):
   """Seconds per call, one number for each round."""
 
-  wall: list
-  cpu: list
-  """Of all threads of the process: other processes take no part in them."""
+  wall: list[float]
+  """Elapsed time."""
+  cpu: list[float]
+  """Processor time of all threads of this process; the load of other processes does not count."""
 
 
-def interleaved(functions, rounds, calls):
-  """Times functions in turn.
+def interleaved(functions: Mapping[Hashable, Callable[[], Any]], rounds: int, calls: int = 1) -> dict[Hashable, Times]:
+  """Times functions in turns, so that the load of other processes affects all of them alike.
 
   Args:
-    functions: dict from any key to a function without arguments that returns when its work is done. Each is called once
-      beforehand, to be traced.
-    rounds: how often each has its turn.
-    calls: calls of a turn.
+    functions: function without arguments by key. It must return only when its work is done. Each is called once before
+      the first round, so that tracing is not measured.
+    rounds: number of turns of each function.
+    calls: number of calls per turn.
 
   Returns:
-    dict from key to `Times`.
+    `Times` by key, in seconds.
   """
   for function in functions.values():
     function()
@@ -42,27 +44,42 @@ def interleaved(functions, rounds, calls):
   return times
 
 
-def median_ratio(seconds, baseline):
-  """Median over rounds of the ratio of two functions' times in the same round.
+def median_ratio(seconds: Sequence[float], baseline: Sequence[float]) -> float:
+  """Computes the median over rounds of the ratio of two functions' times in the same round.
 
   Args:
-    seconds, baseline: lists as `interleaved` gives them.
+    seconds: one number per round, as in `Times`.
+    baseline: the other function's times in the same rounds.
+
+  Returns:
+    `seconds` over `baseline`, dimensionless.
   """
   return float(np.median(np.divide(seconds, baseline)))
 
 
-def in_new_process(function, *arguments):
-  """What a function returns in a process of its own: peak memory never falls, and modules are imported once."""
+def in_new_process(function: Callable[..., Any], *arguments: Any) -> Any:
+  """Calls a function in a fresh process and returns its result.
+
+  The peak memory of a process never falls and imports are cached, so that both must be measured in a new one.
+
+  Args:
+    function: function of a module, picklable.
+    *arguments: picklable arguments.
+  """
   with concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
     return pool.submit(function, *arguments).result()
 
 
-def peak_bytes():
-  """Largest resident memory that this process had."""
+def peak_bytes() -> int:
+  """Returns the largest resident memory that this process has had, in bytes."""
   if sys.platform == "linux":
-    # Not `getrusage`, whose maximum a process inherits from the one that started it.
-    with open("/proc/self/status", encoding="ascii") as file:
-      return next(1024 * int(line.split()[1]) for line in file if line.startswith("VmHWM:"))
-  import resource  # Windows lacks it.
+    return status_bytes("VmHWM")  # The maximum of `getrusage` is inherited from the parent process.
+  import resource  # Not available on Windows.
 
   return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def status_bytes(field: str) -> int:
+  """Returns a memory size from `/proc/self/status` in bytes, for example "VmHWM" or "VmSize"; Linux only."""
+  with open("/proc/self/status", encoding="ascii") as file:
+    return next(1024 * int(line.split()[1]) for line in file if line.startswith(f"{field}:"))

@@ -11,4 +11,3 @@ from tfkd.reporting.statistics import mean_and_std as mean_and_std
 from tfkd.reporting.tables import markdown_table as markdown_table
 from tfkd.reporting.tables import table as table
 from tfkd.reporting.tables import write_report as write_report
-from tfkd.reporting.tables import write_text as write_text

@@ -3,10 +3,8 @@
 import os
 from collections.abc import Mapping, Sequence
 
-from absl import logging
-
 from tfkd.reporting.statistics import format_mean_std
-from tfkd.storage.files import atomic_path
+from tfkd.storage.files import write_text
 
 _PERCENT = ("accuracy", "agreement", "tflite_accuracy")
 
@@ -60,13 +58,6 @@ def _text(row: Mapping, name: str) -> str:
   if value is None:
     return "–"
   return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def write_text(path: str | os.PathLike, text: str) -> None:
-  """Writes a text file; a failed write leaves nothing under its name."""
-  with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
-    file.write(text)
-  logging.info("wrote %s", path)
 
 
 def write_report(workdir: str | os.PathLike, text: str, pictures: Sequence[str] = ()) -> str:

@@ -1,1 +1,1 @@
-"""Atomic writes, digests and fingerprints."""
+"""Atomic writes (`files`), SHA-256 digests (`digests`) and fingerprints of examples (`fingerprints`)."""

@@ -1,35 +1,38 @@
-"""Writing files so that a final name never holds half a file, and reading them so that damage is found."""
+"""Atomic writes: a final name never holds half a file."""
 
 import contextlib
 import errno
-import hashlib
 import json
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_FULL_WORDS = ("No space left", "errno = 28", "Disk quota exceeded")  # Of libraries with errors of their own.
-_LITTLE = 2**16  # Bytes: what is left of a disk that a library filled before it failed.
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_DISK_FULL_TEXTS = ("No space left", "errno = 28", "Disk quota exceeded")  # Libraries raise their own error types.
+_NEARLY_FULL = 2**16  # Bytes. A library that fills a disk and then fails may leave this little.
 
 
 @contextlib.contextmanager
-def atomic_path(path):
-  """Yields a temporary path beside `path`; renames it to `path` if the block succeeds.
+def atomic_path(path: str | os.PathLike) -> Iterator[str]:
+  """Yields a temporary path next to `path` and renames it to `path` if the block succeeds.
 
-  Whatever the block writes there, a file or a directory, appears under `path` whole or not at all: a killed process
-  leaves at most a hidden temporary entry. The temporary name keeps the suffix, because Keras picks the format by it.
+  The block may write a file or a directory. It appears under `path` complete or not at all: a killed process leaves at
+  most a hidden temporary entry. The temporary name keeps the suffix, because Keras derives the format from it.
 
   Args:
-    path: the final name. Its directory is made if missing; an existing file or directory there is replaced.
+    path: the final name. A missing parent directory is created; an existing file or directory is replaced.
+
+  Yields:
+    The temporary path, which does not exist yet.
 
   Raises:
-    OSError: also where a library reports a full disk by an error of its own.
+    OSError: with errno ENOSPC if the disk is full, also where a library raised an error of its own for it.
   """
   path = os.path.abspath(os.fspath(path))
   directory, name = os.path.split(path)
   os.makedirs(directory, exist_ok=True)
-  # A directory of its own, since formats such as SavedModel or TensorFlow checkpoints write several files.
+  # A scratch directory, because formats such as SavedModel and TensorFlow checkpoints consist of several files.
   scratch = tempfile.mkdtemp(prefix=f".{name}.", dir=directory)
   temporary = os.path.join(scratch, name)
   try:
@@ -38,23 +41,26 @@ def atomic_path(path):
       os.replace(path, os.path.join(scratch, ".before"))
     os.replace(temporary, path)
   except Exception as error:
-    if not _is_full(error, directory):
+    if not _is_disk_full(error, directory):
       raise
-    words = f"no space left ({error}): make room and start again; what was written before is kept"
-    raise OSError(errno.ENOSPC, words, path) from error
+    message = f"no space left ({error}): free some space and start again; files written earlier are unchanged"
+    raise OSError(errno.ENOSPC, message, path) from error
   finally:
     shutil.rmtree(scratch, ignore_errors=True)
 
 
 @contextlib.contextmanager
-def path_to_write(path, writes):
-  """Yields `path`, or one of the same name in a temporary directory that is removed.
+def path_to_write(path: str | os.PathLike, writes: bool) -> Iterator[str | os.PathLike]:
+  """Yields `path`, or a path of the same name in a temporary directory that is removed afterwards.
 
-  For what all workers of a training have to do, since they read each other's variables, and one of them keeps.
+  Saving a model is a collective operation: all workers read each other's variables, but only one keeps the file.
 
   Args:
     path: the final name.
-    writes: whether this process is the one that keeps it.
+    writes: whether this process keeps the file.
+
+  Yields:
+    The path that this process writes to.
   """
   if writes:
     yield path
@@ -63,34 +69,28 @@ def path_to_write(path, writes):
     yield os.path.join(scratch, os.path.basename(path))
 
 
-def to_checked_json(content):
-  """One line of JSON for a dict, with the SHA-256 of the rest of it, so that `from_checked_json` finds damage."""
-  content = json.loads(json.dumps(content))
-  return json.dumps({**content, "sha256": _digest(content)}, sort_keys=True)
+def write_bytes(path: str | os.PathLike, content: bytes) -> None:
+  """Writes a binary file atomically; see `atomic_path`."""
+  with atomic_path(path) as temporary, open(temporary, "wb") as file:
+    file.write(content)
 
 
-def from_checked_json(text):
-  """The dict that `to_checked_json` was given.
-
-  Raises:
-    ValueError: the text was changed since, has no digest, or is no JSON.
-  """
-  try:
-    content = json.loads(text)
-  except RecursionError as error:
-    raise ValueError("it is nested too deeply") from error
-  if not isinstance(content, dict):
-    raise ValueError(f"expected a dict; found a {type(content).__name__}")
-  if content.pop("sha256", None) != _digest(content):
-    raise ValueError("its SHA-256 differs from what was written")
-  return content
+def write_text(path: str | os.PathLike, text: str) -> None:
+  """Writes a text file as UTF-8, atomically; line ends are written as given."""
+  write_bytes(path, text.encode())
 
 
-def _digest(content):
-  return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+def write_json(path: str | os.PathLike, content: object) -> None:
+  """Writes a JSON file with sorted keys, atomically."""
+  write_text(path, json.dumps(content, indent=2, sort_keys=True))
 
 
-def _is_full(error, directory):
-  if getattr(error, "errno", None) in _FULL or any(words in str(error) for words in _FULL_WORDS):
+def keras_home() -> str:
+  """Returns the directory in which Keras keeps its data: `$KERAS_HOME`, or `~/.keras`."""
+  return os.environ.get("KERAS_HOME", os.path.join(os.path.expanduser("~"), ".keras"))
+
+
+def _is_disk_full(error, directory):
+  if getattr(error, "errno", None) in _DISK_FULL or any(text in str(error) for text in _DISK_FULL_TEXTS):
     return True
-  return shutil.disk_usage(directory).free < _LITTLE
+  return shutil.disk_usage(directory).free < _NEARLY_FULL

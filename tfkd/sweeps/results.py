@@ -5,7 +5,8 @@ import shutil
 
 from absl import logging
 
-from tfkd.storage.files import atomic_path, from_checked_json, to_checked_json
+from tfkd.storage.digests import from_checked_json, to_checked_json
+from tfkd.storage.files import atomic_path, write_text
 
 
 class Results:
@@ -32,8 +33,7 @@ class Results:
     if damaged:
       with atomic_path(f"{self._path}.damaged") as temporary:
         shutil.copyfile(self._path, temporary)
-    with atomic_path(self._path) as temporary, open(temporary, "w", encoding="utf-8") as file:
-      file.writelines(to_checked_json(r) + "\n" for r in [*rows, row])
+    write_text(self._path, "".join(to_checked_json(r) + "\n" for r in [*rows, row]))
 
   def find(self, **values):
     """Returns the rows whose fields have all these values."""

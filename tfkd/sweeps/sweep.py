@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import hashlib
 import os
 import platform
 import shutil
@@ -16,6 +15,7 @@ from tqdm import tqdm
 
 from tfkd import Distiller, __version__, models, quantization
 from tfkd.ops.timing import interleaved
+from tfkd.storage.digests import sha256_of_arrays, sha256_of_file
 from tfkd.storage.files import path_to_write
 from tfkd.sweeps import tensorboard
 from tfkd.sweeps.configuration import FLOAT, StudentSpec, SweepConfig
@@ -70,10 +70,10 @@ class Sweep:
       {k: v for k, v in fields.items() if k not in _PLACES}
       for fields in (training._asdict(), SweepConfig._field_defaults)
     )
-    configuration["data_sha256"] = _digest(*self.examples.train, *self.examples.test)
+    configuration["data_sha256"] = sha256_of_arrays([*self.examples.train, *self.examples.test])
     for name in ("teacher_checkpoint", "student_checkpoint"):
       if getattr(training, name):
-        configuration[f"{name}_sha256"] = _digest(np.fromfile(getattr(training, name), np.uint8))
+        configuration[f"{name}_sha256"] = sha256_of_file(getattr(training, name))
     if self.writes:
       open_workdir(workdir, configuration, overwrite, defaults)
     barrier(self._strategy)
@@ -302,7 +302,7 @@ class Sweep:
     path = self._student_path(student)
     self._save(model, path)
     # Of every worker.
-    logging.info("SHA-256 of its weights: %s", _digest(*model.get_weights()))
+    logging.info("SHA-256 of its weights: %s", sha256_of_arrays(model.get_weights()))
     row = student.key | {"accuracy": history["val_accuracy"][-1], "loss": history["val_hard_loss"][-1]}
     if teacher is None:
       predicting = quantization.load(path) if is_parameter_server(self._strategy) else model
@@ -413,14 +413,6 @@ def _arithmetic(mixed_precision):
     yield
   finally:
     keras.mixed_precision.set_global_policy(policy)
-
-
-def _digest(*arrays):
-  digest = hashlib.sha256()
-  for array in arrays:
-    digest.update(str(array.shape).encode())
-    digest.update(np.ascontiguousarray(array).data)
-  return digest.hexdigest()
 
 
 def _versions():

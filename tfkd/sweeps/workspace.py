@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 import filelock
 
-from tfkd.storage.files import atomic_path
+from tfkd.storage.files import write_json
 
 _locks = {}  # By real path. A process keeps what it has claimed until it ends, however it ends.
 _OURS = ("config.json", "results.jsonl", "report.md", "teacher", "students", "logs", "checkpoints", "costs")
@@ -54,8 +54,7 @@ def open_workdir(path, configuration, overwrite=False, defaults=MappingProxyType
         f"{path} holds a teacher and results of another configuration ({'; '.join(differences)}): use another "
         "--workdir, or --overwrite to start anew."
       )
-  with atomic_path(file) as temporary, open(temporary, "w", encoding="utf-8") as opened:
-    json.dump(configuration, opened, indent=2, sort_keys=True)
+  write_json(file, configuration)
 
 
 def _lock(path):
@@ -76,5 +75,4 @@ def _lock(path):
       words = "another process"  # It has not said yet who it is.
     raise OSError(f"{words} works in {path}: wait for it, end it, or use another --workdir.") from None
   _locks[path] = lock
-  with atomic_path(owner) as temporary, open(temporary, "w", encoding="utf-8") as file:
-    json.dump({"pid": os.getpid(), "host": socket.gethostname()}, file)
+  write_json(owner, {"pid": os.getpid(), "host": socket.gethostname()})

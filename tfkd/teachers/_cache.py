@@ -14,7 +14,8 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from tfkd.storage.files import atomic_path, from_checked_json, to_checked_json
+from tfkd.storage.digests import from_checked_json, to_checked_json
+from tfkd.storage.files import write_text
 from tfkd.storage.fingerprints import fingerprints
 from tfkd.teachers.cache_format import (
   FINGERPRINTS,
@@ -179,8 +180,7 @@ class _Writer:
       file.flush()
       os.fsync(file.fileno())
     content = {**content, "examples": self.examples, "inputs": self._inputs, "shapes": self.shapes}
-    with atomic_path(self._path(name)) as temporary, open(temporary, "w", encoding="utf-8") as opened:
-      opened.write(to_checked_json({**content, "crc32": self._crc32}))
+    write_text(self._path(name), to_checked_json({**content, "crc32": self._crc32}))
 
   def _keep_only(self, *names):
     for name in set(os.listdir(self._partial)).difference(names):

@@ -7,7 +7,7 @@ import zlib
 import numpy as np
 import tensorflow as tf
 
-from tfkd.storage.files import from_checked_json
+from tfkd.storage.digests import from_checked_json
 from tfkd.storage.fingerprints import fingerprints
 from tfkd.teachers.cache_format import (
   FINGERPRINTS,

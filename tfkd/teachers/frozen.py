@@ -1,6 +1,5 @@
 """A model or function in inference mode: it is not trained, updated or tracked."""
 
-import hashlib
 import inspect
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -102,13 +101,12 @@ def name_of(model: Any) -> str:
 
 def digest_of_weights(models: Iterable[Any]) -> str:
   """SHA-256 of the types, shapes and values of the weights of models, in hexadecimal."""
-  digest = hashlib.sha256()
-  for model in models:
-    for variable in getattr(model, "weights", None) or getattr(model, "variables", None) or ():
-      array = tf.convert_to_tensor(variable).numpy()  # Also of mirrored variables and those of Keras 3.
-      digest.update(f"{array.dtype}{array.shape}".encode())
-      digest.update(array.tobytes())
-  return digest.hexdigest()
+  variables = (
+    variable
+    for model in models
+    for variable in getattr(model, "weights", None) or getattr(model, "variables", None) or ()
+  )
+  return sha256_of_arrays(tf.convert_to_tensor(variable).numpy() for variable in variables)  # Mirrored ones as well.
 
 
 def name_of_preprocessing(preprocess: Any) -> str | None:

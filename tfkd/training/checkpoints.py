@@ -1,7 +1,6 @@
 """Checkpoints of a fit, inside epochs too: a training that was killed goes on, and ends as if it had not been."""
 
 import contextlib
-import hashlib
 import os
 import re
 import shutil
@@ -14,7 +13,8 @@ import tensorflow as tf
 import tf_keras as keras
 from absl import logging
 
-from tfkd.storage.files import atomic_path, from_checked_json, path_to_write, to_checked_json
+from tfkd.storage.digests import from_checked_json, sha256_of_file, to_checked_json
+from tfkd.storage.files import atomic_path, path_to_write, write_text
 from tfkd.training.strategy import is_chief, is_multi_worker, is_parameter_server
 
 _KEPT = 2
@@ -158,10 +158,9 @@ class Checkpoints(keras.callbacks.Callback):
     with path_to_write(path, is_kept) as kept, atomic_path(kept) as temporary:
       os.mkdir(temporary)
       self._checkpoint().write(os.path.join(temporary, _VARIABLES))
-      files = {name: _sha256(os.path.join(temporary, name)) for name in sorted(os.listdir(temporary))}
+      files = {name: sha256_of_file(os.path.join(temporary, name)) for name in sorted(os.listdir(temporary))}
       manifest = {"epoch": self.epoch, "step": self.step, "history": self.history, "seconds": self.seconds}
-      with open(os.path.join(temporary, _MANIFEST), "w", encoding="utf-8") as file:
-        file.write(to_checked_json(manifest | {"files": files}))
+      write_text(os.path.join(temporary, _MANIFEST), to_checked_json(manifest | {"files": files}))
     for name in sorted(self._names())[:-_KEPT] if is_kept else ():
       shutil.rmtree(os.path.join(self._folder, name), ignore_errors=True)
     self._reset()
@@ -188,11 +187,6 @@ def read_manifest(path):
   with open(os.path.join(path, _MANIFEST), encoding="utf-8") as file:
     manifest = from_checked_json(file.read())
   for name, digest in manifest["files"].items():
-    if _sha256(os.path.join(path, name)) != digest:
+    if sha256_of_file(os.path.join(path, name)) != digest:
       raise ValueError(f"{name} is not as it was written")
   return manifest
-
-
-def _sha256(path):
-  with open(path, "rb") as file:
-    return hashlib.sha256(file.read()).hexdigest()
