@@ -53,10 +53,10 @@ def test_checked_json_returns_the_dict_on_one_line():
   [
     (lambda line: line.replace("0.75", "0.95"), "its SHA-256 differs"),
     (lambda line: '{"accuracy": 0.75}', "its SHA-256 differs"),
-    (lambda line: line[:20], ""),
+    (lambda line: line[:20], None),
     (lambda line: "[1]", "expected a dict; found a list"),
     (lambda line: "[" * 100_000, "nested too deeply"),
-    (lambda line: b"\xff" + line.encode(), ""),
+    (lambda line: b"\xff" + line.encode(), None),
   ],
   ids=["changed", "no_digest", "truncated", "list", "nested", "not_utf8"],
 )
