@@ -24,7 +24,7 @@ flags.DEFINE_integer("limit_train", None, "Use only so many training images. [pr
 flags.DEFINE_integer(
   "image_size", None, "food11: height and width that the networks see; by default 224.", lower_bound=8
 )
-flags.DEFINE_enum("on_bad_image", "error", ON_BAD_IMAGE, "food11: what to do with files that cannot be read.")
+flags.DEFINE_enum("on_bad_image", None, ON_BAD_IMAGE, "food11: what to do with unreadable files; by default an error.")
 flags.DEFINE_string("workdir", None, "Folder for results; by default runs/<script>/<dataset>.")
 flags.DEFINE_boolean("overwrite", False, "Remove the workdir's earlier results first.")
 flags.DEFINE_string(

@@ -73,7 +73,7 @@ def _draw(folder, count):
 def _measure(folder):
   """Images per second of each part, a list with one for each round."""
   given = flags.FLAGS
-  info = data.info(given.dataset, given.image_size)
+  info = data.info(given.dataset, image_size=given.image_size)
   student = models.build(given.student, len(info.classes), info.image_shape)
   teacher = models.build(given.teacher, len(info.classes), info.image_shape)
   distiller = Distiller(teacher, student, [SoftTargets(5.0, weight=0.5)], hard_loss_weight=0.5)

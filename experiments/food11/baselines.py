@@ -126,7 +126,7 @@ def _check_parameters(method: str) -> None:
   """
   given = flags.FLAGS
   network = given.student if method in ("simple", "medium") else given.strong_student
-  info = data.info(given.dataset, given.image_size, given.on_bad_image)
+  info = data.info(given.dataset, image_size=given.image_size, on_bad_image=given.on_bad_image)
   model = models.build(network, len(info.classes), info.image_shape)
   parameters = quantization.sizes(model)["trainable_parameters"]
   if parameters > given.max_parameters:

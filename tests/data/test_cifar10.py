@@ -107,19 +107,19 @@ def test_paths_in_an_archive_reach_no_file(tmp_path, name):
     member = tarfile.TarInfo(name)
     member.size = len(content)
     archive.addfile(member, io.BytesIO(content))
-  with pytest.raises(ValueError, match="is a link, or lies outside of the archive"):
+  with pytest.raises(ValueError, match="is a link, or outside of the archive"):
     data.load_arrays("cifar10", "train", data_dir=str(path))
   assert [p.name for p in tmp_path.iterdir()] == ["evil.tar"] and not Path("/absolute").exists()
 
 
 def test_missing_and_foreign_folders_are_named(tmp_path):
-  with pytest.raises(FileNotFoundError, match="no folder or archive"):
+  with pytest.raises(FileNotFoundError, match="no directory or archive"):
     data.load_arrays("cifar10", "train", data_dir=str(tmp_path / "none"))
   with pytest.raises(ValueError, match="holds no train/<class>"):
     data.load_arrays("cifar10", "train", data_dir=str(tmp_path))
   (tmp_path / "train" / "llama").mkdir(parents=True)
   (tmp_path / "train" / "llama" / "0.jpg").write_bytes(_jpeg(1))
-  with pytest.raises(ValueError, match="unknown class folder 'llama'; expected airplane"):
+  with pytest.raises(ValueError, match="unknown class directory 'llama'; expected airplane"):
     data.load_arrays("cifar10", "train", data_dir=str(tmp_path))
 
 

@@ -54,7 +54,7 @@ def test_batches_are_normalised_parts_of_the_size_asked_for(folder):
 
 def test_sizes_are_refused_where_there_is_one():
   for options in ({"image_size": 48}, {"on_bad_image": "skip"}):
-    with pytest.raises(ValueError, match="cifar10 has images of one size, and skips none"):
+    with pytest.raises(ValueError, match="cifar10 has no option (image_size|on_bad_image): it has none"):
       data.info("cifar10", **options)
 
 
@@ -108,7 +108,7 @@ def damaged(folder):
 def test_images_that_cannot_be_read_are_named_and_counted(damaged):
   with pytest.raises(
     ValueError,
-    match="3 of 10 images in .*training are empty, damaged or .* 100 megapixels: 9_empty.jpg, 9_text.jpg, 9_tr",
+    match="3 of 10 images in .*training are empty, damaged or larger than 100 megapixels: 9_empty.jpg, 9_text.jpg, 9_tr",
   ):
     food11.load_arrays("train", str(damaged), side=16)
 
@@ -122,16 +122,16 @@ def test_images_that_cannot_be_read_are_left_out_where_asked(damaged):
 
 
 def test_folders_that_are_no_food11_are_refused(folder):
-  with pytest.raises(FileNotFoundError, match="pass --data_dir"):
+  with pytest.raises(FileNotFoundError, match="as data_dir"):
     food11.load_arrays("train")
-  with pytest.raises(FileNotFoundError, match="no folder .*nowhere"):
+  with pytest.raises(FileNotFoundError, match="no directory .*nowhere"):
     food11.load_arrays("train", str(folder / "nowhere"))
   _save(folder / "training" / "11_0.jpg", np.zeros((8, 8, 3), np.uint8))
   with pytest.raises(ValueError, match=r"11_0.jpg: expected <label>_<id>.jpg with a label of 0 to 10"):
     food11.load_arrays("train", str(folder))
   for name in os.listdir(folder / "validation"):
     os.remove(folder / "validation" / name)
-  with pytest.raises(ValueError, match="holds no .jpg"):
+  with pytest.raises(ValueError, match="has no .jpg"):
     food11.load_arrays("test", str(folder))
   with pytest.raises(ValueError, match="must be one of error, skip"):
     food11.load_arrays("test", str(folder), on_bad_image="ignore")
@@ -146,7 +146,7 @@ def test_a_folder_that_cannot_be_written_is_read_all_the_same(folder, tmp_path, 
 
 def test_no_other_program_is_asked_and_no_image_is_too_large(folder, monkeypatch):
   (folder / "training" / "3_eps.jpg").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n")
-  monkeypatch.setattr(images, "_MOST_PIXELS", 900_000)
+  monkeypatch.setattr(images, "_MAX_PIXELS", 900_000)
   _save(folder / "training" / "3_large.jpg", np.zeros((1000, 1000, 3), np.uint8))
   with pytest.raises(ValueError, match="images in .*: 3_eps.jpg, 3_large.jpg"):
     food11.load_arrays("train", str(folder), side=16)

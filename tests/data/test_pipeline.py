@@ -7,13 +7,19 @@ import pytest
 import tensorflow as tf
 
 from tfkd import data
+from tfkd.data import Augment, CenterCrop, MixUp, Normalize, OneHot
 from tfkd.data.augment import padded_crop, photograph
+from tfkd.preprocessing import Preprocessing
 
 RNG = np.random.default_rng(1)
 IMAGES = np.random.default_rng(0).integers(0, 256, (50, 32, 32, 3)).astype(np.uint8)
 LABELS = np.arange(50, dtype=np.int32)
 
 _scaled = functools.partial(data.batches, scale_pixels=True)
+
+
+def _normalize(mean, std):
+  return Normalize(Preprocessing(mean=mean, std=std))
 
 
 def _all(dataset):
@@ -55,10 +61,10 @@ def test_values_and_types_are_those_that_were_given(inputs, labels):
 def test_normalisation_is_that_of_the_values_that_were_given():
   x = RNG.normal(3, 2, (50, 7)).astype(np.float32)
   mean, std = x.mean(axis=0), x.std(axis=0)
-  found, _ = _all(data.batches(x, LABELS, 16, normalize=(mean, std)))
+  found, _ = _all(data.batches(x, LABELS, 16, transforms=[_normalize(mean, std)]))
   np.testing.assert_array_equal(found, (x - mean) / std)
   images = (np.float32([0.4, 0.5, 0.6]), np.float32([0.2, 0.25, 0.3]))
-  found, _ = _all(_scaled(IMAGES, LABELS, 16, normalize=images))
+  found, _ = _all(_scaled(IMAGES, LABELS, 16, transforms=[_normalize(*images)]))
   np.testing.assert_array_equal(found, (IMAGES / np.float32(255) - images[0]) / images[1])
 
 
@@ -68,18 +74,19 @@ IDS = RNG.integers(0, 300, (50, 12))
 @pytest.mark.parametrize(
   "inputs, options, words",
   [
-    (IDS, {"normalize": (0.5, 0.5)}, "normalize is for float inputs; these are int64: they are no pixels"),
-    (IMAGES, {"normalize": (0.5, 0.5)}, "normalize is for float inputs; these are uint8: add scale_pixels=True"),
-    (IMAGES, {"augment": padded_crop}, "augment is for float inputs; these are uint8: add scale_pixels=True"),
-    (IDS / 1.0, {"augment": padded_crop}, r"augment is for images \[n, height, width, channels\]; got .* \[50, 12\]"),
-    (IDS / 1.0, {"side": 8}, r"side is for images \[n, height, width, channels\]; got .* \[50, 12\]"),
-    (IMAGES, {"side": 33}, "side must be between 1 and 32, the images' own; got 33"),
-    (IMAGES / 255, {"scale_pixels": True}, "scale_pixels divides uint8 by 255; these inputs are float64: leave it out"),
-    (IDS, {"scale_pixels": True}, "scale_pixels divides uint8 by 255; these inputs are int64: leave it out"),
-    (IDS, {"mixup": 0.2, "num_classes": 50}, "mixup is for float inputs; these are int64"),
-    ({"a": IMAGES}, {"scale_pixels": True}, "scale_pixels is for one array of images; got a dict of inputs: change"),
-    (IMAGES / 255, {"normalize": (0.5, 0.0)}, "normalize must be .mean, std. with std > 0"),
-    (IMAGES / 255, {"normalize": ([0.5] * 4, 0.5)}, "numbers or one for each of 3 channels"),
+    (IDS, {"transforms": [_normalize(0.5, 0.5)]}, "Normalize needs float inputs; got int64: leave Normalize out"),
+    (IMAGES, {"transforms": [_normalize(0.5, 0.5)]}, "Normalize needs float inputs; got uint8: add scale_pixels=True"),
+    (IMAGES, {"transforms": [Augment(padded_crop)]}, "Augment needs float inputs; got uint8: add scale_pixels=True"),
+    (IDS / 1.0, {"transforms": [Augment(padded_crop)]}, r"Augment needs images \[n, .* channels\]; got .* \[50, 12\]"),
+    (IDS / 1.0, {"transforms": [CenterCrop(8)]}, r"CenterCrop needs images \[n, .* channels\]; got .* \[50, 12\]"),
+    (IMAGES, {"transforms": [CenterCrop(33)]}, r"between 1 and the images' own \(32, 32\); got 33"),
+    (IMAGES / 255, {"scale_pixels": True}, "scale_pixels divides uint8 by 255; got float64 inputs: leave it out"),
+    (IDS, {"scale_pixels": True}, "scale_pixels divides uint8 by 255; got int64 inputs: leave it out"),
+    (IDS, {"transforms": [OneHot(50), MixUp(0.2)]}, "MixUp needs float inputs; got int64"),
+    ({"a": IMAGES}, {"scale_pixels": True}, "scale_pixels needs inputs that are one array; got a dict: use `map`"),
+    (IMAGES / 255, {"transforms": [_normalize(0.5, 0.0)]}, "and std > 0; got 0.5 and 0.0"),
+    (IMAGES / 255, {"transforms": [_normalize([0.5] * 4, 0.5)]}, "or one for each of 3 channels"),
+    (IMAGES / 255, {"transforms": [Augment(padded_crop)] * 2}, "transforms may have one Augment; got 2"),
     ([IMAGES, IMAGES], {}, "inputs must be an array, or several in a dict or tuple; got a list"),
     ({"a": IMAGES, "b": IMAGES[:49]}, {}, "must have one length; got 50 and 49"),
     (5, {}, r"inputs must be dense arrays \[n, ...\]; got a int"),
@@ -93,29 +100,29 @@ def test_options_that_are_not_for_such_values_are_refused(inputs, options, words
 @pytest.mark.parametrize(
   "labels, words",
   [
-    (LABELS / 1.0, "num_classes is for one array of integer labels; got float64"),
-    ({"a": LABELS}, "num_classes is for one array of integer labels; got a dict"),
-    (None, "num_classes is for one array of integer labels; got a NoneType"),
-    (LABELS, r"labels must be in 0..39 for num_classes=40; got 0..49"),
-    (LABELS - 1, r"labels must be in 0..39 for num_classes=40; got -1..48"),
+    (LABELS / 1.0, "OneHot needs one array of integer labels; got float64"),
+    ({"a": LABELS}, "OneHot needs one array of integer labels; got a dict"),
+    (None, "OneHot needs one array of integer labels; got a NoneType"),
+    (LABELS, r"labels must be in 0..39 for OneHot\(40\); got 0..49"),
+    (LABELS - 1, r"labels must be in 0..39 for OneHot\(40\); got -1..48"),
   ],
 )
 def test_labels_that_are_no_classes_are_no_distributions(labels, words):
   with pytest.raises(ValueError, match=words):
-    _scaled(IMAGES, labels, 8, num_classes=40)
+    _scaled(IMAGES, labels, 8, transforms=[OneHot(40)])
 
 
 def test_a_view_has_the_same_bits_in_batches_of_every_size():
   # Sums, exponentials and sines, of one processor's lane or another's.
-  augment = functools.partial(photograph, side=24)
-  whole, _ = _all(_scaled(IMAGES, LABELS, 50, augment=augment, views=2))
+  transforms = [Augment(functools.partial(photograph, side=24), views=2)]
+  whole, _ = _all(_scaled(IMAGES, LABELS, 50, transforms=transforms))
   for size in (1, 7, 33):
-    np.testing.assert_array_equal(_all(_scaled(IMAGES, LABELS, size, augment=augment, views=2))[0], whole)
+    np.testing.assert_array_equal(_all(_scaled(IMAGES, LABELS, size, transforms=transforms))[0], whole)
 
 
 def test_labels_of_tokens_become_distributions_too():
   labels = RNG.integers(0, 4, (50, 6)).astype(np.int16)
-  _, found = _all(_scaled(IMAGES, labels, 16, num_classes=4))
+  _, found = _all(_scaled(IMAGES, labels, 16, transforms=[OneHot(4)]))
   np.testing.assert_array_equal(found, np.eye(4)[labels])
 
 
@@ -138,7 +145,8 @@ def test_further_inputs_stay_with_their_image():
 @pytest.mark.parametrize("flip", [False, True])
 def test_augmented_images_are_shifted_or_mirrored_crops(flip):
   ramp = np.broadcast_to(np.arange(32, dtype=np.uint8)[None, None, :, None] * 4, (200, 32, 32, 3))
-  images, _ = _all(_scaled(ramp, np.zeros(200), 50, shuffle_seed=0, augment=functools.partial(padded_crop, flip=flip)))
+  transforms = [Augment(functools.partial(padded_crop, flip=flip))]
+  images, _ = _all(_scaled(ramp, np.zeros(200), 50, shuffle_seed=0, transforms=transforms))
   columns = np.round(images[:, 16, 8:24, 0] * 255 / 4)
   direction = np.sign(np.diff(columns).mean(axis=1))
   shift = np.where(direction > 0, columns[:, 0] - 8, 23 - columns[:, 0])
@@ -147,18 +155,18 @@ def test_augmented_images_are_shifted_or_mirrored_crops(flip):
 
 
 def test_augmentation_differs_between_epochs():
-  dataset = _scaled(IMAGES, LABELS, 50, augment=padded_crop)
+  dataset = _scaled(IMAGES, LABELS, 50, transforms=[Augment(padded_crop)])
   assert (_all(dataset)[0] != _all(dataset)[0]).any()
 
 
 def test_a_view_of_an_example_is_the_same_whenever_it_is_shown():
-  in_order = _all(_scaled(IMAGES, LABELS, 16, augment=padded_crop, views=3))
+  in_order = _all(_scaled(IMAGES, LABELS, 16, transforms=[Augment(padded_crop, 3)]))
   np.testing.assert_array_equal(in_order[1], np.tile(LABELS, 3))
   views = in_order[0].reshape(3, 50, 32, 32, 3)
   assert all((views[a] != views[b]).any(axis=(1, 2, 3)).mean() > 0.9 for a, b in ((0, 1), (0, 2), (1, 2)))
-  of_two, _ = _all(_scaled(IMAGES, LABELS, 50, augment=padded_crop, views=2))
+  of_two, _ = _all(_scaled(IMAGES, LABELS, 50, transforms=[Augment(padded_crop, 2)]))
   np.testing.assert_array_equal(of_two, in_order[0][:100])
-  dataset = _scaled(IMAGES, LABELS, 7, augment=padded_crop, views=3, shuffle_seed=5)
+  dataset = _scaled(IMAGES, LABELS, 7, transforms=[Augment(padded_crop, 3)], shuffle_seed=5)
   shown = np.zeros((50, 3), int)
   for _ in range(8):
     images, labels = _all(dataset)
@@ -172,8 +180,8 @@ def test_a_view_of_an_example_is_the_same_whenever_it_is_shown():
 def test_outputs_of_each_view_stay_with_their_pixels():
   rows = np.arange(150, dtype=np.float32)[:, None]
   features = {"layer": np.arange(150)}
-  in_order, _ = _all(_scaled(IMAGES, LABELS, 16, augment=padded_crop, views=3))
-  dataset = _scaled((IMAGES, (rows, features)), LABELS, 16, augment=padded_crop, views=3, shuffle_seed=2)
+  in_order, _ = _all(_scaled(IMAGES, LABELS, 16, transforms=[Augment(padded_crop, 3)]))
+  dataset = _scaled((IMAGES, (rows, features)), LABELS, 16, transforms=[Augment(padded_crop, 3)], shuffle_seed=2)
   for (images, (row, feature)), labels in dataset.as_numpy_iterator():
     np.testing.assert_array_equal(row[:, 0], feature["layer"])
     np.testing.assert_array_equal(row[:, 0] % 50, labels)
@@ -181,9 +189,9 @@ def test_outputs_of_each_view_stay_with_their_pixels():
 
 
 def test_labels_become_distributions_smoothed_as_asked():
-  _, labels = _all(_scaled(IMAGES, LABELS % 4, 16, num_classes=4))
+  _, labels = _all(_scaled(IMAGES, LABELS % 4, 16, transforms=[OneHot(4)]))
   np.testing.assert_array_equal(labels, np.eye(4)[LABELS % 4])
-  _, labels = _all(_scaled(IMAGES, LABELS % 4, 16, num_classes=4, label_smoothing=0.2))
+  _, labels = _all(_scaled(IMAGES, LABELS % 4, 16, transforms=[OneHot(4, 0.2)]))
   np.testing.assert_allclose(labels, 0.8 * np.eye(4)[LABELS % 4] + 0.05, rtol=1e-6)
 
 
@@ -193,7 +201,7 @@ def test_mixup_mixes_image_and_label_alike_with_shares_of_a_beta_distribution(al
   labels = np.arange(n) % 2
   # Black images of class 0 and white ones of class 1: what is white in an image is its share of class 1.
   images = np.broadcast_to((255 * labels).astype(np.uint8)[:, None, None, None], (n, 4, 4, 1))
-  mixed, targets = _all(_scaled(images, labels, n, num_classes=2, mixup=alpha))
+  mixed, targets = _all(_scaled(images, labels, n, transforms=[OneHot(2), MixUp(alpha)]))
   np.testing.assert_allclose(mixed[:, 0, 0, 0], targets[:, 1], atol=1e-6)
   np.testing.assert_allclose(targets.sum(axis=1), 1, atol=1e-6)
   own = targets[np.arange(n), labels]  # n is even: every example meets one of the other class.
@@ -202,17 +210,17 @@ def test_mixup_mixes_image_and_label_alike_with_shares_of_a_beta_distribution(al
 
 
 def test_mixup_of_a_tiny_alpha_and_of_one_example_is_harmless():
-  mixed, _ = _all(_scaled(IMAGES, LABELS, 16, num_classes=50, mixup=1e-4))
+  mixed, _ = _all(_scaled(IMAGES, LABELS, 16, transforms=[OneHot(50), MixUp(1e-4)]))
   assert np.isfinite(mixed).all()
-  mixed, targets = _all(_scaled(IMAGES[:1], LABELS[:1], 1, num_classes=50, mixup=1.0))
+  mixed, targets = _all(_scaled(IMAGES[:1], LABELS[:1], 1, transforms=[OneHot(50), MixUp(1.0)]))
   np.testing.assert_allclose(mixed, IMAGES[:1] / np.float32(255), rtol=1e-6)
   np.testing.assert_allclose(targets, np.eye(50)[:1], rtol=1e-6)
 
 
 def test_the_middle_is_kept_and_normalised():
-  mean, deviation = np.array([0.4, 0.5, 0.6]), np.array([0.2, 0.25, 0.3])
-  images, _ = _all(_scaled(IMAGES, LABELS, 16, side=20, normalize=(mean, deviation)))
-  np.testing.assert_allclose(images, (IMAGES[:, 6:26, 6:26] / 255 - mean) / deviation, rtol=1e-4, atol=1e-5)
+  mean, std = np.array([0.4, 0.5, 0.6]), np.array([0.2, 0.25, 0.3])
+  images, _ = _all(_scaled(IMAGES, LABELS, 16, transforms=[CenterCrop(20), _normalize(mean, std)]))
+  np.testing.assert_allclose(images, (IMAGES[:, 6:26, 6:26] / 255 - mean) / std, rtol=1e-4, atol=1e-5)
 
 
 def test_a_memory_mapped_array_gives_the_same_batches(tmp_path):
@@ -233,20 +241,22 @@ def test_a_batch_larger_than_the_data_is_refused(batch_size):
 def test_mismatched_arguments_are_refused():
   with pytest.raises(ValueError, match=r"must have one length; got 50 and 49"):
     _scaled(IMAGES, LABELS[:49], 8)
-  for option in ({"augment": padded_crop}, {"mixup": 0.2, "num_classes": 50}):
-    with pytest.raises(ValueError, match="do not belong to outputs computed before"):
-      _scaled((IMAGES, LABELS), LABELS, 8, **option)
-  with pytest.raises(ValueError, match="must have 100 rows, 50 examples times 2 views; got 50"):
-    _scaled((IMAGES, LABELS), LABELS, 8, augment=padded_crop, views=2)
-  for option in ({"views": 2}, {"views": 0, "augment": padded_crop}):
-    with pytest.raises(ValueError, match="views must be a whole number > 0, of an augment"):
-      _scaled(IMAGES, LABELS, 8, **option)
-  for option in ({"label_smoothing": 0.1}, {"mixup": 0.2}):
-    with pytest.raises(ValueError, match="num_classes is needed"):
-      _scaled(IMAGES, LABELS, 8, **option)
-  for option in ({"label_smoothing": 1.0}, {"mixup": -0.1}, {"mixup": float("nan")}):
-    with pytest.raises(ValueError, match=r"label_smoothing must be in \[0, 1\) and mixup finite and >= 0"):
-      _scaled(IMAGES, LABELS, 8, num_classes=50, **option)
+  for afresh in ([Augment(padded_crop)], [OneHot(50), MixUp(0.2)]):
+    with pytest.raises(ValueError, match="(Augment|MixUp) changes inputs afresh in every epoch"):
+      _scaled((IMAGES, LABELS), LABELS, 8, transforms=afresh)
+  with pytest.raises(ValueError, match="must have length 100, 50 examples times 2 views; got 50"):
+    _scaled((IMAGES, LABELS), LABELS, 8, transforms=[Augment(padded_crop, views=2)])
+  for views in (0, 1.5):
+    with pytest.raises(ValueError, match="views must be None or a positive integer"):
+      Augment(padded_crop, views)
+  for labels in (LABELS, None, {"a": LABELS}):
+    with pytest.raises(ValueError, match="MixUp needs labels that are distributions over classes: put OneHot"):
+      _scaled(IMAGES, labels, 8, transforms=[MixUp(0.2)])
+  with pytest.raises(ValueError, match=r"smoothing must be in \[0, 1\)"):
+    OneHot(50, smoothing=1.0)
+  for alpha in (-0.1, 0, float("nan")):
+    with pytest.raises(ValueError, match="MixUp.alpha must be positive and finite"):
+      MixUp(alpha)
 
 
 def test_unknown_names_splits_and_limits_are_refused(tmp_path):

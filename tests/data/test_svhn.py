@@ -64,8 +64,8 @@ GOOD_X, GOOD_Y = np.zeros((32, 32, 3, 4), np.uint8), np.array([[1], [2], [10], [
 @pytest.mark.parametrize(
   "variables, words",
   [
-    ({"y": GOOD_Y}, "holds no variable 'X'"),
-    ({"X": GOOD_X}, "holds no variable 'y'"),
+    ({"y": GOOD_Y}, "has no variable 'X'"),
+    ({"X": GOOD_X}, "has no variable 'y'"),
     ({"X": GOOD_X[:16], "y": GOOD_Y}, r"X must be uint8 \[32, 32, 3, images\]; found uint8 \[16, 32, 3, 4\]"),
     ({"X": GOOD_X.astype(float), "y": GOOD_Y}, "found float64"),
     ({"X": GOOD_X, "y": GOOD_Y[:3]}, r"y must be numbers \[4, 1\].*found uint8 \[3, 1\]"),
@@ -88,7 +88,7 @@ def test_truncated_files_are_named(folder, size):
   path = folder / "train_32x32.mat"
   path.write_bytes(path.read_bytes()[:size])
   with pytest.raises(
-    ValueError, match=f"train_32x32.mat \\({size} bytes\\) (is truncated or not a MATLAB file|holds no variable)"
+    ValueError, match=f"train_32x32.mat \\({size} bytes\\) (is truncated or not a MATLAB file|has no variable)"
   ):
     svhn.read_mat(str(path))
 
@@ -138,7 +138,7 @@ def test_a_download_with_a_wrong_checksum_is_refused(server):
 
 
 def test_a_failed_download_says_what_else_to_do(server):
-  with pytest.raises(OSError, match="extra_32x32.mat could not be downloaded.*--data_dir"):
+  with pytest.raises(OSError, match="extra_32x32.mat could not be downloaded.*data_dir"):
     data.load_arrays("svhn", "extra")
 
 

@@ -15,6 +15,7 @@ from PIL import Image
 from tests.experiments.scripts import ENVIRONMENT
 from tfkd import data, deploy
 from tfkd.models import svhn_cnn
+from tfkd.preprocessing import Preprocessing
 
 LABELS = [f"kind{number}" for number in range(10)]
 
@@ -55,7 +56,7 @@ def test_prints_what_the_file_says_and_the_probabilities_of_pictures(folder):
     ((), "expected a TFLite file"),
     (("none.tflite",), "no TFLite file at none.tflite"),
     (("a.png",), "a.png is not a TFLite file"),
-    (("student.tflite", "--images", "none.png"), "none.png is not an image that can be read"),
+    (("student.tflite", "--images", "none.png"), "none.png is not a readable image"),
   ],
 )
 def test_what_is_missing_is_said_without_a_traceback(folder, arguments, words):
@@ -98,7 +99,9 @@ def _shares(text, picture="a.png"):
 def test_pictures_are_scaled_as_the_file_or_the_flags_say_and_never_by_guess(folder):
   model = svhn_cnn(width=2)
   pixels = np.stack([np.asarray(Image.open(folder / name)) for name in ("a.png", "b c.png")])
-  scaled = data.batches(pixels, np.zeros(2, np.int64), 2, scale_pixels=True, normalize=tuple(SCALING.values()))
+  scaled = data.batches(
+    pixels, np.zeros(2, np.int64), 2, scale_pixels=True, transforms=[data.Normalize(Preprocessing(**SCALING))]
+  )
   writers = {
     "float": {"metadata": SCALING}, "int8": {"metadata": SCALING, "representative_data": scaled},
     "int8 with float ends": {"metadata": SCALING, "representative_data": scaled, "io_dtype": "float32"}, "silent": {},
@@ -139,7 +142,7 @@ def test_pictures_are_scaled_as_the_file_or_the_flags_say_and_never_by_guess(fol
       np.testing.assert_allclose([shares[number] for number in range(10)], row, atol=0.0501)
     choices = np.array([max(_shares(text, name), key=_shares(text, name).get) for name in ("a.png", "b c.png")])
     measured = deploy.evaluate(str(folder / call[0]), data.batches(
-      pixels, choices, 2, scale_pixels=True, normalize=tuple(SCALING.values())
+      pixels, choices, 2, scale_pixels=True, transforms=[data.Normalize(Preprocessing(**SCALING))]
     ))  # fmt: skip
     assert measured["accuracy"] == 1 and f"{measured['bytes']:,} bytes" in text
   for (_, error), words in zip(results[len(calls) :], refused.values(), strict=False):

@@ -134,8 +134,8 @@ def _run(folder, script, *given):
 def test_a_damaged_file_is_named_and_nothing_is_trained(folder):
   result = run_briefly("food11.simple", folder, *TINY)
   assert result.returncode == 1 and "Traceback" not in result.stderr
-  assert "1 of 45 images in data/training are empty, damaged or of more than 100 megapixels: 0_0.jpg" in result.stderr
-  assert "--on_bad_image=skip" in result.stderr and not (folder / "out").exists()
+  assert "1 of 45 images in data/training are empty, damaged or larger than 100 megapixels: 0_0.jpg" in result.stderr
+  assert "on_bad_image=skip" in result.stderr and not (folder / "out").exists()
 
 
 def test_five_scripts_from_files_to_submission(folder):
@@ -181,10 +181,10 @@ def test_five_scripts_from_files_to_submission(folder):
   [
     ("simple", ["--max_parameters=40000"], "plain_cnn has 47,787 trainable parameters, more than"),
     ("strong", ["--strong_student=resnet20"], "Total params"),
-    ("simple", ["--dataset=cifar10"], "cifar10 has images of one size"),
+    ("simple", ["--dataset=cifar10"], "cifar10 has no option image_size"),
     ("boss", ["--hint_weight=-1"], "hint_weight"),
     ("strong", ["--strong_student=resnet7"], "resnet7"),
-    ("simple", ["--data_dir=nowhere"], "no folder nowhere/training"),
+    ("simple", ["--data_dir=nowhere"], "no directory nowhere/training"),
     ("submit", ["--submitted=best"], "submitted"),
     ("simple", ["--teacher_checkpoint=nowhere.pth", "--on_bad_image=skip"], "nowhere.pth"),
   ],

@@ -20,6 +20,7 @@ from tests.distiller.small import compiled
 from tfkd import data
 from tfkd import objectives as o
 from tfkd.data.augment import padded_crop
+from tfkd.preprocessing import Preprocessing
 from tfkd.storage.digests import to_checked_json
 from tfkd.teachers import HALVES, CachedTeacher, Ensemble, Frozen, cache
 from tfkd.teachers import _cache as writing
@@ -69,7 +70,7 @@ def test_half_precision_takes_half_the_space(teacher, tmp_path):
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-6), ("float16", 1e-3)])
 @pytest.mark.parametrize("views", [None, 3])
 def test_steps_are_those_of_the_teacher_online(teacher, tmp_path, dtype, tolerance, views):
-  options = {"augment": padded_crop, "views": views} if views else {}
+  options = {"transforms": [data.Augment(padded_crop, views)]} if views else {}
   cached = cache(teacher, _in_order(20, **options), tmp_path / "c", layers=["relu0", "relu1"], dtype=dtype)
   histories = []
   for knows in (teacher, cached):
@@ -240,13 +241,17 @@ class TestOtherInputs:
     with pytest.raises(ValueError, match="do not belong together.*First wrong example: 0"):
       data.batches((IMAGES, cached.outputs), LABELS, 16)
     with pytest.raises(ValueError, match="do not belong together.*First wrong example: 0"):
-      _joined(cached, normalize=(0.5, 0.5))
+      _joined(cached, transforms=[data.Normalize(Preprocessing(mean=0.5, std=0.5))])
     with pytest.raises(ValueError, match="do not belong together.*First wrong example: 0"):
       _joined(cached, outputs=cached.outputs[1]["relu0"], images=_swapped(IMAGES, 0, 1))
-    views = cache(teacher, _in_order(augment=padded_crop, views=2), tmp_path / "v")
-    assert len(list(_joined(views, augment=padded_crop, views=2))) == 4
+    views = cache(teacher, _in_order(transforms=[data.Augment(padded_crop, 2)]), tmp_path / "v")
+    assert len(list(_joined(views, transforms=[data.Augment(padded_crop, 2)]))) == 4
     with pytest.raises(ValueError, match="do not belong together.*First wrong example: 0"):
-      _joined(views, augment=lambda x, draw: padded_crop(x, draw, flip=False), views=2, outputs=views.outputs[:100])
+      _joined(
+        views,
+        transforms=[data.Augment(lambda x, draw: padded_crop(x, draw, flip=False), 2)],
+        outputs=views.outputs[:100],
+      )
 
   def test_a_part_of_the_outputs_is_compared_with_its_own_inputs(self, of_vectors):
     order = np.random.default_rng(0).permutation(50)

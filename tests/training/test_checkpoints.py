@@ -12,6 +12,7 @@ import tf_keras as keras
 
 from tests.distiller.small import SPARSE
 from tfkd import Distiller, data, quantization
+from tfkd.data.augment import padded_crop
 from tfkd.objectives import Hint, SoftTargets
 from tfkd.training import checkpoints, fit, make_optimizer
 
@@ -60,7 +61,13 @@ def _compiled(scheme="float", precision="float32", hints=False, optimizer="adam"
 def _fit(distiller, folder, every_steps=1, **options):
   def train(first_step):
     return data.batches(
-      IMAGES, LABELS, 8, scale_pixels=True, shuffle_seed=1, first_step=first_step, augment=data.augment.padded_crop
+      IMAGES,
+      LABELS,
+      8,
+      scale_pixels=True,
+      shuffle_seed=1,
+      first_step=first_step,
+      transforms=[data.Augment(padded_crop)],
     )
 
   history, seconds = fit(
@@ -227,7 +234,13 @@ def test_a_fitted_model_is_fitted_again_from_its_first_epoch(tmp_path, in_main_t
 def test_the_order_of_examples_depends_on_seed_epoch_and_step_alone():
   def labels(first_step, seed=5):
     dataset = data.batches(
-      IMAGES, LABELS, 8, scale_pixels=True, shuffle_seed=seed, first_step=first_step, augment=data.augment.padded_crop
+      IMAGES,
+      LABELS,
+      8,
+      scale_pixels=True,
+      shuffle_seed=seed,
+      first_step=first_step,
+      transforms=[data.Augment(padded_crop)],
     )
     return [(x, y) for x, y in dataset.take(2 * STEPS).as_numpy_iterator()]
 
@@ -244,17 +257,21 @@ def test_the_order_of_examples_depends_on_seed_epoch_and_step_alone():
 def test_every_order_is_as_likely():
   orders = []
   for seed in range(6):
-    rows = [i.tolist() for i, _ in data.rows(3, 2, shuffle_seed=seed, first_step=0).take(200).as_numpy_iterator()]
+    rows = [
+      i.tolist() for i, _ in data.index_batches(3, 2, shuffle_seed=seed, first_step=0).take(200).as_numpy_iterator()
+    ]
     orders += [(*rows[step], *rows[step + 1]) for step in range(0, 200, 2)]
   counts = np.array([orders.count(order) for order in set(orders)])
   assert len(counts) == 6 and (np.abs(counts - 100) < 40).all()  # Four deviations.
-  assert int(data.rows(3, 2).cardinality()) == 2
-  assert data.rows(3, 2, first_step=1).cardinality() == tf.data.INFINITE_CARDINALITY
+  assert int(data.index_batches(3, 2).cardinality()) == 2
+  assert data.index_batches(3, 2, first_step=1).cardinality() == tf.data.INFINITE_CARDINALITY
 
 
 def test_workers_that_take_turns_see_every_batch_once():
   def orders(**options):
-    return [tuple(i) for i, _ in data.rows(7, 2, shuffle_seed=1, **options).take(12 // options.get("every", 1))]
+    return [
+      tuple(i) for i, _ in data.index_batches(7, 2, shuffle_seed=1, **options).take(12 // options.get("stride", 1))
+    ]
 
   together = orders(first_step=3)
-  assert [orders(first_step=3 + worker, every=3) for worker in range(3)] == [together[w::3] for w in range(3)]
+  assert [orders(first_step=3 + worker, stride=3) for worker in range(3)] == [together[w::3] for w in range(3)]

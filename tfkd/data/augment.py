@@ -1,7 +1,14 @@
-"""Random changes of images that keep their class: whole batches at once, from uniform numbers that the caller draws."""
+"""Random augmentations of image batches, from uniform random numbers that the caller draws."""
+
+from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
+
+Draw = Callable[[int], tf.Tensor]
+"""Function from a count to uniform random numbers in [0, 1), float32 [batch, count]."""
+ImageFunction = Callable[[tf.Tensor, Draw], tf.Tensor]
+"""Function from images in [0, 1], float [batch, height, width, channels], and a `Draw` to images."""
 
 _PADDING = 4
 _LUMA = (0.299, 0.587, 0.114)

@@ -1,57 +1,72 @@
-"""CIFAR-10: 32x32 photographs of ten classes (Krizhevsky 2009), from Keras or from a folder or archive of JPEGs."""
+"""CIFAR-10: 32x32 photographs of ten classes (Krizhevsky 2009), from Keras or from a directory or archive of JPEGs."""
 
 import io
 import os
 import tarfile
+from collections.abc import Iterator
 
 import numpy as np
 import tf_keras as keras
 from absl import logging
 
-from tfkd.data.download import time_limit_of_connections
+from tfkd.data.dataset import Dataset
+from tfkd.data.download import connection_timeout
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-_TEST_SHARE = 10  # One example in ten of each class, where there is no test folder.
+_TEST_SHARE = 10  # One in ten examples of each class becomes a test example where there is no test directory.
 _SPLIT_SEED = 0
 _LARGEST_EXPANSION = 1000
 
 
-def load_arrays(split, data_dir=None):
+class CIFAR10(Dataset):
+  """CIFAR-10."""
+
+  name = "cifar10"
+  classes = CLASSES
+  splits = ("train", "test")
+  image_shape = (32, 32, 3)
+
+  def read(self, split: str, data_dir: str | os.PathLike | None) -> tuple[np.ndarray, np.ndarray]:
+    return load_arrays(split, data_dir)
+
+
+def load_arrays(split: str, data_dir: str | os.PathLike | None = None) -> tuple[np.ndarray, np.ndarray]:
   """Reads one split.
 
   Args:
     split: "train" or "test".
-    data_dir: folder or tar archive (`.tar`, `.tar.gz`, `.tar.xz`) with `train/<class>/*.jpg` and, where present,
-      `test/<class>/*.jpg`. Without a test folder, a seeded tenth of each class of train is the test split. None: Keras'
-      own download.
+    data_dir: directory or tar archive (`.tar`, `.tar.gz`, `.tar.xz`) with `train/<class>/*.jpg` and optionally
+      `test/<class>/*.jpg`. Without a test directory, a seeded tenth of each class of train is the test split. None
+      downloads the original with Keras.
 
   Returns:
     images uint8 [n, 32, 32, 3], labels int32 [n] in 0..9, in the order of `CLASSES`.
 
   Raises:
     FileNotFoundError: data_dir does not exist.
-    ValueError: no images, an unknown class folder, a damaged or wrongly sized image or archive.
+    ValueError: there are no images, a class directory is unknown, or an image or the archive is damaged or of a wrong
+      size.
     OSError: the download failed.
   """
   if data_dir is None:
     return _download(split)
   if not os.path.exists(data_dir):
-    raise FileNotFoundError(f"no folder or archive at {data_dir}: expected train/<class>/*.jpg in it.")
-  files = _folder_files(data_dir) if os.path.isdir(data_dir) else _archive_files(data_dir)
+    raise FileNotFoundError(f"no directory or archive at {data_dir}: expected train/<class>/*.jpg in it.")
+  files = _directory_files(data_dir) if os.path.isdir(data_dir) else _archive_files(data_dir)
   decoded = {"train": [], "test": []}
   for path, content in files:
     parts = path.replace(os.sep, "/").split("/")
     if len(parts) < 3 or parts[-3] not in decoded or not parts[-1].lower().endswith((".jpg", ".jpeg", ".png")):
       continue
     if parts[-2] not in CLASSES:
-      raise ValueError(f"{data_dir}: unknown class folder {parts[-2]!r}; expected {', '.join(CLASSES)}.")
+      raise ValueError(f"{data_dir}: unknown class directory {parts[-2]!r}; expected {', '.join(CLASSES)}.")
     decoded[parts[-3]].append((path, CLASSES.index(parts[-2]), _decode(content, f"{data_dir}: {path}")))
   if not decoded["train"]:
-    raise ValueError(f"{data_dir} holds no train/<class>/*.jpg; classes are {', '.join(CLASSES)}.")
+    raise ValueError(f"{data_dir} has no train/<class>/*.jpg; classes are {', '.join(CLASSES)}.")
   if not decoded["test"]:
-    logging.info("%s has no test folder: a seeded tenth of each class of train is the test split", data_dir)
+    logging.info("%s has no test directory: a seeded tenth of each class of train is the test split", data_dir)
     decoded = _split_off_test(decoded["train"])
-  examples = sorted(decoded[split])  # By path: the order of a folder or an archive is not ours to rely on.
+  examples = sorted(decoded[split])  # By path: directories and archives have no reliable order.
   return np.stack([image for _, _, image in examples]), np.array([label for _, label, _ in examples], np.int32)
 
 
@@ -64,11 +79,11 @@ def _split_off_test(examples):
     for i, example in enumerate(members):
       split["test" if i in test else "train"].append(example)
   if not split["test"]:
-    raise ValueError(f"train has only {len(examples)} images: a tenth of each class as test split needs 10 a class.")
+    raise ValueError(f"train has only {len(examples)} images: a test split of a tenth needs 10 images per class.")
   return split
 
 
-def _folder_files(folder):
+def _directory_files(folder: str | os.PathLike) -> Iterator[tuple[str, bytes]]:
   for directory, _, names in os.walk(folder):
     for name in names:
       path = os.path.join(directory, name)
@@ -76,20 +91,20 @@ def _folder_files(folder):
         yield os.path.relpath(path, folder), file.read()
 
 
-def _archive_files(path):
-  """Reads members one by one without unpacking: paths inside an archive never reach the file system.
+def _archive_files(path: str | os.PathLike) -> Iterator[tuple[str, bytes]]:
+  """Reads members one by one without unpacking, so that paths inside an archive never reach the file system.
 
-  One that would be dangerous to unpack is refused all the same: it is not the archive that it is taken for.
+  An archive that would be dangerous to unpack is refused all the same: it is not an archive of CIFAR-10.
   """
   limit = os.path.getsize(path) * _LARGEST_EXPANSION
   try:
-    # Not as a stream, "r|*", which takes the end of a truncated file for the end of the archive.
+    # Streaming mode, "r|*", would mistake the end of a truncated file for the end of the archive.
     with tarfile.open(path) as archive:
       for member in archive:
         if member.islnk() or member.issym() or os.path.isabs(member.name) or ".." in member.name.split("/"):
-          raise ValueError(f"member {member.name!r} is a link, or lies outside of the archive")
+          raise ValueError(f"member {member.name!r} is a link, or outside of the archive")
         if member.offset_data + member.size > limit:
-          raise ValueError(f"it expands to more than {_LARGEST_EXPANSION} times its size, by member {member.name!r}")
+          raise ValueError(f"member {member.name!r} expands it to more than {_LARGEST_EXPANSION} times its size")
         if member.isfile():
           yield member.name, archive.extractfile(member).read()
   except (tarfile.TarError, EOFError, OSError, ValueError) as error:
@@ -110,11 +125,11 @@ def _decode(content, name):
 
 def _download(split):
   try:
-    with time_limit_of_connections():
+    with connection_timeout():
       train, test = keras.datasets.cifar10.load_data()  # Checks the SHA-256.
   except Exception as error:
     raise OSError(
-      f"CIFAR-10 could not be downloaded: {error} Pass --data_dir with a folder or .tar.xz of train/<class>/*.jpg."
+      f"CIFAR-10 could not be downloaded: {error} Pass a directory or .tar.xz of train/<class>/*.jpg as data_dir."
     ) from error
   images, labels = train if split == "train" else test
   return images, labels.reshape(-1).astype(np.int32)

@@ -1,16 +1,25 @@
-"""What every download needs that Keras' does not have: an end."""
+"""Where downloads are stored, and a timeout for them, which Keras' own lack."""
 
 import contextlib
+import os
 import socket
+from collections.abc import Iterator
+
+from tfkd.storage.files import keras_home
 
 _SECONDS = 60.0  # Without a byte.
 
 
-@contextlib.contextmanager
-def time_limit_of_connections():
-  """Connections that are opened meanwhile end with an error when nothing comes for a minute, not never.
+def datasets_dir(name: str) -> str:
+  """Returns the directory of a data set in Keras' cache."""
+  return os.path.join(keras_home(), "datasets", name)
 
-  Keras checks the sum of a file before it is used, and fetches one anew that a killed process left in part.
+
+@contextlib.contextmanager
+def connection_timeout() -> Iterator[None]:
+  """Makes connections that are opened in the block fail when no byte arrives for a minute.
+
+  Keras verifies the checksum of a file before it is used, and downloads a partial file of a killed process again.
   """
   before = socket.getdefaulttimeout()
   socket.setdefaulttimeout(_SECONDS)

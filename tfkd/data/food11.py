@@ -1,4 +1,4 @@
-"""Food-11: photographs of eleven kinds of food in a folder, decoded once and kept as an array on disk."""
+"""Food-11: photographs of eleven kinds of food in a directory, decoded once and stored as an array on disk."""
 
 import json
 import os
@@ -8,41 +8,74 @@ import tensorflow as tf
 from absl import logging
 from tqdm import tqdm
 
+from tfkd.data.augment import Draw, photograph
+from tfkd.data.dataset import Dataset
+from tfkd.data.download import datasets_dir
 from tfkd.data.images import read_image
+from tfkd.preprocessing import IMAGENET
 from tfkd.storage.digests import sha256_of_bytes
-from tfkd.storage.files import atomic_path, keras_home, write_json
+from tfkd.storage.files import atomic_path, write_json
 
 CLASSES = (
   "bread", "dairy product", "dessert", "egg", "fried food", "meat", "noodles or pasta", "rice", "seafood", "soup",
   "vegetable or fruit",
 )  # fmt: skip
-# The homework's names; its evaluation images have no labels.
+# The homework's directory of each split; evaluation images have no labels.
 FOLDERS = {"train": "training", "test": "validation", "evaluation": "evaluation"}
 ON_BAD_IMAGE = ("error", "skip")
 _SHOWN = 5
 
 
-def load_arrays(split, data_dir=None, side=256, on_bad_image="error"):
-  """Reads one split, square and of one size; decoded in parallel the first time, memory-mapped from disk afterwards.
+class Food11(Dataset):
+  """Food-11.
 
-  The shorter side of each photograph is brought to `side`, and the middle is kept. Grey, palette, transparent and CMYK
-  images become RGB, and turned ones (EXIF) upright.
+  Args:
+    image_size: height and width that networks read. Images are stored larger by a seventh, as 256 pixels for 224, so
+      that training sees random crops.
+    on_bad_image: see `load_arrays`.
+  """
+
+  name = "food11"
+  classes = CLASSES
+  splits = tuple(FOLDERS)
+
+  def __init__(self, image_size: int = 224, on_bad_image: str = "error"):
+    self.image_shape = (image_size, image_size, 3)
+    self.preprocessing = IMAGENET._replace(size=image_size)
+    self._on_bad_image = on_bad_image
+
+  def read(self, split: str, data_dir: str | os.PathLike | None) -> tuple[np.ndarray, np.ndarray]:
+    return load_arrays(split, data_dir, round(self.image_shape[0] * 8 / 7), self._on_bad_image)
+
+  def augment(self, images: tf.Tensor, draw: Draw) -> tf.Tensor:
+    """Takes random crops, rotated, mirrored and with other colours, of `image_shape`."""
+    return photograph(images, draw, self.image_shape[0])
+
+
+def load_arrays(
+  split: str, data_dir: str | os.PathLike | None = None, side: int = 256, on_bad_image: str = "error"
+) -> tuple[np.ndarray, np.ndarray]:
+  """Reads one split as square images: decoded in parallel the first time, memory-mapped from disk afterwards.
+
+  The shorter side of each photograph is resized to `side`, and the centre is cropped. Grey, palette, transparent and
+  CMYK images become RGB; EXIF orientation is applied.
 
   Args:
     split: "train", "test" (the homework's validation) or "evaluation".
-    data_dir: folder with `training/`, `validation/` and `evaluation/`; files are called `<label>_<id>.jpg`, in
-      evaluation as they like. The arrays are kept in its folder `.tfkd`, or where that cannot be written in Keras' data
-      set folder.
-    side: height and width of the arrays' images.
-    on_bad_image: "error", or "skip" to leave out what cannot be read. In evaluation such an image stays, black, so that
-      every file has its row.
+    data_dir: directory with `training/`, `validation/` and `evaluation/`; files are named `<label>_<id>.jpg`, those of
+      evaluation freely. Decoded arrays are stored in its subdirectory `.tfkd`, or in Keras' data set directory where
+      data_dir is read-only.
+    side: height and width of the images.
+    on_bad_image: "error" raises for unreadable images; "skip" leaves them out. In evaluation a skipped image becomes
+      black, so that each file keeps its position.
 
   Returns:
     images uint8 [n, side, side, 3], in the order of file names; labels int32 [n], -1 in evaluation.
 
   Raises:
     FileNotFoundError: data_dir or the split's folder is missing.
-    ValueError: no images, a label that is none, or images that cannot be read: they are counted and named.
+    ValueError: there are no images, a file name has no valid label, or images are unreadable; the message counts and
+      names them.
   """
   if on_bad_image not in ON_BAD_IMAGE:
     raise ValueError(f"on_bad_image must be one of {', '.join(ON_BAD_IMAGE)}; got {on_bad_image!r}.")
@@ -52,32 +85,32 @@ def load_arrays(split, data_dir=None, side=256, on_bad_image="error"):
   if bad:
     shown = ", ".join(bad[:_SHOWN]) + (f" and {len(bad) - _SHOWN} more" if len(bad) > _SHOWN else "")
     message = (
-      f"{len(bad)} of {len(names)} images in {folder} are empty, damaged or of more than 100 megapixels: {shown}."
+      f"{len(bad)} of {len(names)} images in {folder} are empty, damaged or larger than 100 megapixels: {shown}."
     )
     if on_bad_image == "error":
-      raise ValueError(f"{message} Fetch them again, or go on without them with --on_bad_image=skip.")
+      raise ValueError(f"{message} Download them again, or leave them out with on_bad_image=skip.")
     logging.warning("%s They are %s.", message, "black" if split == "evaluation" else "left out")
   if not bad or split == "evaluation":
     return images, labels
   good = np.setdiff1d(np.arange(len(names)), [names.index(name) for name in bad])
   if not len(good):
-    raise ValueError(f"{folder} holds no readable image.")
+    raise ValueError(f"{folder} has no readable image.")
   return images[good], labels[good]
 
 
-def list_files(split, data_dir):
-  """Returns the file names of a split in order, and labels int32 [n] (-1 in evaluation); see `load_arrays`."""
+def list_files(split: str, data_dir: str | os.PathLike | None) -> tuple[list[str], np.ndarray]:
+  """Returns the sorted file names of a split, and labels int32 [n], which are -1 in evaluation; see `load_arrays`."""
   if data_dir is None:
     raise FileNotFoundError(
-      "Food-11 has no address to be downloaded from: pass --data_dir with a folder that has training/, validation/ and "
-      "evaluation/."
+      "Food-11 cannot be downloaded automatically: pass the directory of training/, validation/ and evaluation/ as "
+      "data_dir."
     )
   folder = os.path.join(data_dir, FOLDERS[split])
   if not os.path.isdir(folder):
-    raise FileNotFoundError(f"no folder {folder}: expected {', '.join(FOLDERS.values())} in {data_dir}.")
+    raise FileNotFoundError(f"no directory {folder}: expected {', '.join(FOLDERS.values())} in {data_dir}.")
   names = sorted(name for name in os.listdir(folder) if name.lower().endswith((".jpg", ".jpeg", ".png")))
   if not names:
-    raise ValueError(f"{folder} holds no .jpg, .jpeg or .png file.")
+    raise ValueError(f"{folder} has no .jpg, .jpeg or .png file.")
   if split == "evaluation":
     return names, np.full(len(names), -1, np.int32)
   labels = [name.split("_")[0] for name in names]
@@ -88,7 +121,7 @@ def list_files(split, data_dir):
 
 
 def _decoded(folder, names, side):
-  """uint8 [n, side, side, 3] of all files, black where one cannot be read, and the names of those."""
+  """Returns all images, uint8 [n, side, side, 3], black where a file is unreadable, and the names of these files."""
   path = _cache_path(folder, names, side)
   if not os.path.exists(f"{path}.json"):
     _write_cache(path, folder, names, side)
@@ -98,14 +131,14 @@ def _decoded(folder, names, side):
 
 
 def _cache_path(folder, names, side):
-  """Where the array of exactly these files is kept, without suffix."""
+  """Returns the path, without suffix, of the decoded array of exactly these files."""
   parts = [f"{os.path.abspath(folder)} {side}"]
   for name in names:
     status = os.stat(os.path.join(folder, name))
     parts.append(f"{name} {status.st_size} {status.st_mtime_ns}\n")
   kept = os.path.join(os.path.dirname(folder), ".tfkd")
   if not os.access(kept if os.path.isdir(kept) else os.path.dirname(folder), os.W_OK):
-    kept = os.path.join(keras_home(), "datasets", "food11")
+    kept = datasets_dir("food11")
   digest = sha256_of_bytes("".join(parts).encode())
   return os.path.join(kept, f"{os.path.basename(folder)}-{side}-{digest[:16]}")
 
@@ -133,7 +166,7 @@ def _write_cache(path, folder, names, side):
 
 
 def _decode(path, side):
-  """uint8 [side, side, 3] and whether the file could be read."""
+  """Returns the image, uint8 [side, side, 3], and whether the file is readable."""
   try:
     return read_image(path, side, side), True
   except ValueError:

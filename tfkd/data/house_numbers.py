@@ -1,19 +1,22 @@
-"""Crops of drawn house numbers: an SVHN-like data set that needs no download.
+"""Crops of synthetic house numbers: an SVHN-like data set that needs no download.
 
-Each 32x32 colour crop is centred on one digit of a street number; its neighbours are cut off at both sides, as in SVHN
-Format 2. Fonts come with matplotlib; colour, contrast, lighting, pose, blur and noise are drawn at random. The files
-have SVHN's names and format, so that `tfkd.data.svhn` reads both.
+Each 32x32 colour crop is centred on one digit of a street number, with its neighbours cut off on both sides, as in SVHN
+Format 2. Fonts are matplotlib's; colour, contrast, lighting, pose, blur and noise are random. The files have SVHN's
+names and format, so that `tfkd.data.svhn` reads both.
 """
 
 import os
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from tfkd.data.download import datasets_dir
+from tfkd.data.svhn import SVHN
 from tfkd.storage.files import atomic_path
 
 SIZES = {"train": 20_000, "test": 5_000}
 _SIDE = 32
-_GLYPH_HEIGHT = 40  # Drawn larger than it is shown: the affine map below then only ever shrinks.
+_GLYPH_HEIGHT = 40  # Larger than in the crop, so that the affine map below only ever shrinks.
 _CANVAS = (160, 72)
 _FONTS = (
   "DejaVuSans.ttf", "DejaVuSans-Bold.ttf", "DejaVuSans-Oblique.ttf", "DejaVuSans-BoldOblique.ttf",
@@ -23,35 +26,48 @@ _FONTS = (
 )  # fmt: skip
 
 
-def draw(num_images, seed):
-  """Draws house-number crops.
+class HouseNumbers(SVHN):
+  """Synthetic house numbers, written to files when they are first read."""
+
+  name = "house_numbers"
+  splits = ("train", "test")
+
+  def read(self, split: str, data_dir: str | os.PathLike | None) -> tuple[np.ndarray, np.ndarray]:
+    directory = os.fspath(data_dir or datasets_dir(self.name))
+    if os.path.exists(directory) and not os.path.isdir(directory):
+      raise ValueError(f"data_dir {directory} is a file; expected a directory for train_32x32.mat and test_32x32.mat.")
+    write(directory)
+    return super().read(split, directory)
+
+
+def draw(num_images: int, seed: int | Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+  """Draws crops of house numbers.
 
   Args:
-    num_images: how many, >= 1.
+    num_images: number of crops, >= 1.
     seed: int or sequence of ints; equal seeds give equal pixels.
 
   Returns:
-    images: uint8 [num_images, 32, 32, 3].
-    labels: uint8 [num_images], the centre digit, 0..9.
+    images uint8 [num_images, 32, 32, 3], labels uint8 [num_images]: the digits in the centre, 0..9.
   """
   rng = np.random.default_rng(seed)
   glyphs = _glyphs()
   labels = rng.integers(0, 10, num_images).astype(np.uint8)
   masks = np.stack([_mask(rng, glyphs[rng.integers(len(glyphs))], label) for label in labels])
   images = np.empty((num_images, _SIDE, _SIDE, 3), np.uint8)
-  for start in range(0, num_images, 1000):  # Bounds the memory of the float images.
+  for start in range(0, num_images, 1000):  # To bound the memory of the float images.
     chunk = slice(start, start + 1000)
     images[chunk] = _paint(rng, masks[chunk])
   return images, labels
 
 
-def write(directory, seed=0, sizes=None):
-  """Writes `train_32x32.mat` and `test_32x32.mat` into `directory`; files that exist are kept.
+def write(directory: str | os.PathLike, seed: int = 0, sizes: Mapping[str, int] | None = None) -> None:
+  """Writes `train_32x32.mat` and `test_32x32.mat`; existing files are kept.
 
   Args:
-    directory: where to; made if missing.
-    seed: the two splits are drawn from different streams of this seed.
-    sizes: dict from split to number of images; `SIZES` by default.
+    directory: directory to write to; created if missing.
+    seed: int; the splits are drawn from different streams of it.
+    sizes: dict from split to number of images; None means `SIZES`.
   """
   from scipy.io import savemat
 
@@ -66,7 +82,7 @@ def write(directory, seed=0, sizes=None):
 
 
 def _glyphs():
-  """One list of ten greyscale digit images for each font, all of the same height."""
+  """Renders the ten digits of each font as greyscale images of equal height: a list of lists."""
   from matplotlib import get_data_path
   from PIL import Image, ImageDraw, ImageFont
 
@@ -80,14 +96,14 @@ def _glyphs():
       image = Image.new("L", (right - left + 2, bottom - top + 2))
       ImageDraw.Draw(image).text((1 - left, 1 - top), digit, fill=255, font=font)
       width = max(6, round(image.width * _GLYPH_HEIGHT / image.height))
-      # "1" would be stretched to a block if every glyph were given the same width: heights are equal, widths are not.
+      # Equal heights, but own widths: an equal width would stretch "1" to a block.
       digits.append(image.resize((width, _GLYPH_HEIGHT), Image.Resampling.BILINEAR))
     fonts.append(digits)
   return fonts
 
 
 def _mask(rng, digits, label):
-  """uint8 [32, 32]: where the ink of one crop is, `label` in the middle, neighbours beside it."""
+  """Draws the ink of one crop, `label` in the middle between its neighbours: uint8 [32, 32]."""
   from PIL import Image, ImageFilter
 
   strip = Image.new("L", _CANVAS)
@@ -102,7 +118,7 @@ def _mask(rng, digits, label):
     right = digits[rng.integers(10)]
     strip.paste(right, (middle - centre.width // 2 + centre.width + gap, top + int(rng.integers(-3, 4))))
 
-  # The affine map takes crop coordinates to strip coordinates: rotation, shear and scale around the digit's centre.
+  # The affine map goes from crop to strip coordinates: rotation, shear and scale around the digit's centre.
   angle, shear = np.deg2rad(rng.normal(0, 9)), rng.normal(0, 0.18)
   height = rng.uniform(15, 30)
   scale_y = _GLYPH_HEIGHT / height
@@ -118,11 +134,11 @@ def _mask(rng, digits, label):
 
 
 def _paint(rng, masks):
-  """uint8 [n, 32, 32, 3]: ink over background, both lit by a linear gradient, with sensor noise."""
+  """Paints ink over background, both under a linear light gradient, with sensor noise: uint8 [n, 32, 32, 3]."""
   n = len(masks)
   luminance = rng.uniform(0.1, 0.9, (n, 1))
   contrast = rng.uniform(0.12, 0.6, (n, 1))
-  # Lighter or darker, whichever has room: clipped colours would leave crops without any ink.
+  # Lighter ink on dark background and vice versa: clipped colours would leave crops without visible ink.
   contrast *= np.where(luminance + rng.normal(0, 0.2, (n, 1)) > 0.5, -1, 1)
   background = np.clip(luminance + rng.normal(0, 0.13, (n, 3)), 0, 1)
   ink = np.clip(luminance + contrast + rng.normal(0, 0.13, (n, 3)), 0, 1)

@@ -1,35 +1,39 @@
-"""Pictures of strangers, read as arrays."""
+"""Decodes untrusted image files."""
+
+import os
 
 import numpy as np
 
-# Formats that need no other program: Pillow gives PostScript to Ghostscript, which runs it.
+# Formats that Pillow decodes itself: it passes PostScript to Ghostscript, which executes it.
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
-_MOST_PIXELS = 100_000_000  # 400 MB, once decoded.
+_MAX_PIXELS = 100_000_000  # 400 MB once decoded.
 
 
-def read_image(path, height, width):
-  """Reads a JPEG, PNG, WEBP, GIF or BMP file of any size and mode, upright; its middle is brought to a size.
+def read_image(path: str | os.PathLike, height: int, width: int) -> np.ndarray:
+  """Reads a JPEG, PNG, WEBP, GIF or BMP file of any size and mode as an upright RGB image.
+
+  The image is resized to cover height and width, and its centre is cropped.
 
   Args:
-    path: of the file.
-    height, width: of the result, in pixels.
+    path: image file.
+    height, width: size of the result in pixels.
 
   Returns:
     uint8 [height, width, 3].
 
   Raises:
-    ValueError: the file is not such an image, is damaged, or has more than 100 million pixels.
+    ValueError: the file is of another format, is damaged, or has more than 100 million pixels.
   """
   from PIL import Image, ImageOps
 
   try:
     with Image.open(path, formats=_FORMATS) as image:
-      if image.width * image.height > _MOST_PIXELS:
-        raise ValueError(f"{image.width} x {image.height} pixels are more than {_MOST_PIXELS:,}")
-      image.draft("RGB", (width, height))  # A JPEG of many times the size is decoded at a fraction of it.
+      if image.width * image.height > _MAX_PIXELS:
+        raise ValueError(f"{image.width} x {image.height} pixels are more than {_MAX_PIXELS:,}")
+      image.draft("RGB", (width, height))  # Decodes a much larger JPEG at a fraction of its size.
       upright = ImageOps.exif_transpose(image).convert("RGB")
       return np.asarray(ImageOps.fit(upright, (width, height), Image.Resampling.BILINEAR))
-  # Pillow raises nearly anything for a damaged file.
+  # Pillow raises many types of errors for damaged files.
   except (OSError, SyntaxError, ValueError, TypeError, IndexError, KeyError, OverflowError, MemoryError,
           Image.DecompressionBombError) as error:  # fmt: skip
-    raise ValueError(f"{path} is not an image that can be read: {error}.") from error
+    raise ValueError(f"{path} is not a readable image: {error}.") from error

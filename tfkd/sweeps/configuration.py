@@ -16,7 +16,7 @@ class SweepConfig(NamedTuple):
   limit_train: int | None = None
   image_size: int | None = None
   """See `tfkd.data.info`, as for on_bad_image."""
-  on_bad_image: str = "error"
+  on_bad_image: str | None = None
   teacher: str = "svhn_cnn"
   """A network's name, see `tfkd.models.build`."""
   teacher_checkpoint: str | None = None

@@ -43,50 +43,63 @@ class Examples:
 
   @property
   def augmentation(self):
-    """Options of `tfkd.data.batches`."""
-    return {"augment": self.info.augment, "views": self._training.views} if self._training.augment else {}
+    """Options of `tfkd.data.Dataset.transforms`."""
+    return {"augment": self._training.augment, "views": self._training.views}
 
   @property
-  def num_classes(self):
-    """Where labels are distributions, over so many classes; else None."""
-    return len(self.info.classes) if self._training.label_smoothing or self._training.mixup else None
+  def has_distributions(self):
+    """Whether labels of a training are distributions over classes."""
+    return bool(self._training.label_smoothing or self._training.mixup)
 
   def batches(self, split, **options):
     """A split, whole and for evaluation: `tf.data` data set of (images, labels); of "train" what students see.
 
     Args:
       split: of the data set.
-      **options: of `tfkd.data.batches`; without any, in order.
+      **options: see `evaluation_batches`; without any, in order.
     """
     arrays = {"train": self.train, "test": self.test}.get(split) or self._load(split)
     return self.evaluation_batches(*arrays, **options)
 
   def evaluation_batches(self, inputs, labels, **options):
-    """Batches as large as they may be, with an example for every replica in the last of them."""
+    """Batches as large as they may be, with an example for every replica in the last of them.
+
+    Args:
+      inputs, labels: of `tfkd.data.batches`.
+      **options: `augmentation`, label_transforms, and options of `tfkd.data.batches`.
+    """
     height, width, _ = self.info.image_shape
     size = min(max(self._training.batch_size, _EVALUATION_PIXELS // (height * width)), len(labels))
     while 0 < len(labels) % size < self._num_replicas:
       size -= 1
     return self._batches(inputs, labels, size, **options)
 
-  def train_batches(self, inputs, seed, first_step, every=1):
+  def train_batches(self, inputs, seed, first_step, stride=1):
     """Batches of a training, without end.
 
     Args:
       inputs: the images of `train`, alone or in a tuple with what the teacher answered to them.
       seed: of their order and changes.
-      first_step, every: see `tfkd.data.batches`.
+      first_step, stride: see `tfkd.data.batches`.
     """
     training = self._training
+    label_transforms = self._one_hot(training.label_smoothing)
+    if training.mixup:
+      label_transforms.append(data.MixUp(training.mixup))
     return self._batches(
-      inputs, self.train[1], training.batch_size, shuffle_seed=seed, first_step=first_step, every=every,
-      **self.augmentation, num_classes=self.num_classes, label_smoothing=training.label_smoothing,
-      mixup=training.mixup,
-    )  # fmt: skip
+      inputs,
+      self.train[1],
+      training.batch_size,
+      shuffle_seed=seed,
+      first_step=first_step,
+      stride=stride,
+      label_transforms=label_transforms,
+      **self.augmentation,
+    )
 
   def test_batches(self, inputs):
     """The whole test set, with labels as the training's loss reads them; inputs as for `train_batches`."""
-    return self.evaluation_batches(inputs, self.test[1], num_classes=self.num_classes)
+    return self.evaluation_batches(inputs, self.test[1], label_transforms=self._one_hot())
 
   def calibration_batches(self):
     """Training images in no order of classes, since some batches are all that is looked at."""
@@ -96,6 +109,9 @@ class Examples:
     training = self._training
     return data.load_arrays(training.dataset, split, data_dir=training.data_dir, **options, **self._options)
 
-  def _batches(self, inputs, labels, batch_size, **options):
-    side, normalize = self.info.image_shape[0], self.info.normalize
-    return data.batches(inputs, labels, batch_size, scale_pixels=True, side=side, normalize=normalize, **options)
+  def _one_hot(self, smoothing=0.0):
+    return [data.OneHot(len(self.info.classes), smoothing)] if self.has_distributions else []
+
+  def _batches(self, inputs, labels, batch_size, *, augment=False, views=None, label_transforms=(), **options):
+    transforms = [*self.info.transforms(augment, views), *label_transforms]
+    return data.batches(inputs, labels, batch_size, scale_pixels=True, transforms=transforms, **options)

@@ -13,8 +13,7 @@ def file_metadata(training, info, student=None):
     info: `tfkd.data.Dataset`.
     student: `StudentSpec`; None of a teacher.
   """
-  mean, std = info.normalize or (0.0, 1.0)
-  fields = {"data": training.dataset, "mean": mean, "std": std}
+  fields = {"data": training.dataset, "mean": info.preprocessing.mean, "std": info.preprocessing.std}
   if student is not None:
     fields |= {"network": student.network or training.student, "method": student.method, "seed": student.seed}
     if student.objectives:

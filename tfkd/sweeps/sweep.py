@@ -346,7 +346,7 @@ class Sweep:
       shutil.rmtree(folder)
 
   def _compile(self, model, epochs, learning_rate):
-    if self.examples.num_classes is None:
+    if not self.examples.has_distributions:
       crossentropy, accuracy = keras.losses.SparseCategoricalCrossentropy, keras.metrics.SparseCategoricalAccuracy
     else:
       crossentropy, accuracy = keras.losses.CategoricalCrossentropy, keras.metrics.CategoricalAccuracy

@@ -3,7 +3,6 @@
 import numpy as np
 import tensorflow as tf
 
-from tfkd.storage.digests import sha256_of_arrays
 from tfkd.storage.fingerprints import fingerprints
 from tfkd.teachers.cache_format import specs_of_inputs
 

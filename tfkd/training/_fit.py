@@ -142,8 +142,8 @@ def fit(
   Args:
     model: compiled and built `tf_keras` model or `Distiller`, with a metric named "accuracy".
     train: function from a step number to an endless data set that begins with that step's batch. For
-      `ParameterServerStrategy` it also takes `every`, the number of workers, and yields every such batch; see
-      `tfkd.data.batches`, first_step and every.
+      `ParameterServerStrategy` it also takes `stride`, the number of workers, and yields every stride-th
+      batch; see `tfkd.data.index_batches`.
     validation: evaluated whole after every epoch.
     epochs: number of epochs.
     steps_per_epoch: number of steps per epoch.
@@ -178,7 +178,7 @@ def fit(
   if is_parameter_server(strategy):
     callbacks, validation_data = [_Validation(model, validation), *callbacks], None
     data = keras.utils.experimental.DatasetCreator(
-      lambda worker: train(checkpoints.first_step + worker.input_pipeline_id, every=worker.num_input_pipelines)
+      lambda worker: train(checkpoints.first_step + worker.input_pipeline_id, stride=worker.num_input_pipelines)
     )
   else:
     data, validation_data = train(checkpoints.first_step), validation

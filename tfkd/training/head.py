@@ -5,7 +5,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 from tfkd import models
-from tfkd.data import rows
+from tfkd.data import index_batches
 from tfkd.training._fit import History, fit
 
 
@@ -44,7 +44,7 @@ def fit_head(
   n = len(train_features[1])
 
   def shuffled(first_step):
-    order = rows(n, batch_size, shuffle_seed=0, first_step=first_step)
+    order = index_batches(n, batch_size, shuffle_seed=0, first_step=first_step)
     return order.map(lambda indices, _: (tf.gather(features, indices), tf.gather(labels, indices)))
 
   in_order = tf.data.Dataset.from_tensor_slices(validation_features).batch(batch_size)
