@@ -115,7 +115,7 @@ def test_paths_in_an_archive_reach_no_file(tmp_path, name):
 def test_missing_and_foreign_folders_are_named(tmp_path):
   with pytest.raises(FileNotFoundError, match="no directory or archive"):
     data.load_arrays("cifar10", "train", data_dir=str(tmp_path / "none"))
-  with pytest.raises(ValueError, match="holds no train/<class>"):
+  with pytest.raises(ValueError, match="has no train/<class>"):
     data.load_arrays("cifar10", "train", data_dir=str(tmp_path))
   (tmp_path / "train" / "llama").mkdir(parents=True)
   (tmp_path / "train" / "llama" / "0.jpg").write_bytes(_jpeg(1))

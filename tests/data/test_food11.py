@@ -108,7 +108,7 @@ def damaged(folder):
 def test_images_that_cannot_be_read_are_named_and_counted(damaged):
   with pytest.raises(
     ValueError,
-    match="3 of 10 images in .*training are empty, damaged or larger than 100 megapixels: 9_empty.jpg, 9_text.jpg, 9_tr",
+    match="3 of 10 images in .*training are empty, damaged or larger than 100 megapixels: 9_empty.jpg, 9_text.jpg, 9",
   ):
     food11.load_arrays("train", str(damaged), side=16)
 

@@ -35,8 +35,8 @@ class Dataset:
       data_dir: directory of the files; None downloads or generates them.
 
     Returns:
-      images uint8 [n, height, width, channels], labels int32 [n]. Images may be larger than `image_shape`, to be cropped
-      by `augment` and `transforms`.
+      images uint8 [n, height, width, channels], labels int32 [n]. Images may be larger than `image_shape`, to be
+      cropped by `augment` and `transforms`.
     """
     raise NotImplementedError
 

@@ -81,7 +81,7 @@ def of_examples(weights: tf.Tensor) -> tf.Tensor:
 def at_positions(weights: tf.Tensor, feature: tf.Tensor) -> tf.Tensor:
   """Brings weights to the positions of a feature, which are its axes between the first and the last.
 
-  At another resolution a position gets the mean weight of the elements that it covers, so it counts if one of them does.
+  At another resolution a position gets the mean weight of the elements that it covers: it counts if one of them does.
 
   Args:
     weights: float32 [batch], or [batch, ...] with as many axes of positions as the feature.

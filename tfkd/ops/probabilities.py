@@ -55,8 +55,8 @@ def ending_of_tensor(tensor: Any) -> str | None:
 def assert_logits(outputs: Sequence[tf.Tensor], owner: str) -> list[tf.Tensor]:
   """Asserts that not all rows of an output are probabilities.
 
-  Used if no graph of layers shows it: for functions, SavedModels and precomputed outputs. XLA drops assertions: compiled
-  steps are not checked.
+  Used if no graph of layers shows it: for functions, SavedModels and precomputed outputs. XLA drops assertions, so
+  compiled steps are not checked.
 
   Args:
     outputs: float [..., classes], which have to be logits.

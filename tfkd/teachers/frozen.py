@@ -10,6 +10,7 @@ from absl import logging
 from tfkd.features import ModelOutputs
 from tfkd.features.taps import Keras3Reader, Reader, is_keras3
 from tfkd.ops.probabilities import LogitsBeforeSoftmax
+from tfkd.storage.digests import sha256_of_arrays
 from tfkd.teachers.protocol import Teacher
 
 
