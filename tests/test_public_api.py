@@ -1,6 +1,9 @@
-"""What `import tfkd` gives, and what it must not cost."""
+"""Checks the public names of tfkd, their docstrings and type hints, and the side effects of importing it."""
 
+import importlib
+import inspect
 import os
+import pkgutil
 import subprocess
 import sys
 
@@ -8,8 +11,8 @@ import pytest
 
 import tfkd
 
-# One process: what importing tfkd and its parts leaves behind, beside a program of Keras 3.
-_BESIDE_KERAS_3 = """
+# One process: side effects of importing tfkd and all of its packages on a program that uses Keras 3.
+_WITH_KERAS_3 = """
 import os, sys
 environment = dict(os.environ)
 import numpy as np
@@ -46,7 +49,7 @@ assert tf.keras.Sequential is tf_keras.Sequential and os.environ["TF_USE_LEGACY_
 """
 
 
-@pytest.mark.parametrize("code, legacy", [(_BESIDE_KERAS_3, None), (_WITH_LEGACY_KERAS, "1")], ids=["keras3", "legacy"])
+@pytest.mark.parametrize("code, legacy", [(_WITH_KERAS_3, None), (_WITH_LEGACY_KERAS, "1")], ids=["keras3", "legacy"])
 def test_importing_leaves_tf_keras_the_environment_and_heavy_libraries_alone(code, legacy):
   environment = {name: value for name, value in os.environ.items() if name != "TF_USE_LEGACY_KERAS"}
   if legacy:
@@ -85,8 +88,47 @@ def test_an_unknown_name_is_an_attribute_error():
     tfkd.destiller  # noqa: B018
 
 
-def test_every_public_function_has_a_docstring():
-  for room in (tfkd.losses, tfkd.objectives, tfkd.quantization, tfkd.data, tfkd.deploy, tfkd.models, tfkd.teachers):
-    for name, value in vars(room).items():
-      if callable(value) and getattr(value, "__module__", "").startswith("tfkd"):
-        assert value.__doc__, f"{room.__name__}.{name}"
+def _public():
+  """(name, value) of every function and class that a package of tfkd exports."""
+  for module in pkgutil.iter_modules(tfkd.__path__, "tfkd."):
+    package = importlib.import_module(module.name)
+    for name, value in vars(package).items():
+      if not name.startswith("_") and callable(value) and getattr(value, "__module__", "").startswith("tfkd."):
+        yield f"{module.name}.{name}", value
+
+
+def test_public_functions_and_classes_have_docstrings():
+  public = dict(_public())
+  assert len(public) > 150
+  assert not [name for name, value in public.items() if not (value.__doc__ or "").strip()]
+
+
+def _unhinted(function):
+  """Names of the parameters of a function that lack a type hint, and "return"."""
+  signature = inspect.signature(function)
+  parameters = [p for p in signature.parameters.values() if p.name not in ("self", "cls")]
+  missing = [p.name for p in parameters if p.annotation is inspect.Parameter.empty]
+  is_init = function.__name__ == "__init__"
+  return missing + ["return"] * (signature.return_annotation is inspect.Signature.empty and not is_init)
+
+
+def _functions(name, value):
+  """(name, function) of a public function, or of the constructor and the public methods that a class defines."""
+  if inspect.isfunction(value):
+    yield name, value
+  elif inspect.isclass(value):
+    for method, member in vars(value).items():
+      function = member.fget if isinstance(member, property) else getattr(member, "__func__", member)
+      own = inspect.isfunction(function) and function.__module__ == value.__module__
+      if own and (method == "__init__" or not method.startswith("_")):
+        yield f"{name}.{method}", function
+
+
+@pytest.mark.xfail(reason="some packages lack hints")
+def test_public_functions_and_methods_have_type_hints():
+  functions = [pair for name, value in _public() for pair in _functions(name, value)]
+  assert len(functions) > 300
+  wrong = [
+    f"{name}: {', '.join(missing)}" for name, function in functions for missing in [_unhinted(function)] if missing
+  ]
+  assert not wrong, "\n".join(wrong)
