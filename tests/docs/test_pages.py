@@ -43,6 +43,8 @@ def test_python_blocks_run(code, tmp_path, monkeypatch):
   monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
   monkeypatch.setattr(house_numbers, "SIZES", {"train": 256, "test": 128})
   monkeypatch.chdir(tmp_path)
+  # With few steps on few examples, most of the time would be spent on tracing.
+  monkeypatch.setattr(keras.Model, "run_eagerly", True)
   short = re.sub(r"\bepochs=\d+", "epochs=1", re.sub(r"\blimit=\d+", "limit=128", code))
   exec(compile(short, "page", "exec"), {"__name__": "page"})  # noqa: S102
 
