@@ -7,17 +7,9 @@ from typing import Any
 import tensorflow as tf
 import tf_keras as keras
 
+from tfkd.distiller import model_checks
 from tfkd.distiller.agreement import agreements, class_keys, names_of
 from tfkd.distiller.compilation import check_class_weight, check_is_scalar, check_metrics, has_sums, refuse_keras3
-from tfkd.distiller.model_checks import (
-  assert_read_logits,
-  check_hard_loss_weight,
-  check_losses,
-  check_models,
-  check_student,
-  checked_objectives,
-  structure_of,
-)
 from tfkd.distiller.numerics import assert_all_finite
 from tfkd.distiller.passes import ForwardPasses
 from tfkd.distiller.retracing import FollowsChanges
@@ -84,10 +76,10 @@ class Distiller(FollowsChanges):
     **kwargs: Any,
   ):
     super().__init__(**kwargs)
-    check_student(student)
-    check_hard_loss_weight(hard_loss_weight)
+    model_checks.check_student(student)
+    model_checks.check_hard_loss_weight(hard_loss_weight)
     self.student = student
-    self.objectives = checked_objectives(objectives)
+    self.objectives = model_checks.checked_objectives(objectives)
     self.hard_loss_weight = hard_loss_weight
     self.output_names = getattr(student, "output_names", None)
     self._set_teacher(teacher)
@@ -102,7 +94,7 @@ class Distiller(FollowsChanges):
     if is_made and name == "student":
       raise ValueError("the student of a Distiller cannot be replaced: make another Distiller.")
     if is_made and name == "hard_loss_weight":
-      check_hard_loss_weight(value)
+      model_checks.check_hard_loss_weight(value)
     if is_made and name in ("teacher", "objectives"):
       self._replace(name, value)
       return
@@ -115,7 +107,7 @@ class Distiller(FollowsChanges):
     teacher, objectives = self._teacher, self.objectives
     try:
       if name == "objectives":
-        super().__setattr__(name, checked_objectives(value))
+        super().__setattr__(name, model_checks.checked_objectives(value))
       # Not as a property's setter: Keras would hide its errors.
       self._set_teacher(value if name == "teacher" else teacher)
     except Exception:
@@ -130,11 +122,11 @@ class Distiller(FollowsChanges):
 
   def _set_teacher(self, teacher: Any) -> None:
     teacher = None if teacher is None else as_teacher(teacher)
-    check_models(teacher, self.student, self.objectives)
+    model_checks.check_models(teacher, self.student, self.objectives)
     self._passes = ForwardPasses(teacher, self.student, self.objectives)
     self._teacher = teacher
     self._passes.build(self.objectives)
-    structure = structure_of(self.student)
+    structure = model_checks.structure_of(self.student)
     self._agreements = names_of(structure, self.output_names) if structure is not None else {None: "agreement"}
     names = ["loss", "hard_loss", *(objective.name for objective in self.objectives), *self._agreements.values()]
     known = getattr(self, "_means", {})
@@ -146,10 +138,10 @@ class Distiller(FollowsChanges):
     given = inspect.signature(super().compile).bind(*args, **kwargs).arguments
     refuse_keras3(**{k: v for k, v in given.items() if k in ("optimizer", "loss", "metrics", "weighted_metrics")})
     super().compile(*args, **kwargs)
-    structure = structure_of(self.student)
+    structure = model_checks.structure_of(self.student)
     if structure is not None:
       check_metrics([given.get("metrics"), given.get("weighted_metrics")], endings(self.student))
-      check_losses(self.student, structure, self.objectives, self.compiled_loss)
+      model_checks.check_losses(self.student, structure, self.objectives, self.compiled_loss)
 
   def compile_from_config(self, config: dict[str, Any]) -> None:
     if type(self).compile is not Distiller.compile:
@@ -163,7 +155,7 @@ class Distiller(FollowsChanges):
     given = inspect.signature(super().fit).bind(*args, **kwargs).arguments
     refuse_keras3(callbacks=given.get("callbacks"))
     if given.get("class_weight") is not None:
-      check_class_weight(given.get("x"), given.get("y"), structure_of(self.student))
+      check_class_weight(given.get("x"), given.get("y"), model_checks.structure_of(self.student))
     return super().fit(*args, **kwargs)
 
   def evaluate(self, *args: Any, **kwargs: Any) -> Any:
@@ -175,10 +167,8 @@ class Distiller(FollowsChanges):
 
   @property
   def metrics(self) -> list[keras.metrics.Metric]:
-    compiled = []
-    if self._is_compiled:
-      # The first metric of the compiled losses is their sum, which is `hard_loss` here.
-      compiled = self.compiled_loss.metrics[1:] + self.compiled_metrics.metrics
+    # The first metric of the compiled losses is their sum, which is `hard_loss` here.
+    compiled = self.compiled_loss.metrics[1:] + self.compiled_metrics.metrics if self._is_compiled else []
     return list(self._means.values()) + compiled
 
   def train_step(self, data: Any) -> dict[str, tf.Tensor]:
@@ -255,7 +245,7 @@ class Distiller(FollowsChanges):
     Returns:
       Pair of this dict, and of the teacher's outputs and features, with zeros for elements of weight zero.
     """
-    check_losses(self.student, batch.student.outputs, self.objectives, self._compiled_losses())
+    model_checks.check_losses(self.student, batch.student.outputs, self.objectives, self._compiled_losses())
     hard_loss = self._hard_loss(x, batch)
     terms, compared = terms_of(self.objectives, batch)
     weighted = [objective.weight_at(batch.step) * terms[objective.name] for objective in self.objectives]
@@ -290,7 +280,7 @@ class Distiller(FollowsChanges):
     return self.compute_metrics(x, batch.labels, outputs, batch.sample_weight)
 
   def _assert_logits(self, batch: Batch) -> list[tf.Tensor]:
-    return assert_read_logits(self._teacher, self.student, batch, self.objectives, self._compiled_losses())
+    return model_checks.assert_read_logits(self._teacher, self.student, batch, self.objectives, self._compiled_losses())
 
   def _compiled_losses(self) -> Any:
     return self.compiled_loss if self._is_compiled else None
