@@ -80,7 +80,7 @@ def load_arrays(
   if on_bad_image not in ON_BAD_IMAGE:
     raise ValueError(f"on_bad_image must be one of {', '.join(ON_BAD_IMAGE)}; got {on_bad_image!r}.")
   names, labels = list_files(split, data_dir)
-  folder = os.path.join(data_dir, FOLDERS[split])
+  folder = os.path.join(str(data_dir), FOLDERS[split])
   images, bad = _decoded(folder, names, side)
   if bad:
     shown = ", ".join(bad[:_SHOWN]) + (f" and {len(bad) - _SHOWN} more" if len(bad) > _SHOWN else "")

@@ -93,7 +93,7 @@ def _glyphs():
     font = ImageFont.truetype(path, 56)
     for digit in "0123456789":
       left, top, right, bottom = font.getbbox(digit)
-      image = Image.new("L", (right - left + 2, bottom - top + 2))
+      image = Image.new("L", (int(right - left) + 2, int(bottom - top) + 2))
       ImageDraw.Draw(image).text((1 - left, 1 - top), digit, fill=255, font=font)
       width = max(6, round(image.width * _GLYPH_HEIGHT / image.height))
       # Equal heights, but own widths: an equal width would stretch "1" to a block.

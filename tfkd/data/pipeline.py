@@ -104,8 +104,8 @@ def index_batches(
     order = tf.range(n, dtype=tf.int64)
     if shuffle_seed is not None:
       # Sorting random numbers gives a random permutation.
-      order = tf.cast(tf.argsort(tf.random.stateless_uniform([n], order_seed, None, None, tf.int32)), tf.int64)
-    seeds = tf.random.stateless_uniform([steps, 2], batch_seed, None, None, tf.int64)
+      order = tf.cast(tf.argsort(_random_integers([n], order_seed, tf.int32)), tf.int64)
+    seeds = _random_integers([steps, 2], batch_seed, tf.int64)
     order, seeds = (tf.data.Dataset.from_tensor_slices(part) for part in (order, seeds))
     return tf.data.Dataset.zip(order.batch(batch_size), seeds)
 
@@ -163,3 +163,8 @@ def _taker(array):
     return tf.ensure_shape(examples, [None, *array.shape[1:]])
 
   return take
+
+
+def _random_integers(shape, seed, dtype):
+  """Draws from all values of an integer type."""
+  return tf.random.stateless_uniform(shape, seed, None, None, dtype)  # pyright: ignore[reportArgumentType]

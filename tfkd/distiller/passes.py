@@ -61,7 +61,7 @@ class ForwardPasses:
 def _as_float32(tensor: tf.Tensor) -> tf.Tensor:
   cast = tf.cast(tensor, tf.float32)
   if mask_of(tensor) is not None:
-    cast._keras_mask = mask_of(tensor)
+    cast._keras_mask = mask_of(tensor)  # pyright: ignore[reportAttributeAccessIssue]
   return cast
 
 

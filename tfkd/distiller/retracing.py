@@ -19,7 +19,7 @@ class FollowsChanges(keras.Model):
 
   def count_change(self) -> None:
     """Makes the next step retrace."""
-    vars(self)["_changes"] = vars(self).get("_changes", 0) + 1
+    self.__dict__["_changes"] = vars(self).get("_changes", 0) + 1
 
   def make_train_function(self, force: bool = False) -> Callable[..., Any]:
     # A step that makes variables is traced twice, so the optimizer's are made before. Keras requests the function in
@@ -60,7 +60,7 @@ class FollowsChanges(keras.Model):
     listed = [id(objective) for objective in self.objectives]
     if vars(self).get("_listed", listed) != listed:
       self.objectives = list(self.objectives)
-    vars(self)["_listed"] = listed
+    self.__dict__["_listed"] = listed
 
   def _seen_changes(self) -> tuple[int, ...]:
     return (vars(self).get("_changes", 0), *(objective.changes for objective in self.objectives))

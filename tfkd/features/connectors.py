@@ -34,7 +34,8 @@ def connector(
   if kind in ("conv1x1", "conv1x1_bn") and rank not in (None, 4):
     raise ValueError(f'connector="{kind}" expects a map of 4 axes; got {rank}. Use "linear" for vectors.')
   if isinstance(kind, keras.layers.Layer):
-    return type(kind).from_config(kind.get_config())
+    layer: Any = kind
+    return type(layer).from_config(layer.get_config())
   if kind == "linear":
     return keras.layers.Dense(channels, dtype="float32")
   if kind == "conv1x1":

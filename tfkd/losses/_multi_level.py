@@ -36,9 +36,8 @@ def multi_level(teacher_logits, student_logits, temperatures=(2.0, 3.0, 4.0, 5.0
   teacher, student = as_float32(teacher_logits), as_float32(student_logits)
   check_rank(student, 2, "student logits")
   check_same_shape(teacher, student, "teacher logits", "student logits")
-  pair = (teacher, student)
-  compared = [standardize_logits(logits) for logits in pair] if standardize else pair
-  return tf.add_n([_divergence(*compared, temperature) + _matrices(*pair, temperature) for temperature in temperatures])
+  first, second = (standardize_logits(teacher), standardize_logits(student)) if standardize else (teacher, student)
+  return tf.add_n([_divergence(first, second, t) + _matrices(teacher, student, t) for t in temperatures])
 
 
 def _divergence(teacher, student, temperature):

@@ -65,7 +65,7 @@ class Objective(keras.layers.Layer):
   def __init__(
     self,
     *,
-    weight: float | tf.Variable | Callable[[tf.Tensor], Any] | None = None,
+    weight: float | tf.Variable | Callable[[Any], Any] | None = None,
     output: str | int | None = None,
     name: str | None = None,
     **kwargs: Any,
@@ -82,7 +82,7 @@ class Objective(keras.layers.Layer):
       raise ValueError(f"{name} of objective '{self.name}' cannot change once it is built: make another objective.")
     super().__setattr__(name, value)
     if not name.startswith("_"):
-      vars(self)["_changes"] = self.changes + 1
+      self.__dict__["_changes"] = self.changes + 1
 
   @property
   def reads_teacher(self) -> bool:

@@ -82,13 +82,13 @@ class Contrastive(TappedObjective):
       for projection, x in zip(self.projections, (teacher, student), strict=True)
     ]
     if training:
-      self._normalize_by(*embeddings, counts)
+      self._normalize_by(*embeddings, counts=counts)
     queued = tf.convert_to_tensor(self.queue_labels)
     is_negative = (queued >= 0) & (queued != labels[:, None])
     loss = losses.contrastive(
       *embeddings,
       *(tf.convert_to_tensor(queue) for queue in self.queues),
-      self.temperature,
+      temperature=self.temperature,
       ratio=self.queue_size,
       normalizer=tf.where(self.normalizer > 0, self.normalizer, 1.0),
       mask=tf.cast(is_negative, tf.float32),

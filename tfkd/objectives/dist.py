@@ -45,4 +45,4 @@ class Dist(LogitObjective):
 
   def call(self, inputs: tuple) -> tf.Tensor:
     weights = {"inter_weight": self.inter_weight, "intra_weight": self.intra_weight}
-    return losses.dist(*self.logits(*inputs), self.temperature, **weights)
+    return losses.dist(*self.logits(*inputs), temperature=self.temperature, **weights)

@@ -70,6 +70,6 @@ class FactorTransfer(TappedObjective):
     return tf.add_n(total)
 
 
-def _convolutions(channels: Sequence[int]) -> keras.Sequential:
+def _convolutions(channels: Sequence[int | None]) -> keras.Sequential:
   made = [layers.Conv2D(n, 3, padding="same", dtype="float32") for n in channels]
   return keras.Sequential([step for layer in made for step in (layer, layers.LeakyReLU(0.1, dtype="float32"))])

@@ -42,8 +42,8 @@ class LogitObjective(Objective):
     Raises:
       ValueError: the shapes are unknown, differ, or have fewer than two classes.
     """
-    tensors = self.checked(*tensors)
-    return [losses.standardize_logits(t) for t in tensors] if self.standardize else tensors
+    checked = self.checked(*tensors)
+    return [losses.standardize_logits(t) for t in checked] if self.standardize else checked
 
   def checked(self, *tensors: tf.Tensor) -> list[tf.Tensor]:
     """The logits as they are given; of a relational objective as rows [elements, classes].
@@ -82,7 +82,7 @@ def check_logits(shapes: list[tf.TensorShape], name: str) -> None:
         "tfkd.objectives.Hint on the output layers."
       )
   if len(shapes) == 2:
-    _check_same_elements(*shapes, name)
+    _check_same_elements(*shapes, name=name)
 
 
 def _check_same_elements(teacher: tf.TensorShape, student: tf.TensorShape, name: str) -> None:

@@ -36,4 +36,4 @@ class MultiLevel(LogitObjective):
     self.temperatures = tuple(temperatures)
 
   def call(self, inputs: tuple) -> tf.Tensor:
-    return losses.multi_level(*self.checked(*inputs), self.temperatures, standardize=self.standardize)
+    return losses.multi_level(*self.checked(*inputs), temperatures=self.temperatures, standardize=self.standardize)

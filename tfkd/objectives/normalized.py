@@ -41,7 +41,8 @@ class Normalized(LogitObjective):
     labels = class_indices(inputs[2], student.shape[-1], student.shape.rank - 1)
     # The loss takes rows: each token or pixel is a row.
     values = losses.normalized(
-      *(tf.reshape(t, [-1, t.shape[-1]]) for t in (teacher, student)),
+      tf.reshape(teacher, [-1, teacher.shape[-1]]),
+      tf.reshape(student, [-1, student.shape[-1]]),
       tf.reshape(labels, [-1]),
       self.temperature,
       gamma=self.gamma,

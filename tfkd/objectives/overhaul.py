@@ -57,7 +57,7 @@ class OFD(TappedObjective):
     )
 
   def call(self, inputs: tuple, training: bool | None = None, sample_weight: tf.Tensor | None = None) -> tf.Tensor:
-    total = 0.0
+    total: Any = 0.0
     pairs = self.aligned(inputs, sample_weight)
     for i, ((teacher, student), negatives) in enumerate(zip(pairs, self.negatives, strict=True)):
       if training:

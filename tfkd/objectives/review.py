@@ -88,9 +88,9 @@ def _convolution(channels: int, size: int) -> keras.Sequential:
   )
 
 
-def _map_shape(shape: tf.TensorShape) -> list[int | None]:
-  shape = list(shape)
-  return shape if len(shape) == 4 else [shape[0], 1, 1, shape[-1]]
+def _map_shape(shape: tf.TensorShape) -> list[Any]:
+  sizes = list(shape)
+  return sizes if len(sizes) == 4 else [sizes[0], 1, 1, sizes[-1]]
 
 
 def _as_map(feature: tf.Tensor) -> tf.Tensor:

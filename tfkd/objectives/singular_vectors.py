@@ -52,7 +52,8 @@ class KDSVD(TappedObjective):
     super().build_pair(teacher, student)
     for shape in (teacher, student):
       positions = None if None in shape[1:3] else shape[1] * shape[2]
-      if positions is not None and self.rank > min(positions, teacher[3]):
+      channels: Any = teacher[3]
+      if positions is not None and self.rank > min(positions, channels):
         raise ValueError(f"rank {self.rank} is more than {tuple(shape)} has positions or channels: lower it.")
 
   def call(self, inputs: tuple, training: bool | None = None, sample_weight: tf.Tensor | None = None) -> tf.Tensor:

@@ -120,7 +120,8 @@ class TappedObjective(Objective):
     """Makes the connector of one pair after checking its shapes; a subclass with weights of its own extends this."""
     if self.embeds:
       teacher, student = _embedding_shape(teacher), _embedding_shape(student)
-    connector = self._make_connector(teacher[-1], student.rank)
+    channels: Any = teacher[-1]
+    connector = self._make_connector(channels, student.rank)
     if connector is not None:
       connector.build(student)
       student = tf.TensorShape(connector.compute_output_shape(student))
@@ -133,11 +134,11 @@ class TappedObjective(Objective):
     size = None
     if teacher.rank == student.rank == 4 and (self.alignment or self.must_agree in ("shape", "positions")):
       size = connectors.aligned_size(teacher, student, self.alignment)
-      teacher, student = ([s[0], *size, s[3]] for s in (teacher, student))
+      teacher, student = (tf.TensorShape([s[0], *size, s[3]]) for s in (teacher, student))
     if self.must_agree in ("shape", "channels") and teacher[-1] != student[-1]:
       raise ValueError(
         f"they have {teacher[-1]} and {student[-1]} channels, after any connector: set "
-        f'connector="{"conv1x1" if len(teacher) == 4 else "linear"}".'
+        f'connector="{"conv1x1" if teacher.rank == 4 else "linear"}".'
       )
     if self.must_agree == "shape" and not tf.TensorShape(teacher[1:]).is_compatible_with(student[1:]):
       raise ValueError(f"they are compared as {tuple(teacher)} and {tuple(student)}, which differ.")

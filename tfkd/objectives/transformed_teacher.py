@@ -32,4 +32,4 @@ class TransformedTeacher(LogitObjective):
     self.weighted = weighted
 
   def call(self, inputs: tuple) -> tf.Tensor:
-    return losses.transformed_teacher(*self.logits(*inputs), self.temperature, weighted=self.weighted)
+    return losses.transformed_teacher(*self.logits(*inputs), temperature=self.temperature, weighted=self.weighted)

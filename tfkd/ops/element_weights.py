@@ -103,7 +103,7 @@ def at_positions(weights: tf.Tensor, feature: tf.Tensor) -> tf.Tensor:
     return weights
   is_known = own.is_fully_defined() and positions.is_fully_defined()
   if is_known and own.rank == positions.rank == 2:
-    return average_pool(weights[..., None], tuple(positions))[..., 0]
+    return tf.squeeze(average_pool(tf.expand_dims(weights, -1), tuple(positions)), -1)
   if is_known and own.rank == positions.rank == 1:
     return average_pool(weights[:, None, :, None], (1, positions[0]))[:, 0, :, 0]
   if is_known and positions.rank == 1 and own.num_elements() == positions[0]:  # A map's positions in one row.
@@ -139,7 +139,7 @@ def masked_mean(feature: tf.Tensor, weights: tf.Tensor | None) -> tf.Tensor:
   axes = list(range(1, feature.shape.rank - 1))
   if weights is None:
     return tf.reduce_mean(feature, axes)
-  counts = tf.cast(at_positions(weights, feature) != 0, feature.dtype)[..., None]
+  counts = tf.expand_dims(tf.cast(at_positions(weights, feature) != 0, feature.dtype), -1)
   counts = tf.broadcast_to(counts, tf.concat([tf.shape(feature)[:-1], [1]], 0))
   return tf.math.divide_no_nan(tf.reduce_sum(feature * counts, axes), tf.reduce_sum(counts, axes))
 

@@ -222,8 +222,8 @@ def _kind_of_layer(layer: Any) -> str | None:
     return "softmax"
   if name == "Sigmoid":  # Keras 3's operation.
     return "sigmoid"
-  found = _function_name(layer)
-  found = {"softmax_v2": "softmax", "softmax": "softmax", "sigmoid": "sigmoid"}.get(found)
+  kinds = {"softmax_v2": "softmax", "softmax": "softmax", "sigmoid": "sigmoid"}
+  found = kinds.get(_function_name(layer) or "")
   if found and not _is_of_elements(layer):
     return None
   return found

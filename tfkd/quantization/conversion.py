@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -46,7 +47,7 @@ def convert(model, *, io=None, examples=None, integers_only=True):
 
   specs = [tf.TensorSpec([1, *i.shape[1:]], i.dtype, name) for i, name in zip(model.inputs, names, strict=True)]
   # The variables alone: of a Keras model each layer would be traced again to be saved. Keras 3 wraps TensorFlow's.
-  module = tf.Module()
+  module: Any = tf.Module()
   module.held = [v if isinstance(v, tf.Variable) else v.value for v in model.variables]
   with tempfile.TemporaryDirectory() as directory:
     tf.saved_model.save(module, directory, signatures=tf.function(serve).get_concrete_function(*specs))

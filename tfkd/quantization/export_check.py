@@ -55,7 +55,7 @@ def check_export(quantized, scheme, allow_float):
 def _noise(tensor):
   shape = [_EXAMPLES, *tensor.shape[1:]]
   # An integer may be an index, of which the first always exists.
-  return tf.random.stateless_normal(shape, [0, 0]) if tensor.dtype.is_floating else tf.zeros(shape, tensor.dtype)
+  return tf.random.stateless_normal(shape, (0, 0)) if tensor.dtype.is_floating else tf.zeros(shape, tensor.dtype)
 
 
 def float_layers(names, quantized):

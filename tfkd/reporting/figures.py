@@ -66,7 +66,7 @@ def training_curves(
   axes.set_xlabel("epoch")
   axes.set_ylabel("accuracy, %: test solid, training dashed")
   axes.set_title(title, fontsize=10)
-  axes.xaxis.get_major_locator().set_params(integer=True)
+  axes.locator_params(axis="x", integer=True)
   axes.grid(alpha=0.3)
   axes.legend(fontsize=8, loc="lower right")
   save_figure(figure, path)

@@ -32,7 +32,7 @@ def format_mean_std(values: Sequence[float], scale: float = 1.0, digits: int = 2
   """
   if not values:
     return "–"
-  mean, std = mean_and_std(np.asarray(values, np.float64) * scale)
+  mean, std = mean_and_std(list(np.asarray(values, np.float64) * scale))
   return f"{mean:.{digits}f}" if len(values) == 1 else f"{mean:.{digits}f} ± {std:.{digits}f}"
 
 

@@ -32,7 +32,7 @@ def sha256_of_arrays(arrays: Iterable[np.ndarray]) -> str:
   digest = hashlib.sha256()
   for array in arrays:
     digest.update(f"{array.dtype}{array.shape}".encode())
-    digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+    digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
   return digest.hexdigest()
 
 

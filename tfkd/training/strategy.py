@@ -98,7 +98,7 @@ def _from_tf_config(*jobs):
   try:
     found = json.loads(os.environ["TF_CONFIG"])
     missing = [job for job in jobs if not found["cluster"].get(job)]
-    found["task"]["type"], found["task"]["index"]
+    _ = found["task"]["type"], found["task"]["index"]
   except (ValueError, KeyError, TypeError, AttributeError) as error:
     raise ValueError(
       f"TF_CONFIG must be JSON with a cluster of workers and a task; got {os.environ['TF_CONFIG']!r}."

@@ -146,7 +146,7 @@ class NBitWeights(_IntegerScheme):
   @classmethod
   def read(cls, weights: Sequence[Quantizer], features: Sequence[Quantizer]) -> Scheme | None:
     bits = _weight_bits(weights, features)
-    return cls(bits) if bits in range(2, 8) else None
+    return cls(bits) if bits is not None and 2 <= bits < 8 else None
 
 
 def _weight_bits(weights: Sequence[Quantizer], features: Sequence[Quantizer]) -> int | None:
