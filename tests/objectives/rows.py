@@ -310,7 +310,7 @@ ROWS = {
   ),
   "review_kd": Row(lambda: o.ReviewKD([*_BOTH, "embedding"], [*_BOTH, "embedding"], weight=2.0, channels=5), _review),
   "review_kd_of_other_sizes": Row(
-    lambda: o.ReviewKD(["relu0", "pool0", "relu1"], ["relu1", "relu0", "relu0"], channels=3, name="resized"), _review
+    lambda: o.ReviewKD(["relu0", "pool0", "relu1"], ["relu1", "relu0", "bn0"], channels=3, name="resized"), _review
   ),
   "ofd": Row(lambda: o.OFD(["bn0", "bn1"], ["bn0", "bn1"], weight=0.1), _overhaul, _set_negatives),
   "sim_kd": Row(
