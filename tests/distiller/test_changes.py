@@ -1,4 +1,4 @@
-"""What is measured, assigned, overridden and saved: agreement, changes after a fit, `compute_loss`, SavedModels."""
+"""Agreement, assignments after a fit, overridden methods and saving."""
 
 import numpy as np
 import pytest
@@ -44,7 +44,7 @@ class TestAgreement:
     np.testing.assert_allclose(logs["tags_agreement"], same["tags"][:, :3].mean(), rtol=1e-6)
     np.testing.assert_allclose(logs["label_agreement"], same["label"][weights > 0].mean(), rtol=1e-6)
 
-  def test_is_not_reported_where_it_was_not_measured(self, vectors):
+  def test_is_not_reported_if_it_was_not_measured(self, vectors):
     x, y = vectors
     targets = np.random.default_rng(0).normal(size=(24, 4)).astype(np.float32)
     regression = tfkd.Distiller(dense(), dense(), o.Hint("logits", "logits"))
@@ -56,8 +56,8 @@ class TestAgreement:
     assert "agreement" in compiled(dense(), dense(), o.Hint("logits", "logits")).fit(x, y, verbose=0).history
 
 
-class TestWhatIsAssignedAfterAFit:
-  def test_takes_effect(self, vectors):
+class TestAssignmentsAfterFit:
+  def test_take_effect(self, vectors):
     x, y = vectors
     distiller = compiled(dense(), dense(), o.SoftTargets(2.0, form="kl"), keras.optimizers.SGD(0.0))
 
@@ -85,7 +85,7 @@ class TestWhatIsAssignedAfterAFit:
     distiller.teacher = distiller.student
     assert loss()["hint"] == 0
 
-  def test_takes_effect_from_a_callback_in_the_next_step(self, vectors):
+  def test_by_a_callback_take_effect_in_the_next_step(self, vectors):
     x, y = vectors
     distiller = compiled(dense(), dense(), o.SoftTargets(2.0), keras.optimizers.SGD(0.0))
 
@@ -99,7 +99,7 @@ class TestWhatIsAssignedAfterAFit:
       history["loss"], [0, history["soft_targets"][0], 2 * history["soft_targets"][0]], rtol=1e-5
     )
 
-  def test_is_refused_where_it_is_wrong(self, vectors):
+  def test_of_invalid_values_are_refused(self, vectors):
     distiller = compiled(dense(), dense(), o.SoftTargets(2.0))
     for name, value in (("weight", -1.0), ("weight", None), ("temperature", 0.0), ("temperature", "4")):
       with pytest.raises((TypeError, ValueError), match=f"{name} .*got"):
@@ -145,7 +145,7 @@ class TestOverrides:
         distiller.train_on_batch(*vectors)
 
   @pytest.mark.parametrize("value", [None, (1.0, 2.0), 0.5, tf.constant(0.5, tf.float64)], ids=str)
-  def test_of_an_objective_s_call_give_numbers_of_any_type(self, vectors, value):
+  def test_of_an_objectives_call_may_return_any_number_but_nothing_else(self, vectors, value):
     class Mine(o.Objective):
       def call(self, inputs):
         return value
@@ -160,11 +160,12 @@ class TestOverrides:
 
 class TestSaving:
   @pytest.mark.parametrize("what", ["fit", "evaluate", "quantized"])
-  def test_works_straight_after(self, what, tmp_path):
+  def test_works_immediately_after(self, what, tmp_path):
     rng = np.random.default_rng(0)
     x, y = rng.uniform(size=(8, 8, 8, 3)).astype(np.float32), rng.integers(0, 4, 8)
     student = cnn(4, "student")
     if what == "quantized":
+      student = keras.Sequential([keras.Input((8, 8, 3)), layers.Conv2D(4, 3), layers.Flatten(), layers.Dense(4)])
       student = quantization.quantize(student, "w8a8", calibration_data=x)
     distiller = compiled(cnn(8, "teacher"), student, o.SoftTargets(4.0))
     if what == "evaluate":

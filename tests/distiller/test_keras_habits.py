@@ -1,4 +1,4 @@
-"""What Keras users expect of a model: options, saving, mixed precision, outputs, errors."""
+"""Behaviour that Keras users expect of a model: options, saving, mixed precision, outputs, errors."""
 
 import numpy as np
 import pytest
@@ -45,7 +45,7 @@ class TestKerasHabits:
     assert len(traces) == 1
 
   @pytest.mark.parametrize("optimizer", [keras.optimizers.Adam(0.1), keras.optimizers.legacy.Adam(0.1)])
-  def test_weights_that_the_first_call_makes_are_trained(self, vectors, optimizer):
+  def test_weights_made_in_the_first_call_are_trained(self, vectors, optimizer):
     class Late(Objective):
       def __init__(self):
         super().__init__()
@@ -62,7 +62,7 @@ class TestKerasHabits:
     distiller.fit(x, y, batch_size=8, verbose=0)
     assert all((a != b).any() for a, b in zip(before, distiller.objectives[0].get_weights(), strict=True))
 
-  def test_saved_distiller_goes_on_as_if_never_saved(self, vectors, tmp_path):
+  def test_a_saved_distiller_continues_as_if_never_saved(self, vectors, tmp_path):
     x, y = vectors
     teacher = dense()
     distiller = compiled(teacher, dense(), [SoftTargets(3.0, weight=0.4)], "adam", hard_loss_weight=0.2)
@@ -121,7 +121,7 @@ class TestKerasHabits:
     losses = distiller.fit(x, epochs=20, verbose=0).history["loss"]
     assert losses[-1] < losses[0]
 
-  def test_no_loss_is_needed_where_its_weight_is_zero(self, vectors):
+  def test_no_loss_is_needed_if_its_weight_is_zero(self, vectors):
     x, y = vectors
     distiller = compiled(dense(), dense(), [SoftTargets(2.0)], hard_loss_weight=0.0, compile_options={"loss": None})
     assert distiller.train_on_batch(x, y, return_dict=True)["hard_loss"] == 0
@@ -171,7 +171,7 @@ class TestErrors:
     with pytest.raises(ValueError, match="two terms are called 'soft_targets'"):
       tfkd.Distiller(dense(), dense(), [SoftTargets(2.0), SoftTargets(4.0)])
 
-  def test_a_missing_teacher_is_named(self, vectors):
+  def test_a_missing_teacher_is_refused(self, vectors):
     x, y = vectors
     with pytest.raises(ValueError, match="'soft_targets' reads the teacher"):
       compiled(None, dense(), [SoftTargets()]).train_on_batch(x, y)
@@ -187,7 +187,7 @@ class TestErrors:
     with pytest.raises(ValueError, match=f"hard_loss_weight must be a finite number >= 0; got {weight}"):
       tfkd.Distiller(dense(), dense(), hard_loss_weight=weight)
 
-  def test_missing_labels_say_what_to_do(self, vectors):
+  def test_missing_labels_are_refused(self, vectors):
     with pytest.raises(ValueError, match="the data has no labels: set it to 0"):
       compiled(dense(), dense(), [SoftTargets()]).fit(vectors[0], verbose=0)
 

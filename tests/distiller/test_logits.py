@@ -67,7 +67,7 @@ def test_a_teacher_that_ends_in_softmax_gives_the_logits_before_it(vectors, tmp_
   np.testing.assert_allclose(ensemble(tf.constant(x)).outputs, x @ kernel, rtol=1e-4, atol=1e-4)
 
 
-def test_what_no_graph_of_layers_tells_is_converted_or_refused(vectors, tmp_path):
+def test_probabilities_of_models_without_a_graph_of_layers_are_converted_or_refused(vectors, tmp_path):
   x, y = vectors
   kernel = 10 * np.random.default_rng(1).normal(size=(6, 4)).astype(np.float32)
   inputs = keras.Input((6,))
@@ -110,7 +110,7 @@ def test_what_no_graph_of_layers_tells_is_converted_or_refused(vectors, tmp_path
     distiller.train_on_batch(x, y)
 
 
-def test_softmax_of_another_axis_or_under_a_mask_is_not_taken_for_one_of_logits():
+def test_softmax_over_another_axis_or_under_a_mask_is_not_removed():
   x = np.random.default_rng(0).normal(size=(5, 3, 6)).astype(np.float32)
   inputs, mask = keras.Input((3, 6)), keras.Input((3, 4), dtype="bool")
   logits = layers.Dense(4)(inputs)
@@ -167,14 +167,14 @@ def test_a_metric_of_probabilities_is_refused_with_the_line_to_write():
   distiller.compile("sgd", SPARSE, ["accuracy", metric(from_logits=True)], weighted_metrics=["accuracy"])
 
 
-def test_other_hard_losses_are_taken():
+def test_other_hard_losses_are_accepted():
   distiller = tfkd.Distiller(dense(), dense(), o.SoftTargets())
   partial = functools.partial(LOSSES.sparse_categorical_crossentropy, from_logits=True)
   for loss in ("mse", LOSSES.Huber(), "cosine_similarity", partial, SPARSE, LOSSES.BinaryCrossentropy(True), None):
     distiller.compile("sgd", loss)
 
 
-def test_hard_losses_are_checked_by_output_and_of_subclassed_students_in_the_first_step(vectors):
+def test_hard_losses_are_checked_by_output_and_for_subclassed_students_in_the_first_step(vectors):
   inputs = keras.Input((6,))
   heads = {"a": layers.Dense(4, name="a")(inputs), "b": layers.Dense(2, name="b")(inputs)}
   distiller = tfkd.Distiller(None, keras.Model(inputs, heads))
@@ -199,7 +199,7 @@ def test_hard_losses_are_checked_by_output_and_of_subclassed_students_in_the_fir
     distiller.train_on_batch(*vectors)
 
 
-def test_a_student_of_probabilities_is_refused_where_an_objective_reads_logits(vectors):
+def test_a_student_of_probabilities_is_refused_if_an_objective_reads_logits(vectors):
   x, y = vectors
   student = keras.Sequential([keras.Input((6,)), layers.Dense(8, name="dense_h"), layers.Dense(4, "softmax")])
   with pytest.raises(ValueError, match="'soft_targets' reads the student's logits, and the student ends in softmax"):
@@ -231,7 +231,7 @@ ON_CLASSES = [
 
 
 @pytest.mark.parametrize("make", ON_CLASSES)
-def test_one_number_is_no_class_distribution(make, vectors):
+def test_a_single_logit_is_refused_as_a_class_distribution(make, vectors):
   with pytest.raises(ValueError, match="one logit or one number is no distribution"):
     tfkd.Distiller(dense(1), dense(1), make())
   if make().reads_teacher:
@@ -242,7 +242,7 @@ def test_one_number_is_no_class_distribution(make, vectors):
 
 
 @pytest.mark.parametrize("temperature", ["4", None, [4.0], True, float("nan"), 0.0, -1])
-def test_temperatures_that_are_no_positive_numbers_are_refused(temperature):
+def test_temperatures_that_are_not_positive_numbers_are_refused(temperature):
   makes = (o.SoftTargets, o.Decoupled, o.Dist, o.TransformedTeacher, lambda t: o.MultiLevel((1.0, t)))
   for make in (*makes, lambda t: setattr(o.SoftTargets(), "temperature", t)):
     with pytest.raises((TypeError, ValueError), match="temperature must be a positive finite number"):
@@ -265,7 +265,7 @@ def test_shapes_that_do_not_fit_are_refused_when_the_distiller_is_made(vectors):
 
 
 @pytest.mark.parametrize("make", [lambda: lambda x: x[:, :4], lambda: tfkd.teachers.Ensemble([dense(), dense()])])
-def test_teachers_without_layers_say_so_under_a_feature_objective(make):
+def test_teachers_without_layers_are_refused_for_feature_objectives(make):
   with pytest.raises(ValueError, match="has no layers to tap, and objectives read logits"):
     tfkd.Distiller(make(), dense(), o.Hint("logits", "logits"))
   distiller = tfkd.Distiller(dense(), dense(), o.Hint("logits", "logits"))
@@ -273,7 +273,7 @@ def test_teachers_without_layers_say_so_under_a_feature_objective(make):
     distiller.teacher = make()
 
 
-def test_a_teacher_of_ones_own_class_is_used_as_it_is(vectors):
+def test_a_teacher_of_a_custom_class_is_used_as_it_is(vectors):
   class Own:
     def __call__(self, inputs, features=()):
       return ModelOutputs(2.0 * inputs[:, :4], {"x": inputs} if "x" in features else {})
@@ -297,7 +297,7 @@ def test_a_teacher_of_ones_own_class_is_used_as_it_is(vectors):
   assert values[0] == values[1] == values[2]
 
 
-def test_objects_of_keras_3_are_named(vectors):
+def test_objects_of_keras_3_are_refused(vectors):
   import keras as keras3
 
   distiller = tfkd.Distiller(dense(), dense(), o.SoftTargets())

@@ -1,4 +1,4 @@
-"""Several objectives at once: forward passes, schedules, labels, stages, and teachers computed before."""
+"""Several objectives at once: forward passes, schedules, labels, stages, and precomputed teachers."""
 
 import numpy as np
 import pytest
@@ -107,8 +107,8 @@ def test_the_total_is_the_weighted_sum_of_features_relations_and_labels(pictures
   np.testing.assert_allclose(logs["loss"], np.dot([5.0, 0.5, 0.25], terms), rtol=1e-4)
 
 
-def test_objectives_know_whether_they_train_and_at_which_step(pictures):
-  class Knowing(o.Objective):
+def test_objectives_receive_training_and_the_step(pictures):
+  class Receiving(o.Objective):
     def inputs(self, batch):
       return *super().inputs(batch), batch.step
 
@@ -116,11 +116,11 @@ def test_objectives_know_whether_they_train_and_at_which_step(pictures):
       # Python's True and False, known when the step is traced.
       return tf.fill([16], (100.0 if training else 0.0) + tf.cast(inputs[2], tf.float32))
 
-  distiller = compiled(cnn(8, "teacher"), cnn(4, "student"), [Knowing()])
+  distiller = compiled(cnn(8, "teacher"), cnn(4, "student"), [Receiving()])
   values = []
   for method in (distiller.train_on_batch, distiller.train_on_batch, distiller.test_on_batch):
     distiller.reset_metrics()
-    values.append(method(*pictures, return_dict=True)["knowing"])
+    values.append(method(*pictures, return_dict=True)["receiving"])
   assert values == [100.0, 101.0, 2.0]
 
 
@@ -151,7 +151,7 @@ class TestScheduledWeights:
 
 
 class TestLabels:
-  def test_may_be_indices_columns_or_one_hot(self, vectors):
+  def test_may_be_indices_columns_or_one_hot_rows(self, vectors):
     x, y = vectors
     losses = []
     for labels in (y, y[:, None], np.eye(4, dtype=np.float32)[y]):
@@ -163,7 +163,7 @@ class TestLabels:
     np.testing.assert_allclose(losses[0], losses[1], rtol=1e-6)
     np.testing.assert_allclose(losses[0], losses[2], rtol=1e-6)
 
-  def test_out_of_range_stop_the_step(self, vectors):
+  def test_out_of_range_raise_in_the_step(self, vectors):
     x, y = vectors
     distiller = compiled(
       dense(), dense(), [o.Decoupled()], hard_loss_weight=0.0, compile_options={"loss": None, "metrics": None}
@@ -171,7 +171,7 @@ class TestLabels:
     with pytest.raises(tf.errors.InvalidArgumentError, match="labels must be in 0.."):
       distiller.train_on_batch(x, y + 1)
 
-  def test_missing_are_named(self, vectors):
+  def test_missing_raise_with_the_name_of_the_objective(self, vectors):
     distiller = compiled(dense(), dense(), [o.Decoupled()], hard_loss_weight=0.0)
     with pytest.raises(ValueError, match="objective 'decoupled' reads the labels, and the data has none"):
       distiller.fit(vectors[0], verbose=0)
@@ -226,7 +226,7 @@ class TestPrecomputedFeatures:
     for a, b in zip(*trained, strict=True):
       np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
 
-  def test_that_lack_a_layer_name_it(self, pictures):
+  def test_without_a_layer_raise_with_its_name(self, pictures):
     x, y = pictures
     teacher = cnn(8, "teacher")
     distiller = compiled(Precomputed(), cnn(4, "student"), [o.AttentionTransfer("relu1", "relu1")])
@@ -235,8 +235,8 @@ class TestPrecomputedFeatures:
       distiller.fit(data, verbose=0)
 
 
-def test_taps_and_logits_of_a_teacher_with_more_classes_need_not_match(vectors):
-  # A feature objective does not ask what the teacher classifies.
+def test_feature_objectives_accept_a_teacher_with_more_classes(vectors):
+  # Feature objectives do not read the teacher's classes.
   x, y = vectors
   inputs = keras.Input((6,))
   teacher = keras.Model(inputs, layers.Dense(9)(layers.Dense(5, name="hidden")(inputs)))

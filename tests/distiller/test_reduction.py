@@ -1,4 +1,4 @@
-"""What reaches each term and metric of a step: weights by output, regularizers, half precision, another teacher."""
+"""Terms and metrics of a step: weights by output, regularizers, half precision, another teacher."""
 
 import numpy as np
 import pytest

@@ -27,13 +27,13 @@ class TestTheTeacher:
       np.testing.assert_array_equal(old, new)
     assert teacher.trainable is trainable
 
-  def test_answers_in_inference_mode(self, vectors):
+  def test_runs_in_inference_mode(self, vectors):
     x, _ = vectors
     teacher = with_batch_norm()
     np.testing.assert_allclose(tfkd.teachers.Frozen(teacher)(x).outputs, teacher(x, training=False))
     assert np.abs(teacher(x, training=True) - teacher(x, training=False)).max() > 1e-3
 
-  def test_passes_no_gradient_to_whoever_asks(self, vectors):
+  def test_passes_no_gradient(self, vectors):
     teacher = dense()
     with tf.GradientTape() as tape:
       outputs = tfkd.teachers.Frozen(teacher)(vectors[0]).outputs

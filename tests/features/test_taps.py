@@ -1,4 +1,4 @@
-"""Layers are read by name in the model's one pass, wherever they are."""
+"""Layers are read by name in the model's forward pass, at any depth of nesting."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ layers = keras.layers
 
 
 def _nested():
-  """A functional model around a Sequential one, which two of its layers repeat the names of."""
+  """A functional model around a `Sequential` one; both have a layer called `hidden`."""
   inner = keras.Sequential(
     [keras.Input((6,)), layers.Dense(5, name="hidden"), layers.BatchNormalization(momentum=0.9, name="bn")],
     name="inner",
@@ -37,7 +37,7 @@ def test_layers_are_listed_with_their_shapes():
   assert nested["inner/bn"].as_list() == [None, 5]
 
 
-def test_taps_are_what_the_layers_gave_and_outputs_the_models(x):
+def test_taps_equal_the_layers_outputs_and_the_models_outputs_are_unchanged(x):
   model = _nested()
   outputs, features = Reader(model, ["hidden", "inner/bn", "inner"])(x, training=False)
   expected = model(x, training=False)
@@ -62,7 +62,7 @@ def test_a_quantized_student_is_read_by_the_float_names():
   assert "relu0" in tappable(model) and not any("quant_" in name for name in tappable(model))
   outputs, features = Reader(model, ["relu0", "quant_relu1"])(images, training=False)
   np.testing.assert_allclose(outputs, model(images, training=False))
-  # What the next layer sees: fake-quantized.
+  # The next layer's input, which is fake-quantized.
   assert len(np.unique(features["relu0"])) <= 256
 
 
@@ -73,7 +73,7 @@ def test_a_sequential_model_built_on_its_first_batch_is_read(x):
   np.testing.assert_allclose(features["first"], model.get_layer("first")(x), rtol=1e-6)
 
 
-def test_the_last_part_of_a_nested_name_is_enough_where_it_is_unique(x):
+def test_the_last_part_of_a_nested_name_is_enough_if_it_is_unique(x):
   _, features = Reader(_nested(), ["bn"])(x, training=False)
   assert features["bn"].shape == (8, 5)
   inputs = keras.Input((6,))
@@ -99,7 +99,7 @@ def test_models_without_a_graph_are_refused():
 def test_the_models_own_layers_stay_as_they_were(x):
   model = _nested()
   Reader(model, ["inner/bn"])(x)
-  assert model.get_layer("joined").output.shape.as_list() == [None, 11]  # Raises for a layer called anew.
+  assert model.get_layer("joined").output.shape.as_list() == [None, 11]  # Raises for a layer that was called again.
 
 
 RNG = np.random.default_rng(0)
@@ -134,14 +134,14 @@ def _masked():
   x = layers.Dropout(0.5, name="dropout")(x)
   x = layers.MultiHeadAttention(2, 3, name="attend")(x, x)
   x, *state = layers.LSTM(5, return_sequences=True, return_state=True, name="lstm")(x)
-  x = layers.GRU(5, return_sequences=True, name="gru")(x, initial_state=state[0])
+  x = layers.SimpleRNN(5, return_sequences=True, name="rnn")(x, initial_state=state[0])
   return keras.Model(tokens, layers.Dense(3, name="tags")(x)), TOKENS
 
 
 def _given_mask():
   x, mask = keras.Input((4, 6)), keras.Input((4,), dtype="bool")
-  hidden = layers.LSTM(5, return_sequences=True, name="lstm")(x, mask=mask)
-  inner = keras.Sequential([keras.Input((4, 5)), layers.LSTM(3, name="inner_lstm")], name="inner")
+  hidden = layers.SimpleRNN(5, return_sequences=True, name="rnn")(x, mask=mask)
+  inner = keras.Sequential([keras.Input((4, 5)), layers.SimpleRNN(3, name="inner_rnn")], name="inner")
   return keras.Model([x, mask], inner(hidden, mask=mask)), [SEQUENCES, TOKENS > 0]
 
 
@@ -201,7 +201,7 @@ KINDS = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_is_read_is_what_the_model_itself_computes_to_the_last_bit(kind):
+def test_readings_equal_the_models_own_values_to_the_last_bit(kind):
   model, x = KINDS[kind]()
   x = tf.nest.map_structure(tf.constant, x)
   names = list(tappable(model))
@@ -254,7 +254,7 @@ def _states():
   return keras.Model(inputs, layers.LSTM(3, return_state=True, name="states")(inputs)[0], name="inner")
 
 
-def test_names_that_collide_are_told_apart_or_refused(x):
+def test_names_that_collide_are_distinguished_or_refused(x):
   inputs = keras.Input((6,))
   floats = keras.Model(inputs, layers.ReLU(name="quant_relu")(layers.Dense(2, name="relu")(inputs)))
   assert list(tappable(floats)) == ["relu", "quant_relu"]
@@ -271,7 +271,7 @@ def test_names_that_collide_are_told_apart_or_refused(x):
     Reader(model, ["block/dense"])
 
 
-def test_a_model_with_a_call_of_its_own_is_not_read_past_it(x):
+def test_layers_inside_a_model_with_a_custom_call_cannot_be_tapped(x):
   class Doubled(keras.Model):
     def call(self, inputs, training=None, mask=None):
       return 2.0 * super().call(inputs, training=training, mask=mask)
@@ -286,14 +286,14 @@ def test_a_model_with_a_call_of_its_own_is_not_read_past_it(x):
   np.testing.assert_array_equal(features["doubled"], model(x))
 
 
-def test_inputs_that_do_not_fit_are_refused_as_the_model_refuses_them(x):
+def test_inputs_that_do_not_fit_raise_the_models_error(x):
   model = _nested()
   for call in (model, Reader(model, ["hidden"])):
     with pytest.raises(ValueError, match='"outer" is incompatible with the layer: expected shape=\\(None, 6\\), found'):
       call(x[:, :5])
 
 
-def test_gradients_reach_inputs_and_weights_through_what_is_read(x):
+def test_gradients_reach_weights_through_readings(x):
   model = _nested()
   with tf.GradientTape() as tape:
     _, features = Reader(model, ["inner/bn", "a"])(x, training=True)
@@ -322,7 +322,7 @@ class TestKeras3:
     with pytest.raises(ValueError, match="'attend' of theirs has several outputs: name one of attend:0, attend:1"):
       Keras3Reader(model, ["attend"])
 
-  def test_sequential_models_are_read_and_models_with_a_call_of_their_own_are_not(self):
+  def test_sequential_models_are_read_and_models_with_a_custom_call_are_not(self):
     import keras as keras3
 
     model = keras3.Sequential([keras3.Input((6,)), keras3.layers.Dense(4, name="first"), keras3.layers.Dense(3)])
