@@ -15,7 +15,7 @@ __version__ = "0.1.0"
 
 # Loaded when they are first used: with them come tfmot, LiteRT and matplotlib.
 _LAZY = ("data", "deploy", "models", "quantization", "reporting", "sweeps", "training")
-__all__ = ["Distiller", "losses", "objectives", "taps", "teachers", *_LAZY]  # noqa: PLE0604
+__all__ = ["Distiller", "losses", "objectives", "taps", "teachers", *_LAZY]  # noqa: PLE0604  # pyright: ignore
 
 
 def __getattr__(name):

@@ -2,11 +2,11 @@
 
 import tensorflow as tf
 
-from tfkd.ops.checks import check_same_shape
+from tfkd.ops.checks import Scalar, check_same_shape
 from tfkd.ops.norms import as_float32, flat
 
 
-def activation_boundary(teacher_feature, student_feature, *, margin=1.0):
+def activation_boundary(teacher_feature: tf.Tensor, student_feature: tf.Tensor, *, margin: Scalar = 1.0) -> tf.Tensor:
   """Squared hinge loss on the sign of every neuron before its ReLU.
 
     loss = sum (s + m)^2 [t <= 0, s > -m] + (s - m)^2 [t > 0, s <= m]

@@ -6,7 +6,9 @@ from tfkd.ops.checks import check_same_positions
 from tfkd.ops.norms import as_float32, rescaled, square_root, unit
 
 
-def attention_transfer(teacher_feature, student_feature, *, power=2, form="code"):
+def attention_transfer(
+  teacher_feature: tf.Tensor, student_feature: tf.Tensor, *, power: float = 2, form: str = "code"
+) -> tf.Tensor:
   """Mean squared difference between two normalised maps of where the networks respond.
 
     a(f) = vec(mean_c |f|^power) / ||vec(mean_c |f|^power)||_2

@@ -2,23 +2,23 @@
 
 import tensorflow as tf
 
-from tfkd.ops.checks import check_rank, check_same_shape
+from tfkd.ops.checks import Scalar, check_rank, check_same_shape
 from tfkd.ops.norms import as_float32, rescaled, unit
 
 _EPSILON = 1e-7
 
 
 def contrastive(
-  teacher_embedding,
-  student_embedding,
-  teacher_negatives,
-  student_negatives,
-  temperature=0.07,
+  teacher_embedding: tf.Tensor,
+  student_embedding: tf.Tensor,
+  teacher_negatives: tf.Tensor,
+  student_negatives: tf.Tensor,
+  temperature: Scalar = 0.07,
   *,
-  ratio=0.3,
-  normalizer=1.0,
-  mask=None,
-):
+  ratio: float = 0.3,
+  normalizer: Scalar = 1.0,
+  mask: tf.Tensor | None = None,
+) -> tf.Tensor:
   """Noise-contrastive loss of telling an example's own other embedding from those of other examples.
 
     h(x, y) = e / (e + ratio),  e = exp(x . y / temperature) / normalizer,  all embeddings of unit length

@@ -8,7 +8,9 @@ from tfkd.ops.checks import check_rank, check_same_batch
 from tfkd.ops.norms import as_float32, rescaled, unit
 
 
-def correlation_congruence(teacher_embedding, student_embedding, *, gamma=0.4, order=2):
+def correlation_congruence(
+  teacher_embedding: tf.Tensor, student_embedding: tf.Tensor, *, gamma: float = 0.4, order: int = 2
+) -> tf.Tensor:
   """Mean squared difference between the two batches' kernel matrices.
 
     k_ij = exp(-2 gamma) sum_{p=0..order} (2 gamma)^p / p! (x_i . x_j)^p,  x scaled to unit length

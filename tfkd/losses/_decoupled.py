@@ -3,11 +3,19 @@
 import tensorflow as tf
 
 from tfkd.losses._soft_targets import kl_from_log_probabilities, soft_target_kl
-from tfkd.ops.checks import check_logits_and_labels, check_temperature
+from tfkd.ops.checks import Scalar, check_logits_and_labels, check_temperature
 from tfkd.ops.norms import as_float32, other_classes
 
 
-def decoupled(teacher_logits, student_logits, labels, temperature=4.0, *, alpha=1.0, beta=8.0):
+def decoupled(
+  teacher_logits: tf.Tensor,
+  student_logits: tf.Tensor,
+  labels: tf.Tensor,
+  temperature: Scalar = 4.0,
+  *,
+  alpha: float = 1.0,
+  beta: float = 8.0,
+) -> tf.Tensor:
   """Divergences over (target, not target) and over the other classes, weighted apart.
 
     loss = T^2 (alpha KL(b(t) || b(s)) + beta KL(o(t) || o(s)))

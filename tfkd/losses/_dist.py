@@ -2,13 +2,20 @@
 
 import tensorflow as tf
 
-from tfkd.ops.checks import check_rank, check_same_shape, check_temperature
+from tfkd.ops.checks import Scalar, check_rank, check_same_shape, check_temperature
 from tfkd.ops.norms import as_float32, unit
 
 _EPSILON = 1e-8
 
 
-def dist(teacher_logits, student_logits, temperature=1.0, *, inter_weight=1.0, intra_weight=1.0):
+def dist(
+  teacher_logits: tf.Tensor,
+  student_logits: tf.Tensor,
+  temperature: Scalar = 1.0,
+  *,
+  inter_weight: float = 1.0,
+  intra_weight: float = 1.0,
+) -> tf.Tensor:
   """One minus the correlation of probabilities, over the classes of an example and over the examples of a class.
 
     loss = T^2 (inter_weight (1 - mean_b r(p_b, q_b)) + intra_weight (1 - mean_c r(p_.c, q_.c))), r Pearson's

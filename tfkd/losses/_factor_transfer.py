@@ -6,7 +6,7 @@ from tfkd.ops.checks import check_same_shape
 from tfkd.ops.norms import as_float32, flat, rescaled, unit
 
 
-def factor_transfer(teacher_factor, student_factor):
+def factor_transfer(teacher_factor: tf.Tensor, student_factor: tf.Tensor) -> tf.Tensor:
   """Mean absolute difference between two factors scaled to unit length.
 
     loss = mean |f(teacher) / ||f(teacher)||_2 - f(student) / ||f(student)||_2|

@@ -1,12 +1,16 @@
 """Flow of solution procedure: how a feature follows from an earlier one (Yim et al. 2017)."""
 
+from collections.abc import Sequence
+
 import tensorflow as tf
 
 from tfkd.ops.checks import check_rank, check_same_positions, check_same_shape
 from tfkd.ops.norms import as_float32
 
 
-def flow_of_solution_procedure(teacher_features, student_features):
+def flow_of_solution_procedure(
+  teacher_features: Sequence[tf.Tensor], student_features: Sequence[tf.Tensor]
+) -> tf.Tensor:
   """Mean squared difference between the Gram matrices of two layers' features.
 
     G_ij = sum_hw first_hwi second_hwj / (height width),   loss = mean_ij (G_ij(teacher) - G_ij(student))^2

@@ -6,7 +6,7 @@ from tfkd.ops.checks import check_same_shape
 from tfkd.ops.norms import as_float32, flat, square_root, unit
 
 
-def hint(teacher_feature, student_feature):
+def hint(teacher_feature: tf.Tensor, student_feature: tf.Tensor) -> tf.Tensor:
   """Mean squared error between the teacher's hint layer and the student's guided layer.
 
     loss = mean (teacher - student)^2
@@ -28,7 +28,7 @@ def hint(teacher_feature, student_feature):
   return tf.reduce_mean(flat(tf.math.squared_difference(teacher, student)), axis=1)
 
 
-def euclidean(teacher_feature, student_feature):
+def euclidean(teacher_feature: tf.Tensor, student_feature: tf.Tensor) -> tf.Tensor:
   """Euclidean distance between features: the root of the sum of squares of each example.
 
   Args:
@@ -45,7 +45,9 @@ def euclidean(teacher_feature, student_feature):
   return square_root(tf.reduce_sum(flat(tf.math.squared_difference(teacher, student)), axis=1))
 
 
-def normalized_feature_matching(teacher_feature, student_feature, *, epsilon=1e-8):
+def normalized_feature_matching(
+  teacher_feature: tf.Tensor, student_feature: tf.Tensor, *, epsilon: float = 1e-8
+) -> tf.Tensor:
   """Mean squared error between features whose channel vectors have unit length at each position.
 
     n(f) = f / max(||f||_2 over channels, epsilon),   loss = mean (n(teacher) - n(student))^2

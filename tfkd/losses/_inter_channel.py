@@ -6,7 +6,7 @@ from tfkd.ops.checks import check_rank, check_same_shape
 from tfkd.ops.norms import as_float32, rescaled, unit
 
 
-def inter_channel_correlation(teacher_feature, student_feature):
+def inter_channel_correlation(teacher_feature: tf.Tensor, student_feature: tf.Tensor) -> tf.Tensor:
   """Squared distance between the two features' row-normalised channel correlations.
 
     G(f) = rows of F^T F scaled to unit length, F = [positions, channels],  loss = ||G(t) - G(s)||_F^2 / channels

@@ -1,5 +1,7 @@
 """Multi-level logit distillation: instance, batch and class at several temperatures (Jin, Wang, Lin 2023)."""
 
+from collections.abc import Sequence
+
 import tensorflow as tf
 
 from tfkd.losses._soft_targets import soft_target_kl
@@ -8,7 +10,13 @@ from tfkd.ops.checks import check_rank, check_same_shape
 from tfkd.ops.norms import as_float32
 
 
-def multi_level(teacher_logits, student_logits, temperatures=(2.0, 3.0, 4.0, 5.0, 6.0), *, standardize=False):
+def multi_level(
+  teacher_logits: tf.Tensor,
+  student_logits: tf.Tensor,
+  temperatures: Sequence[float] = (2.0, 3.0, 4.0, 5.0, 6.0),
+  *,
+  standardize: bool = False,
+) -> tf.Tensor:
   """Agreement of each prediction, of predictions with each other, and of classes with each other.
 
     loss = sum_T  T^2 mean_b KL(p_b || q_b) + ||P P^T - Q Q^T||_F^2 / batch + ||P^T P - Q^T Q||_F^2 / classes

@@ -6,7 +6,7 @@ from tfkd.ops.checks import check_same_positions
 from tfkd.ops.norms import as_float32, rescaled, unit
 
 
-def neuron_selectivity(teacher_feature, student_feature):
+def neuron_selectivity(teacher_feature: tf.Tensor, student_feature: tf.Tensor) -> tf.Tensor:
   """Squared maximum mean discrepancy between the channels of two maps, with the kernel k(x, y) = (x . y)^2.
 
     f_c = channel c over all positions, scaled to unit length

@@ -3,11 +3,18 @@
 import tensorflow as tf
 
 from tfkd.losses._soft_targets import soft_target_cross_entropy
-from tfkd.ops.checks import check_logits_and_labels, check_temperature
+from tfkd.ops.checks import Scalar, check_logits_and_labels, check_temperature
 from tfkd.ops.norms import as_float32, other_classes
 
 
-def normalized(teacher_logits, student_logits, labels, temperature=1.0, *, gamma=1.5):
+def normalized(
+  teacher_logits: tf.Tensor,
+  student_logits: tf.Tensor,
+  labels: tf.Tensor,
+  temperature: Scalar = 1.0,
+  *,
+  gamma: float = 1.5,
+) -> tf.Tensor:
   """Cross-entropy on the label weighted by the teacher's confidence, and cross-entropy between the other classes.
 
     loss = - p_y log q_y - gamma T^2 sum_{c != y} o_c(t) log o_c(s)

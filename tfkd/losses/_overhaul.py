@@ -1,12 +1,16 @@
 """Feature distillation overhaul: partial distance to a teacher's feature before its ReLU (Heo et al. 2019)."""
 
+from collections.abc import Sequence
+
 import tensorflow as tf
 
-from tfkd.ops.checks import check_same_shape
+from tfkd.ops.checks import Scalar, check_same_shape
 from tfkd.ops.norms import as_float32, flat
 
 
-def partial_distance(teacher_feature, student_feature, margin=0.0):
+def partial_distance(
+  teacher_feature: tf.Tensor, student_feature: tf.Tensor, margin: Scalar | Sequence[float] = 0.0
+) -> tf.Tensor:
   """Squared distance to the teacher's responses, blind to how negative a student is where the teacher is silent.
 
     t = max(teacher, margin),   loss = sum (t - s)^2 [s > t or t > 0]

@@ -8,7 +8,7 @@ from tfkd.ops.norms import as_float32, unit
 _EPSILON = 1e-7
 
 
-def probabilistic_transfer(teacher_embedding, student_embedding):
+def probabilistic_transfer(teacher_embedding: tf.Tensor, student_embedding: tf.Tensor) -> tf.Tensor:
   """Divergence between the probabilities with which examples of a batch choose each other as neighbours.
 
     k_ij = (cos(x_i, x_j) + 1) / 2,   p_ij = k_ij / sum_k k_ik,   loss = mean_ij p_ij(t) log(p_ij(t) / p_ij(s))

@@ -1,5 +1,7 @@
 """Knowledge review: features compared at several resolutions (Chen et al. 2021)."""
 
+from typing import Any
+
 import tensorflow as tf
 
 from tfkd.ops.checks import check_rank, check_same_shape
@@ -9,7 +11,7 @@ from tfkd.ops.pooling import average_pool
 _SIDES = (4, 2, 1)
 
 
-def hierarchical_context(teacher_feature, student_feature):
+def hierarchical_context(teacher_feature: tf.Tensor, student_feature: tf.Tensor) -> tf.Tensor:
   """Mean squared errors of the whole map and of its averages over ever larger regions, weighted 1, 1/2, 1/4, 1/8.
 
     loss = (mse(t, s) + sum_i 2^-i mse(pool_l(t), pool_l(s))) / (1 + sum_i 2^-i),  l = 4, 2, 1 where l < height
@@ -31,11 +33,12 @@ def hierarchical_context(teacher_feature, student_feature):
   check_same_shape(teacher, student, "teacher feature", "student feature")
   difference = teacher - student  # Pooling is linear.
   loss, weight, total = _mean_square(difference), 1.0, 1.0
+  shape: Any = teacher.shape
   for side in _SIDES:
-    if side < teacher.shape[1]:
+    if side < shape[1]:
       weight /= 2.0
       total += weight
-      loss += weight * _mean_square(average_pool(difference, (side, min(side, teacher.shape[2]))))
+      loss += weight * _mean_square(average_pool(difference, (side, min(side, shape[2]))))
   return loss / total
 
 

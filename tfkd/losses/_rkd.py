@@ -6,7 +6,7 @@ from tfkd.ops.checks import check_rank, check_same_batch
 from tfkd.ops.norms import as_float32, pairwise_distances, unit
 
 
-def rkd_distance(teacher_embedding, student_embedding):
+def rkd_distance(teacher_embedding: tf.Tensor, student_embedding: tf.Tensor) -> tf.Tensor:
   """Huber loss between the two batches' pairwise distances, each in units of its own mean distance.
 
     psi_ij = ||x_i - x_j||_2 / mean of the positive ||x_k - x_l||_2,   loss = mean_ij huber_1(psi_ij(t) - psi_ij(s))
@@ -28,7 +28,7 @@ def rkd_distance(teacher_embedding, student_embedding):
   return _mean_huber(_relative_distances(teacher), _relative_distances(student))
 
 
-def rkd_angle(teacher_embedding, student_embedding):
+def rkd_angle(teacher_embedding: tf.Tensor, student_embedding: tf.Tensor) -> tf.Tensor:
   """Huber loss between the cosines of the angles that triplets of the batch form.
 
     psi_ijk = cos angle(x_i, x_j, x_k), the angle at x_j,   loss = mean_ijk huber_1(psi_ijk(t) - psi_ijk(s))
@@ -42,7 +42,7 @@ def rkd_angle(teacher_embedding, student_embedding):
   return _mean_huber(_angles(teacher), _angles(student))
 
 
-def distance_metric(teacher_embedding, student_embedding):
+def distance_metric(teacher_embedding: tf.Tensor, student_embedding: tf.Tensor) -> tf.Tensor:
   """Mean squared difference between the two batches' pairwise Euclidean distances, unnormalised.
 
     loss = mean_ij (||t_i - t_j||_2 - ||s_i - s_j||_2)^2

@@ -6,7 +6,7 @@ from tfkd.ops.checks import check_same_batch
 from tfkd.ops.norms import as_float32, flat, rescaled, unit
 
 
-def similarity_preserving(teacher_feature, student_feature):
+def similarity_preserving(teacher_feature: tf.Tensor, student_feature: tf.Tensor) -> tf.Tensor:
   """Squared distance between the two batches' row-normalised similarity matrices.
 
     G(f) = rows of F F^T scaled to unit length, F = [batch, elements]

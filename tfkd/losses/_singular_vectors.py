@@ -1,5 +1,8 @@
 """Singular vectors of features, and how they follow from those of an earlier layer (Lee, Kim, Song 2018)."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import tensorflow as tf
 
 from tfkd.ops.checks import check_rank, check_same_batch
@@ -9,7 +12,9 @@ _NONE = 1e-5  # Eigenvalues, or gaps between them, below this share of the large
 _MORE = 3  # Student vectors, beyond the teacher's, among which each teacher vector finds its own.
 
 
-def singular_vectors(teacher_features, student_features, *, rank=1):
+def singular_vectors(
+  teacher_features: Sequence[tf.Tensor], student_features: Sequence[tf.Tensor], *, rank: int = 1
+) -> tf.Tensor:
   """Squared difference between radial basis functions of two layers' right singular vectors.
 
     F = U diag(s) V^T of each feature, F = [positions, channels], the first `rank` columns of V kept
@@ -101,7 +106,8 @@ def _eigen(matrix, count):
 
     return (values, vectors), gradient
 
-  values, vectors = vectors_of(matrix)
+  decompose: Any = vectors_of
+  values, vectors = decompose(matrix)
   return values[:, ::-1][:, :count], vectors[:, :, ::-1][:, :, :count]
 
 

@@ -2,11 +2,13 @@
 
 import tensorflow as tf
 
-from tfkd.ops.checks import check_same_shape, check_temperature
+from tfkd.ops.checks import Scalar, check_same_shape, check_temperature
 from tfkd.ops.norms import as_float32
 
 
-def tempered_cross_entropy(target_probabilities, student_logits, temperature):
+def tempered_cross_entropy(
+  target_probabilities: tf.Tensor, student_logits: tf.Tensor, temperature: Scalar
+) -> tf.Tensor:
   """Cross-entropy of the temperature-softened student against given probabilities.
 
     loss = - sum_c target_c log softmax(student_logits / temperature)_c
@@ -31,7 +33,7 @@ def tempered_cross_entropy(target_probabilities, student_logits, temperature):
   return tf.nn.softmax_cross_entropy_with_logits(target, student / temperature)
 
 
-def soft_target_cross_entropy(teacher_logits, student_logits, temperature):
+def soft_target_cross_entropy(teacher_logits: tf.Tensor, student_logits: tf.Tensor, temperature: Scalar) -> tf.Tensor:
   """Cross-entropy between temperature-softened teacher and student distributions.
 
     loss = - sum_c p_c log q_c,  p = softmax(teacher_logits / T),  q = softmax(student_logits / T)
@@ -60,7 +62,7 @@ def soft_target_cross_entropy(teacher_logits, student_logits, temperature):
   return tempered_cross_entropy(tf.nn.softmax(teacher / temperature), student, temperature)
 
 
-def soft_target_kl(teacher_logits, student_logits, temperature):
+def soft_target_kl(teacher_logits: tf.Tensor, student_logits: tf.Tensor, temperature: Scalar) -> tf.Tensor:
   """Kullback-Leibler divergence from the softened student to the softened teacher distribution.
 
     loss = sum_c p_c (log p_c - log q_c),  p = softmax(teacher_logits / T),  q = softmax(student_logits / T)
@@ -90,7 +92,7 @@ def soft_target_kl(teacher_logits, student_logits, temperature):
   return kl_from_log_probabilities(log_p, log_q)
 
 
-def kl_from_log_probabilities(log_p, log_q):
+def kl_from_log_probabilities(log_p: tf.Tensor, log_q: tf.Tensor) -> tf.Tensor:
   """sum_c p_c (log p_c - log q_c) over the last axis, accurate where the two distributions nearly agree.
 
   At T = 100 the summands of the textbook form are a hundred times their sum, and float32 loses three digits. Since

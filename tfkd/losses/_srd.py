@@ -8,7 +8,7 @@ from tfkd.ops.norms import as_float32
 _EPSILON = 1e-30  # Below any distance that matters, and large enough for float32.
 
 
-def log_power_distance(teacher_embedding, student_embedding, *, power=4.0):
+def log_power_distance(teacher_embedding: tf.Tensor, student_embedding: tf.Tensor, *, power: float = 4.0) -> tf.Tensor:
   """Logarithm of the summed powers of the differences, over batch and elements.
 
     loss = log(sum_bd |teacher_bd - student_bd|^power + 1e-30)

@@ -7,7 +7,7 @@ from tfkd.ops.norms import as_float32, square_root
 _EPSILON = 1e-7
 
 
-def standardize_logits(logits):
+def standardize_logits(logits: tf.Tensor) -> tf.Tensor:
   """Gives every row of logits mean 0 and standard deviation 1.
 
     z = (logits - mean) / (sd + 1e-7),   sd^2 = sum (logits - mean)^2 / (classes - 1)

@@ -3,11 +3,13 @@
 import tensorflow as tf
 
 from tfkd.losses._soft_targets import kl_from_log_probabilities
-from tfkd.ops.checks import check_same_shape, check_temperature
+from tfkd.ops.checks import Scalar, check_same_shape, check_temperature
 from tfkd.ops.norms import as_float32
 
 
-def transformed_teacher(teacher_logits, student_logits, temperature, *, weighted=False):
+def transformed_teacher(
+  teacher_logits: tf.Tensor, student_logits: tf.Tensor, temperature: Scalar, *, weighted: bool = False
+) -> tf.Tensor:
   """Kullback-Leibler divergence from the student at T = 1 to the softened teacher.
 
     loss = w sum_c p_c (log p_c - log q_c),  p = softmax(teacher_logits / T),  q = softmax(student_logits)

@@ -1,12 +1,16 @@
 """Variational information distillation: a Gaussian around what the student predicts (Ahn et al. 2019)."""
 
+from collections.abc import Sequence
+
 import tensorflow as tf
 
-from tfkd.ops.checks import check_same_shape
+from tfkd.ops.checks import Scalar, check_same_shape
 from tfkd.ops.norms import as_float32, flat
 
 
-def variational_information(teacher_feature, student_feature, variance):
+def variational_information(
+  teacher_feature: tf.Tensor, student_feature: tf.Tensor, variance: Scalar | Sequence[float]
+) -> tf.Tensor:
   """Negative log-likelihood of the teacher's feature under a Gaussian that the student predicts, without constants.
 
     loss = mean 1/2 [(teacher - student)^2 / variance + log variance]

@@ -5,7 +5,9 @@ import tf_keras as keras
 layers = keras.layers
 
 
-def svhn_cnn(num_classes=10, input_shape=(32, 32, 3), width=16, name="svhn_cnn"):
+def svhn_cnn(
+  num_classes: int = 10, input_shape: tuple[int, int, int] = (32, 32, 3), width: int = 16, name: str = "svhn_cnn"
+) -> keras.Model:
   """Builds the homework's network, which serves as teacher and, quantized, as student.
 
   Convolutions of `width` / pool / 2 width, 2 width / pool / 4 width, 4 width / pool / 8 width, 8 width / average pool

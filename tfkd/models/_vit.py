@@ -10,7 +10,14 @@ _HEAD_WIDTH = 64
 WIDTHS = {"tiny": 192, "small": 384, "base": 768}
 
 
-def vit(num_classes=10, input_shape=(224, 224, 3), patch_size=16, width=768, depth=12, name="vit"):
+def vit(
+  num_classes: int = 10,
+  input_shape: tuple[int, int, int] = (224, 224, 3),
+  patch_size: int = 16,
+  width: int = 768,
+  depth: int = 12,
+  name: str = "vit",
+) -> keras.Model:
   """A vision transformer with a class token and learned positions, as timm and Hugging Face have it.
 
   Blocks are normalised before attention and before the two dense layers, whose middle is four times as wide, with GELU

@@ -1,9 +1,10 @@
 """The end of a convolutional network: the mean over positions, and logits."""
 
+import tensorflow as tf
 import tf_keras as keras
 
 
-def classifier(inputs, x, num_classes, name):
+def classifier(inputs: tf.Tensor, x: tf.Tensor, num_classes: int, name: str) -> keras.Model:
   """Completes a model.
 
   Args:

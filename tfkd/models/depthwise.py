@@ -1,5 +1,8 @@
 """Networks of the Food-11 compression homework: a plain one, and one of depthwise and pointwise convolutions."""
 
+from collections.abc import Sequence
+
+import tensorflow as tf
 import tf_keras as keras
 
 from tfkd.models.classifier import classifier
@@ -12,7 +15,12 @@ _MOMENTUM = 0.9
 _STAGES = ((32,), (64, 64), (128, 128), (160,))
 
 
-def depthwise_cnn(num_classes=11, input_shape=(128, 128, 3), stages=_STAGES, name="depthwise_cnn"):
+def depthwise_cnn(
+  num_classes: int = 11,
+  input_shape: tuple[int, int, int] = (128, 128, 3),
+  stages: Sequence[Sequence[int]] = _STAGES,
+  name: str = "depthwise_cnn",
+) -> keras.Model:
   """A network of depthwise-separable blocks, 59,851 weights with eleven classes: the homework's limit is 60,000.
 
   Convolution of 16 channels, then blocks (see `depthwise_block`). Their last outputs are layers called `layer1` to
@@ -45,7 +53,9 @@ def depthwise_cnn(num_classes=11, input_shape=(128, 128, 3), stages=_STAGES, nam
   return classifier(inputs, x, num_classes, name)
 
 
-def plain_cnn(num_classes=11, input_shape=(128, 128, 3), name="plain_cnn"):
+def plain_cnn(
+  num_classes: int = 11, input_shape: tuple[int, int, int] = (128, 128, 3), name: str = "plain_cnn"
+) -> keras.Model:
   """The homework's sample student, four 3x3 convolutions, 47,787 weights with eleven classes.
 
   Convolutions of 32 / 32 / pool / 64 / pool / 32 / pool channels without padding, each followed by batch normalisation
@@ -74,7 +84,7 @@ def plain_cnn(num_classes=11, input_shape=(128, 128, 3), name="plain_cnn"):
   return classifier(inputs, x, num_classes, name)
 
 
-def depthwise_block(x, channels, stride, name, end=None):
+def depthwise_block(x: tf.Tensor, channels: int, stride: int, name: str | None, end: str | None = None) -> tf.Tensor:
   """A 3x3 convolution of each channel, then a 1x1 convolution across them; batch normalisation and ReLU after each.
 
   Args:

@@ -2,6 +2,9 @@
 
 import functools
 import re
+from collections.abc import Callable
+
+import tf_keras as keras
 
 from tfkd.models._resized import resized
 from tfkd.models._svhn_cnn import svhn_cnn
@@ -17,7 +20,7 @@ _BY_WIDTH = {
 _FIXED = {"depthwise_cnn": depthwise_cnn, "plain_cnn": plain_cnn}
 
 
-def build(name, num_classes=10, input_shape=(32, 32, 3)):
+def build(name: str, num_classes: int = 10, input_shape: tuple[int, int, int] = (32, 32, 3)) -> keras.Model:
   """Builds a network by its name.
 
   Args:
@@ -40,7 +43,7 @@ def build(name, num_classes=10, input_shape=(32, 32, 3)):
   return parse(name)(num_classes=num_classes, input_shape=tuple(input_shape))
 
 
-def parse(name):
+def parse(name: str) -> Callable[..., keras.Model]:
   """Returns the function of (num_classes, input_shape) that builds a network; see `build`.
 
   Raises:

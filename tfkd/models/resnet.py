@@ -17,27 +17,51 @@ _MOMENTUM = 0.9
 _EPSILON = 1e-5  # PyTorch's, so that its weights mean the same here.
 
 
-def resnet18(num_classes=10, input_shape=(32, 32, 3), stem="cifar", width=64, name="resnet18"):
+def resnet18(
+  num_classes: int = 10,
+  input_shape: tuple[int, int, int] = (32, 32, 3),
+  stem: str = "cifar",
+  width: int = 64,
+  name: str = "resnet18",
+) -> keras.Model:
   """ResNet-18; see `_resnet`. 11,173,962 trainable weights with the CIFAR stem and ten classes."""
   return _resnet((2, 2, 2, 2), _basic, 1, num_classes, input_shape, stem, width, name)
 
 
-def resnet34(num_classes=10, input_shape=(32, 32, 3), stem="cifar", width=64, name="resnet34"):
+def resnet34(
+  num_classes: int = 10,
+  input_shape: tuple[int, int, int] = (32, 32, 3),
+  stem: str = "cifar",
+  width: int = 64,
+  name: str = "resnet34",
+) -> keras.Model:
   """ResNet-34; see `_resnet`. 21,282,122 trainable weights with the CIFAR stem and ten classes."""
   return _resnet((3, 4, 6, 3), _basic, 1, num_classes, input_shape, stem, width, name)
 
 
-def resnet50(num_classes=10, input_shape=(32, 32, 3), stem="cifar", width=64, name="resnet50"):
+def resnet50(
+  num_classes: int = 10,
+  input_shape: tuple[int, int, int] = (32, 32, 3),
+  stem: str = "cifar",
+  width: int = 64,
+  name: str = "resnet50",
+) -> keras.Model:
   """ResNet-50; see `_resnet`. 23,520,842 trainable weights with the CIFAR stem and ten classes."""
   return _resnet((3, 4, 6, 3), _bottleneck, 4, num_classes, input_shape, stem, width, name)
 
 
-def usual_stem(input_shape):
+def usual_stem(input_shape: tuple[int, int, int]) -> str:
   """The stem for images of this (height, width, channels): "cifar" up to 64 pixels a side, else "imagenet"."""
   return "cifar" if max(input_shape[:2]) <= _LARGEST_CIFAR_IMAGE else "imagenet"
 
 
-def cifar_resnet(depth, num_classes=10, input_shape=(32, 32, 3), factor=1, name=None):
+def cifar_resnet(
+  depth: int,
+  num_classes: int = 10,
+  input_shape: tuple[int, int, int] = (32, 32, 3),
+  factor: int = 1,
+  name: str | None = None,
+) -> keras.Model:
   """The three-stage residual networks of the CIFAR tables: resnet8, 14, 20, 32, 56, and resnet8x4, resnet32x4.
 
   Stages of 16, 32 and 64 times `factor` channels after a stem of 16, or of 32 where `factor` is 4, with projections
@@ -68,7 +92,13 @@ def cifar_resnet(depth, num_classes=10, input_shape=(32, 32, 3), factor=1, name=
   return classifier(inputs, x, num_classes, name)
 
 
-def wide_resnet(depth, factor, num_classes=10, input_shape=(32, 32, 3), name=None):
+def wide_resnet(
+  depth: int,
+  factor: int,
+  num_classes: int = 10,
+  input_shape: tuple[int, int, int] = (32, 32, 3),
+  name: str | None = None,
+) -> keras.Model:
   """Wide residual networks with pre-activation: wrn-16-1, 16-2, 40-1 and 40-2.
 
   Stages of 16, 32 and 64 times `factor` channels after a stem of 16. wrn-40-2 has 2.2 million trainable weights.

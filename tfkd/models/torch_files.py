@@ -14,7 +14,7 @@ _STORAGES = {
 }  # fmt: skip
 
 
-def read_state_dict(path):
+def read_state_dict(path: str) -> dict[str, np.ndarray]:
   """Reads the tensors of a checkpoint.
 
   Args:

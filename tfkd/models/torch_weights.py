@@ -5,6 +5,7 @@ import re
 
 import numpy as np
 import tensorflow as tf
+import tf_keras as keras
 
 from tfkd.models._resized import network_of
 from tfkd.models._vit import Tokens
@@ -35,7 +36,7 @@ _HUGGING_FACE = (
 )
 
 
-def load_torch_weights(model, path, head=True):
+def load_torch_weights(model: keras.Model, path: str, head: bool = True) -> None:
   """Gives a network of `tfkd.models` the weights of its like in PyTorch.
 
   For `resnet18`, `resnet34` and `resnet50`, torchvision's or timm's names; for `vit`, timm's or Hugging Face's.
@@ -92,7 +93,7 @@ def _resnet_key(layer, variable):
   return f"{layer}.{_VARIABLES[_kind(variable)]}"
 
 
-def _vit_key(layer, variable):
+def _vit_key(layer: str, variable: tf.Variable) -> str:
   """The name of a variable in timm's vision transformers, with query, key and value apart."""
   if layer == "tokens":
     return {"class_token": "cls_token", "positions": "pos_embed"}[_kind(variable)]

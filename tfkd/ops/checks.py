@@ -2,18 +2,21 @@
 
 import math
 import numbers
+from typing import Any, TypeAlias
 
 import tensorflow as tf
 
+Scalar: TypeAlias = float | tf.Tensor | tf.Variable
 
-def check_temperature(temperature):
+
+def check_temperature(temperature: Any) -> None:
   """Raises ValueError unless `temperature` is positive and finite; tensors and variables pass unseen."""
   number = isinstance(temperature, numbers.Real)
   if number and not (math.isfinite(temperature) and temperature > 0):
     raise ValueError(f"temperature must be a positive finite number; got {temperature}.")
 
 
-def check_same_shape(first, second, first_name, second_name):
+def check_same_shape(first: tf.Tensor, second: tf.Tensor, first_name: str, second_name: str) -> None:
   """Raises ValueError when the static shapes cannot be equal."""
   if not first.shape.is_compatible_with(second.shape):
     raise ValueError(
@@ -22,13 +25,13 @@ def check_same_shape(first, second, first_name, second_name):
     )
 
 
-def check_rank(tensor, rank, name):
+def check_rank(tensor: tf.Tensor, rank: int, name: str) -> None:
   """Raises ValueError unless the tensor has this many axes."""
   if tensor.shape.rank != rank:
     raise ValueError(f"{name} must have {rank} axes; got shape {tensor.shape}.")
 
 
-def check_same_positions(teacher, student):
+def check_same_positions(teacher: tf.Tensor, student: tf.Tensor) -> None:
   """Raises ValueError unless both are maps [batch, height, width, channels] of one height and width."""
   check_rank(teacher, 4, "teacher feature")
   check_rank(student, 4, "student feature")
@@ -39,13 +42,13 @@ def check_same_positions(teacher, student):
     )
 
 
-def check_same_batch(teacher, student):
+def check_same_batch(teacher: tf.Tensor, student: tf.Tensor) -> None:
   """Raises ValueError when the two cannot be of the same examples."""
   if not teacher.shape[:1].is_compatible_with(student.shape[:1]):
     raise ValueError(f"teacher and student must have the same batch; got {teacher.shape} and {student.shape}.")
 
 
-def check_logits_and_labels(teacher, student, labels):
+def check_logits_and_labels(teacher: tf.Tensor, student: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
   """Raises unless the logits are [batch, classes], two classes or more, and the labels [batch] in their range.
 
   Returns:

@@ -1,28 +1,31 @@
 """Norms and distances whose gradients stay finite at zero."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import tensorflow as tf
 
 _TINY = 1e-12
 
 
-def as_float32(tensor):
+def as_float32(tensor: Any) -> tf.Tensor:
   """Casts whatever is given; losses are computed in float32."""
   return tf.cast(tf.convert_to_tensor(tensor), tf.float32)
 
 
-def square_root(x):
+def square_root(x: tf.Tensor) -> tf.Tensor:
   """sqrt(x) for x >= 0, with gradient 0 instead of infinity at 0."""
   zero = x <= 0.0
   return tf.where(zero, 0.0, tf.sqrt(tf.where(zero, 1.0, x)))
 
 
-def unit(x, axis, epsilon=_TINY):
+def unit(x: tf.Tensor, axis: int | Sequence[int] | None, epsilon: float = _TINY) -> tf.Tensor:
   """Divides by the length: x / max(||x||_2, epsilon) along axes; its gradient at 0 is 0 instead of 1 / epsilon."""
   squares = tf.reduce_sum(x * x, axis, keepdims=True)
   return x * tf.where(squares > 0.0, tf.math.rsqrt(tf.maximum(squares, epsilon**2)), 0.0)
 
 
-def rescaled(x, axis=None):
+def rescaled(x: tf.Tensor, axis: int | Sequence[int] | None = None) -> tf.Tensor:
   """Divides x by its largest magnitude, for losses that ignore scale: squares then neither over- nor underflow.
 
   The divisor is a constant to the gradient, which scale invariance makes exact.
@@ -31,12 +34,12 @@ def rescaled(x, axis=None):
   return tf.math.divide_no_nan(x, largest)
 
 
-def flat(x):
+def flat(x: tf.Tensor) -> tf.Tensor:
   """[batch, ...] to [batch, elements]."""
   return tf.reshape(x, [tf.shape(x)[0], -1]) if x.shape.rank != 2 else x
 
 
-def other_classes(logits, labels):
+def other_classes(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
   """[batch, classes] to [batch, classes - 1]: all columns but the label's.
 
   Gathered: masking with a large negative logit would lose digits.
@@ -46,7 +49,7 @@ def other_classes(logits, labels):
   return tf.gather(logits, others, batch_dims=1)
 
 
-def pairwise_distances(x):
+def pairwise_distances(x: tf.Tensor) -> tf.Tensor:
   """Euclidean distances between all rows: float32 [batch, d] to [batch, batch], zero on the diagonal."""
   x -= tf.stop_gradient(tf.reduce_mean(x, axis=0))  # Distances stay; large common offsets would cost digits.
   squares = tf.reduce_sum(x * x, axis=1)

@@ -1,10 +1,13 @@
 """Adaptive average pooling, also to sizes that do not divide."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import tensorflow as tf
 
 
-def average_pool(feature, size):
+def average_pool(feature: tf.Tensor, size: Sequence[Any]) -> tf.Tensor:
   """Averages a map over a grid of regions.
 
   Region i of n along a side of length l covers floor(i l / n) to ceil((i + 1) l / n), as in PyTorch's
