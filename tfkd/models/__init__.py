@@ -1,4 +1,4 @@
-"""Networks of the homeworks, as `tf_keras` functional models from images to logits."""
+"""Image classifiers as `tf_keras` functional models from images to logits, and their names."""
 
 from tfkd.models._resized import network_of as network_of
 from tfkd.models._resized import resized as resized
@@ -6,8 +6,10 @@ from tfkd.models._svhn_cnn import svhn_cnn as svhn_cnn
 from tfkd.models._vit import vit as vit
 from tfkd.models.depthwise import depthwise_cnn as depthwise_cnn
 from tfkd.models.depthwise import plain_cnn as plain_cnn
-from tfkd.models.names import build as build
-from tfkd.models.names import parse as parse
+from tfkd.models.family import Family as Family
+from tfkd.models.registry import FAMILIES as FAMILIES
+from tfkd.models.registry import build as build
+from tfkd.models.registry import parse as parse
 from tfkd.models.resnet import cifar_resnet as cifar_resnet
 from tfkd.models.resnet import resnet18 as resnet18
 from tfkd.models.resnet import resnet34 as resnet34

@@ -1,6 +1,10 @@
 """The network of the SVHN homework: seven 3x3 convolutions and one dense layer."""
 
+import functools
+
 import tf_keras as keras
+
+from tfkd.models.family import FACTOR, Family, scaled
 
 layers = keras.layers
 
@@ -46,3 +50,11 @@ def svhn_cnn(
   # float32 under mixed precision too: the losses start from these logits.
   outputs = layers.Dense(num_classes, dtype="float32", name="logits")(x)
   return keras.Model(inputs, outputs, name=name)
+
+
+def _named(match):
+  width = scaled(16, match)
+  return width and functools.partial(svhn_cnn, width=width, name=match[0])
+
+
+FAMILIES = (Family(f"svhn_cnn{FACTOR}", "svhn_cnn or svhn_cnnx<factor of the width>, as in svhn_cnnx0.5", _named),)

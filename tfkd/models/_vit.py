@@ -1,13 +1,18 @@
 """Vision transformers (Dosovitskiy et al. 2021, arXiv:2010.11929)."""
 
+import functools
+
 import tensorflow as tf
 import tf_keras as keras
+
+from tfkd.models.family import Family
+from tfkd.preprocessing import HALVES
 
 layers = keras.layers
 _EPSILON = 1e-6
 _HEAD_WIDTH = 64
 # Width of the tokens by name, from the paper and from Touvron et al. 2021, arXiv:2012.12877.
-WIDTHS = {"tiny": 192, "small": 384, "base": 768}
+_WIDTHS = {"tiny": 192, "small": 384, "base": 768}
 
 
 def vit(
@@ -97,3 +102,19 @@ class FirstToken(layers.Layer):
 
   def call(self, inputs):
     return inputs[:, 0]
+
+
+def _named(match):
+  if int(match[2]) < 1:
+    return None
+  return functools.partial(vit, patch_size=int(match[2]), width=_WIDTHS[match[1]], name=match[0])
+
+
+FAMILIES = (
+  Family(
+    rf"vit_({'|'.join(_WIDTHS)})(\d+)",
+    f"vit_<{', '.join(_WIDTHS)}><patch size in pixels>, as in vit_tiny16",
+    _named,
+    HALVES,
+  ),
+)

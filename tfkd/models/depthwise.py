@@ -6,6 +6,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 from tfkd.models.classifier import classifier
+from tfkd.models.family import Family
 from tfkd.models.resnet import usual_stem
 
 layers = keras.layers
@@ -114,3 +115,9 @@ def _normalized(x, name, end=None):
   """Batch normalisation and ReLU."""
   x = layers.BatchNormalization(momentum=_MOMENTUM, name=f"{name}_bn")(x)
   return layers.ReLU(name=end or f"{name}_relu")(x)
+
+
+FAMILIES = (
+  Family("depthwise_cnn", "depthwise_cnn", lambda match: depthwise_cnn),
+  Family("plain_cnn", "plain_cnn", lambda match: plain_cnn),
+)

@@ -5,9 +5,12 @@ Stage outputs, after their last ReLU, are layers called `layer1`, `layer2` and s
 of them can be quantized to eight bits.
 """
 
+import functools
+
 import tf_keras as keras
 
 from tfkd.models.classifier import classifier
+from tfkd.models.family import FACTOR, Family, scaled
 
 layers = keras.layers
 _STEMS = ("cifar", "imagenet")
@@ -227,3 +230,35 @@ def _normalized(x, name):
 
 def _relu(x, name):
   return layers.ReLU(name=name)(x)
+
+
+def _named_resnet(match):
+  function, width = {"18": resnet18, "34": resnet34, "50": resnet50}[match[1]], scaled(64, match)
+
+  def build(num_classes, input_shape):
+    return function(num_classes, input_shape, usual_stem(input_shape), width, name=match[0])
+
+  return build if width else None
+
+
+def _named_cifar_resnet(match):
+  depth, factor = int(match[1]), scaled(1, match)
+  is_known = depth >= 8 and depth % 6 == 2 and factor
+  return functools.partial(cifar_resnet, depth, factor=factor) if is_known else None
+
+
+def _named_wide_resnet(match):
+  depth, factor = int(match[1]), int(match[2])
+  is_known = depth >= 10 and depth % 6 == 4 and factor >= 1
+  return functools.partial(wide_resnet, depth, factor) if is_known else None
+
+
+FAMILIES = (
+  Family(
+    rf"resnet(18|34|50){FACTOR}",
+    "resnet18, resnet34 or resnet50, with a factor of the width as in resnet18x0.25",
+    _named_resnet,
+  ),
+  Family(rf"resnet(\d+){FACTOR}", "resnet<6n+2>, as in resnet8, resnet20 or resnet8x4", _named_cifar_resnet),
+  Family(r"wrn-(\d+)-(\d+)", "wrn-<6n+4>-<factor>, as in wrn-16-2", _named_wide_resnet),
+)

@@ -1,4 +1,4 @@
-"""Networks by name."""
+"""`models.build` and `models.parse` find networks by name."""
 
 import pytest
 
@@ -17,12 +17,12 @@ from tfkd import models
     ("svhn_cnn", models.svhn_cnn),
   ],
 )
-def test_a_name_is_a_network(name, same):
+def test_names_build_the_network_of_the_function(name, same):
   built, expected = models.build(name), same()
   assert [w.shape for w in built.weights] == [w.shape for w in expected.weights]
 
 
-def test_large_images_get_the_other_stem():
+def test_images_above_64_pixels_get_the_imagenet_stem():
   small, large = (models.build("resnet18x0.125", 11, (side, side, 3)) for side in (64, 128))
   assert small.get_layer("conv1").kernel_size == (3, 3) and large.get_layer("conv1").kernel_size == (7, 7)
   assert large.output_shape == (None, 11)
@@ -32,9 +32,11 @@ def test_large_images_get_the_other_stem():
   "name",
   [
     "", "resnet", "resnet9", "resnet2", "resnet18x", "resnet18x0", "resnet18x0.01", "resnet8x0.5", "resnet8x-1",
-    "wrn-15-2", "wrn-16-0", "wrn-16", "vgg16", "resnet18xfour", "svhn_cnnx1e2",
+    "wrn-15-2", "wrn-16-0", "wrn-16", "vgg16", "resnet18xfour", "svhn_cnnx1e2", "resnet50x0.01", "vit_tiny0",
+    "vit_large16", "resnet18@", "resnet18@0", "vgg16@224", "resnet8@32@32",
   ],
 )  # fmt: skip
-def test_what_is_no_name_is_refused(name):
-  with pytest.raises(ValueError, match="unknown network"):
+def test_unknown_names_raise_and_the_message_lists_all_families(name):
+  with pytest.raises(ValueError, match="unknown network") as error:
     models.build(name)
+  assert all(family.names in str(error.value) for family in models.FAMILIES)
