@@ -7,6 +7,7 @@ without them, give --mean and --std.
 
 import os
 import sys
+from typing import Any
 
 import numpy as np
 from absl import app, flags
@@ -43,7 +44,7 @@ def _describe(path, pictures):
   for name, value in fields.items():
     if name not in ("labels", "weights_sha256"):
       _say(f"  {name}: {value}")
-  scaling = _scaling(path, fields, shape[-1] if shape else None)
+  scaling: Any = _scaling(path, fields, shape[-1] if shape else None)
   if len(shape) == 4:
     words = "not known" if scaling is None else "(pixel / 255 - {}) / {}".format(*(part.tolist() for part in scaling))
     _say(f"  input scaling: {words}")

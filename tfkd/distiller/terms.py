@@ -50,8 +50,9 @@ def term(objective: Objective, batch: Batch) -> tuple[tf.Tensor, tuple]:
     Pair of a float32 scalar, and of the objective's inputs, with zeros for elements of weight zero.
   """
   inputs, weights = objective.inputs(batch), _weights(objective, batch)
-  mean_weights = weights
+  mean_weights = None
   if weights is not None:
+    mean_weights = weights
     reads_features = bool(objective.student_layers)
     inputs = tuple(_without_dropped(part, weights, reads_features) for part in inputs)
     if objective.relational:

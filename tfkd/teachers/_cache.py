@@ -8,6 +8,7 @@ import os
 import shutil
 import time
 import zlib
+from typing import Any
 
 import filelock
 import numpy as np
@@ -123,7 +124,8 @@ class _Writer:
     self._forget()
 
   def _forget(self):
-    self.examples, self.shapes, self._inputs, self._files, self._crc32 = 0, None, None, {}, {}
+    self.shapes: Any = None
+    self.examples, self._inputs, self._files, self._crc32 = 0, None, {}, {}
 
   def open(self, shapes, inputs):
     """Opens a file for each of dict from name to shape of an example; inputs as `specs_of_inputs` returns them."""
@@ -159,7 +161,7 @@ class _Writer:
         first, *position = np.argwhere(~np.isfinite(kept))[0].tolist()
         raise ValueError(f"the teacher's {name} is {why} in example {self.examples + first}, at {position}.")
       self._files[name].write(kept.data)
-      self._crc32[name] = zlib.crc32(kept, self._crc32.get(name, 0))
+      self._crc32[name] = zlib.crc32(kept.data, self._crc32.get(name, 0))
     self.examples += rows
     if time.monotonic() - self._recorded > _RECORD_SECONDS:
       self._record(_PROGRESS, {"identity": self._identity})
