@@ -44,7 +44,7 @@ def _describe(path, pictures):
   for name, value in fields.items():
     if name not in ("labels", "weights_sha256"):
       _say(f"  {name}: {value}")
-  scaling: Any = _scaling(path, fields, shape[-1] if shape else None)
+  scaling = _scaling(path, fields, shape[-1] if shape else None)
   if len(shape) == 4:
     words = "not known" if scaling is None else "(pixel / 255 - {}) / {}".format(*(part.tolist() for part in scaling))
     _say(f"  input scaling: {words}")
@@ -61,7 +61,7 @@ def _describe(path, pictures):
     _say(f"{picture}: " + ", ".join(f"{labels[number]} {100 * probabilities[number]:.1f} %" for number in best))
 
 
-def _scaling(path, fields, channels):
+def _scaling(path, fields, channels) -> Any:
   """Mean and std of the file or of the flags, or None.
 
   Raises:

@@ -1,5 +1,6 @@
 """How long a TFLite file takes for an image on this machine."""
 
+import os
 import time
 
 import numpy as np
@@ -9,7 +10,14 @@ from tfkd.deploy._evaluate import interpreter
 _WARM_UP = 10
 
 
-def benchmark(path, num_threads=1, float_path=None, *, rounds=50, calls=10):
+def benchmark(
+  path: str | os.PathLike,
+  num_threads: int = 1,
+  float_path: str | os.PathLike | None = None,
+  *,
+  rounds: int = 50,
+  calls: int = 10,
+) -> dict[str, float]:
   """Measures the latency of one image, for itself or against the same network in float32.
 
   The two files take turns of `calls` images, so that what else the machine does falls on both alike. The ratio is what

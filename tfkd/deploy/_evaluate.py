@@ -1,14 +1,19 @@
 """Running a TFLite file over a data set, as a device would."""
 
 import os
+from typing import Any
 
 import numpy as np
+import tensorflow as tf
+import tf_keras as keras
 
 from tfkd.deploy.metadata import metadata_or_none
 from tfkd.storage.digests import sha256_of_arrays
 
 
-def logits(path, dataset, num_threads=None):
+def logits(
+  path: str | os.PathLike, dataset: tf.data.Dataset, num_threads: int | None = None
+) -> tuple[np.ndarray, np.ndarray]:
   """Runs a TFLite file on every image.
 
   Args:
@@ -27,7 +32,9 @@ def logits(path, dataset, num_threads=None):
   return found, labels
 
 
-def evaluate(path, dataset, student=None, num_threads=None):
+def evaluate(
+  path: str | os.PathLike, dataset: tf.data.Dataset, student: keras.Model | None = None, num_threads: int | None = None
+) -> dict[str, Any]:
   """Measures a TFLite file on a whole data set, and how far it is from the Keras model that it was made of.
 
   Args:
@@ -71,7 +78,7 @@ def evaluate(path, dataset, student=None, num_threads=None):
   return measured
 
 
-def run(opened, images):
+def run(opened: Any, images: np.ndarray) -> np.ndarray:
   """Runs an interpreter on images, one after the other, as files take one: some networks' files take no more at all.
 
   Args:
@@ -99,7 +106,7 @@ def run(opened, images):
   return _dequantize(np.concatenate(answers), taken)
 
 
-def interpreter(path, num_threads=None):
+def interpreter(path: str | os.PathLike, num_threads: int | None = None) -> Any:
   """A LiteRT interpreter of a file with one input and one output, ready to run one image.
 
   Raises:

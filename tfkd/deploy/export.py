@@ -1,5 +1,9 @@
 """Students as TFLite files."""
 
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import numpy as np
 import tensorflow as tf
 from absl import logging
@@ -13,7 +17,16 @@ from tfkd.storage.files import write_bytes
 _RANGE_BATCHES = 4
 
 
-def to_tflite(student, path, *, io_dtype=None, representative_data=None, allow_float=False, labels=None, metadata=None):
+def to_tflite(
+  student: Any,
+  path: str | os.PathLike,
+  *,
+  io_dtype: str | None = None,
+  representative_data: Any = None,
+  allow_float: bool = False,
+  labels: Sequence[str] | None = None,
+  metadata: Mapping[str, Any] | None = None,
+) -> int:
   """Writes a student as a TFLite file that LiteRT runs, with its metadata.
 
   `w8a8` students become all-integer files: int8 in, int8 out, no float tensor inside, which is checked on the file.

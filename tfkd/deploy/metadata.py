@@ -2,6 +2,8 @@
 
 import json
 import os
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from absl import logging
@@ -14,7 +16,7 @@ _DIGEST = "file_sha256"
 _ZEROS = "0" * 64  # Stand in the digest's place while it is computed.
 
 
-def read_metadata(path):
+def read_metadata(path: str | os.PathLike) -> dict[str, Any]:
   """Reads what `to_tflite` and `write_metadata` wrote into a file.
 
   Args:
@@ -30,7 +32,7 @@ def read_metadata(path):
   return _unpacked(_content(path), path)[1]
 
 
-def write_metadata(path, **fields):
+def write_metadata(path: str | os.PathLike, **fields: Any) -> int:
   """Adds fields to the metadata of a file that `to_tflite` wrote, or replaces them; whole or not at all.
 
   Args:
@@ -50,7 +52,7 @@ def write_metadata(path, **fields):
   return size
 
 
-def scaling_of(fields, channels=None):
+def scaling_of(fields: Mapping[str, Any], channels: int | None = None) -> tuple[np.ndarray, np.ndarray] | None:
   """How metadata say that pixels are scaled: (pixel / 255 - mean) / std.
 
   Args:
@@ -85,7 +87,7 @@ def scaling_of(fields, channels=None):
   return mean, std
 
 
-def with_metadata(content, fields):
+def with_metadata(content: bytes, fields: Mapping[str, Any]) -> bytes:
   """Puts metadata in place of what a TFLite file has of it, and shortens the names of its tensors.
 
   Args:
@@ -167,7 +169,7 @@ def _packed(model, size):
   return bytes(builder.Output())
 
 
-def metadata_or_none(path):
+def metadata_or_none(path: str | os.PathLike) -> dict[str, Any] | None:
   """As `read_metadata`, with None for a file that never had any.
 
   Raises:

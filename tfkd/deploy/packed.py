@@ -20,7 +20,7 @@ _HEADER, _WEIGHTS = "student.json", "weights.bin"
 _LONGEST_HEADER = 2**26
 
 
-def pack(student, path):
+def pack(student: keras.Model, path: str | os.PathLike) -> int:
   """Writes a student with fewer than eight feature bits as a packed file.
 
   Args:
@@ -58,7 +58,7 @@ def pack(student, path):
   return os.path.getsize(path)
 
 
-def unpack(path):
+def unpack(path: str | os.PathLike) -> keras.Model:
   """Reads what `pack` wrote. Nothing in the file is executed.
 
   Args:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import tensorflow as tf
 import tf_keras as keras
 
-from tfkd.features.outputs import pick
+from tfkd.features.outputs import ModelOutputs, pick
 from tfkd.objectives.batch import Batch
 
 
@@ -120,7 +120,7 @@ class Objective(keras.layers.Layer):
       raise ValueError(f"objective '{self.name}' reads the labels, and the data has none.")
     return pick(batch.labels, self.output_key, "labels", self.name)
 
-  def teacher_of(self, batch: Batch):
+  def teacher_of(self, batch: Batch) -> ModelOutputs:
     """The batch's `ModelOutputs` of the teacher."""
     if batch.teacher is None:
       raise ValueError(

@@ -2,6 +2,7 @@
 
 import math
 
+import tf_keras as keras
 from tensorflow_model_optimization.python.core.quantization.keras import quantize_layer, quantize_wrapper
 
 from tfkd.quantization.schemes import quantizer_bits
@@ -9,7 +10,7 @@ from tfkd.quantization.schemes import quantizer_bits
 _FLOAT_BYTES = 4
 
 
-def sizes(model):
+def sizes(model: keras.Model) -> dict[str, int]:
   """Counts parameters and bytes of a float or quantized model.
 
   Args:

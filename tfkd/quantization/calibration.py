@@ -5,6 +5,7 @@ ranges, not the data, decide what the network sees.
 """
 
 import contextlib
+from typing import Any
 
 import tensorflow as tf
 import tf_keras as keras
@@ -16,7 +17,7 @@ NUM_BATCHES = 20
 _TFMOT_LEAST = -6.0
 
 
-def calibrate(model, data, num_batches=NUM_BATCHES):
+def calibrate(model: keras.Model, data: Any, num_batches: int = NUM_BATCHES) -> None:
   """Sets all ranges of a quantized model to the mean of the batches' own ranges.
 
   Args:

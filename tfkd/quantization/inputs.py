@@ -1,6 +1,7 @@
 """Batches of a model's inputs, from data in the forms that its `fit` takes."""
 
 import itertools
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -9,7 +10,7 @@ import tf_keras as keras
 _BATCH_SIZE = 128
 
 
-def input_batches(model, data, num_batches):
+def input_batches(model: keras.Model, data: Any, num_batches: int) -> Any:
   """Yields batches of what a model reads.
 
   Args:

@@ -4,6 +4,8 @@ tfmot's own n-bit scheme keeps features at eight bits and learns ranges by movin
 so nothing needs calibration and two bits of weight with one bit of feature train from scratch.
 """
 
+from typing import Any
+
 import tensorflow as tf
 import tensorflow_model_optimization as tfmot
 import tf_keras as keras
@@ -31,11 +33,11 @@ class LowBitWeights(tfmot.quantization.keras.quantizers.Quantizer):
     scale: full width of the grid in units of mean |tanh(w)|, > 0.
   """
 
-  def __init__(self, bits, scale):
+  def __init__(self, bits: int, scale: float):
     self.bits = bits
     self.scale = scale
 
-  def build(self, tensor_shape, name, layer):
+  def build(self, tensor_shape: Any, name: str, layer: keras.layers.Layer) -> dict[str, Any]:
     return {}
 
   def __call__(self, inputs, training, weights, **kwargs):
@@ -44,7 +46,7 @@ class LowBitWeights(tfmot.quantization.keras.quantizers.Quantizer):
     # The value to the last bit, with the gradient of what was rounded.
     return tf.stop_gradient(rounded) + (squashed - tf.stop_gradient(squashed))
 
-  def encode(self, kernel):
+  def encode(self, kernel: tf.Tensor) -> tuple[Any, Any]:
     """The levels of a kernel's weights, whole numbers in [0, 2^bits - 1] as float32, and the width s of the grid."""
     return self._encode(tf.tanh(kernel))
 
@@ -54,13 +56,13 @@ class LowBitWeights(tfmot.quantization.keras.quantizers.Quantizer):
     return tf.round((clipped + 0.5) * (2.0**self.bits - 1)), width
 
   @staticmethod
-  def decode(levels, width, bits):
+  def decode(levels: Any, width: Any, bits: int) -> Any:
     """The weights of levels, to the last bit those that the student computes with."""
     width = tf.convert_to_tensor(width)
     # Times the inverse: TensorFlow makes that of a division by a constant in graphs, and there alone.
     return (tf.cast(levels, width.dtype) * (1 / (2.0**bits - 1)) - 0.5) * width
 
-  def get_config(self):
+  def get_config(self) -> dict[str, Any]:
     return {"bits": self.bits, "scale": self.scale}
 
 
@@ -74,16 +76,16 @@ class LowBitFeatures(tfmot.quantization.keras.quantizers.Quantizer):
     bits: bits of a feature, 1..7.
   """
 
-  def __init__(self, bits):
+  def __init__(self, bits: int):
     self.bits = bits
 
-  def build(self, tensor_shape, name, layer):
+  def build(self, tensor_shape: Any, name: str, layer: keras.layers.Layer) -> dict[str, Any]:
     return {}
 
   def __call__(self, inputs, training, weights, **kwargs):
     return _rounded_features(inputs, self.bits)
 
-  def get_config(self):
+  def get_config(self) -> dict[str, Any]:
     return {"bits": self.bits}
 
 
@@ -181,13 +183,13 @@ class _KeepLayout(tfmot.quantization.keras.QuantizeLayoutTransform):
     return model, layer_quantize_map
 
 
-def kernel_name(layer):
+def kernel_name(layer: keras.layers.Layer) -> str | None:
   """Name of the attribute that holds the layer's kernel, or None where this scheme rounds none."""
   # The exact class: a subclass may keep its weights elsewhere.
   return _KERNELS.get(type(layer))
 
 
-def is_relu(layer):
+def is_relu(layer: keras.layers.Layer) -> bool:
   """Whether the layer's output is a plain ReLU's, never negative, on which features can be rounded in [0, 1]."""
   if isinstance(layer, layers.ReLU):
     return is_plain_relu(layer)

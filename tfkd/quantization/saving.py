@@ -9,7 +9,7 @@ from tfkd.quantization import wrappers as _wrappers  # noqa: F401  (loading need
 from tfkd.storage.files import atomic_path
 
 
-def save(model, path):
+def save(model: keras.Model, path: str | os.PathLike) -> None:
   """Saves a model, quantized or float, under `path`, whole or not at all.
 
   Args:
@@ -26,7 +26,7 @@ def save(model, path):
     model.save(temporary, **({} if suffix else {"save_format": "tf"}))
 
 
-def load(path, safe_mode=True):
+def load(path: str | os.PathLike, safe_mode: bool = True) -> keras.Model:
   """Loads what `save` wrote; the model predicts the same, and trains on.
 
   Args:

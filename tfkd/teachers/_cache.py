@@ -8,6 +8,7 @@ import os
 import shutil
 import time
 import zlib
+from collections.abc import Sequence
 from typing import Any
 
 import filelock
@@ -40,7 +41,9 @@ _WAITING = 4  # Batches that are computed and not yet written: memory does not g
 _TOLERANCE = 0.02  # Of the largest output: another device or arithmetic differs by less, another teacher by more.
 
 
-def cache(teacher, dataset, path, layers=(), dtype="float32"):
+def cache(
+  teacher: Any, dataset: tf.data.Dataset, path: str | os.PathLike, layers: Sequence[str] = (), dtype: str = "float32"
+) -> CachedTeacher:
   """Runs a teacher once over a data set and stores its outputs on disk.
 
   A process that was killed goes on where it was; `path` appears when it is complete. If it is there already, it is

@@ -3,6 +3,8 @@
 import math
 import os
 import zlib
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -90,7 +92,7 @@ class CachedTeacher(Precomputed):
     ValueError: a file is damaged, or of another version of the format.
   """
 
-  def __init__(self, path):
+  def __init__(self, path: str | os.PathLike):
     self.path = os.fspath(path)
     self.manifest = _read_manifest(self.path)
     """What it holds, and of which teacher and data: see the file."""
@@ -105,12 +107,12 @@ class CachedTeacher(Precomputed):
   def __len__(self):
     return self.manifest["examples"]
 
-  def describe(self):
+  def describe(self) -> dict[str, Any]:
     """The description of the teacher whose outputs are stored."""
     names = ("weights", "preprocessing", "ensemble", "members")
     return {name: self.manifest[name] for name in names if name in self.manifest}
 
-  def feature_shapes(self, layers):
+  def feature_shapes(self, layers: Sequence[str]) -> dict[str, tf.TensorShape]:
     """Static output shapes, a dict by layer name.
 
     Raises:
@@ -124,7 +126,7 @@ class CachedTeacher(Precomputed):
       )
     return {layer: tf.TensorShape([None, *self.manifest["shapes"][name_of_layer(layer)]]) for layer in layers}
 
-  def zip(self, dataset):
+  def zip(self, dataset: tf.data.Dataset) -> tf.data.Dataset:
     """Joins the outputs to a data set; `tfkd.data.batches` needs no such thing.
 
     Each example is compared with the one whose outputs are stored, by a fingerprint of its bytes.

@@ -1,13 +1,16 @@
 """Teachers from where people keep them."""
 
 import os
+from collections.abc import Callable
 
 import tensorflow as tf
 
 from tfkd.teachers.frozen import Frozen
 
 
-def saved_model(path, preprocess=None, signature="serving_default"):
+def saved_model(
+  path: str | os.PathLike, preprocess: Callable | None = None, signature: str = "serving_default"
+) -> Frozen:
   """A teacher from a SavedModel folder, of whatever library wrote it.
 
   Args:
@@ -37,7 +40,7 @@ def saved_model(path, preprocess=None, signature="serving_default"):
   return Frozen(call, preprocess)
 
 
-def keras_hub(preset, num_classes=None):
+def keras_hub(preset: str, num_classes: int | None = None) -> Frozen:
   """An image classifier of KerasHub, with the preprocessing that it was trained with.
 
   Needs `pip install tfkd[vit]`.
