@@ -1,6 +1,7 @@
 """Flags that every experiment has. A script defines only its own beside them."""
 
 import contextlib
+import re
 import signal
 import sys
 
@@ -158,9 +159,19 @@ def seeds(flag="seeds"):
 
 @contextlib.contextmanager
 def errors_without_traceback():
-  """Ends the process with an error's message: what was found, expected and to be done is in it."""
+  """Ends the process with the message of an error, in which names of arguments become flags."""
   try:
     yield
   except (ValueError, OSError, FloatingPointError) as error:
-    logging.error("%s", error)
+    logging.error("%s", with_flags(str(error)))
     sys.exit(1)
+
+
+def with_flags(message):
+  """Writes `--` before the arguments of the library that are flags, as in "batch_size is 97" or "views=2"."""
+
+  def prefixed(match):
+    return f"--{match[0]}" if match[0] in flags.FLAGS else match[0]
+
+  # A name without an underscore is an argument before "=" only; elsewhere it is a word.
+  return re.sub(r"(?<![-\w./'\"=])(?:[a-z]+(?:_[a-z]+)+|workdir|[a-z]+(?==))(?![\w./])", prefixed, message)

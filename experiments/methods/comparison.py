@@ -8,6 +8,7 @@ from absl import flags, logging
 
 from experiments import run_flags
 from experiments._run import Experiment
+from experiments.benchmarks.sweep_steps import step_seconds
 from experiments.methods.report import write_report
 from experiments.methods.table import BASELINE, LAST, METHODS
 from tfkd import objectives
@@ -59,7 +60,7 @@ def _step_seconds(sweep: Sweep) -> dict[str, list[float]]:
     if set(methods) <= set(seconds):
       return seconds
   logging.info("timing a training step of %d methods", len(methods))
-  seconds = sweep.step_seconds({method: student(method, 0) for method in methods}, flags.FLAGS.rounds)
+  seconds = step_seconds(sweep, {method: student(method, 0) for method in methods}, flags.FLAGS.rounds)
   if sweep.writes:
     write_json(path, seconds)
   return seconds

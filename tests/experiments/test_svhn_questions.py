@@ -7,7 +7,7 @@ from experiments.svhn import questions
 from tests.losses import references
 from tests.sweeps.test_sweep import _sweep, data_dir  # noqa: F401  (a fixture)
 from tfkd import quantization
-from tfkd.sweeps import sweep
+from tfkd.sweeps import trainer
 
 TEMPERATURES = [5.0, 15.0]
 SOFT_WEIGHT = 0.25
@@ -54,13 +54,13 @@ def test_every_student_has_the_homeworks_sources_temperatures_and_weights(scheme
 
 
 def test_the_loss_that_is_trained_is_the_homeworks(tmp_path, data_dir, monkeypatch):  # noqa: F811
-  original, batches = sweep.fit, []
+  original, batches = trainer.fit, []
 
   def fit(model, train, *args, **kwargs):
     batches.append(next(iter(train(0).take(1))))
     return original(model, train, *args, **kwargs)
 
-  monkeypatch.setattr(sweep, "fit", fit)
+  monkeypatch.setattr(trainer, "fit", fit)
   # One step with a learning rate of 0: the student is still the one whose loss was taken.
   runs = _sweep(tmp_path, data_dir, learning_rate=0.0, batch_size=96)
   students = _students("float", [3])

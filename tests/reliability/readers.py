@@ -13,8 +13,7 @@ import tf_keras as keras
 from tfkd import data, deploy, models, quantization
 from tfkd.data import cifar10, food11, house_numbers, svhn
 from tfkd.models.torch_files import read_state_dict
-from tfkd.sweeps import Results
-from tfkd.sweeps.workspace import open_workdir
+from tfkd.sweeps import Results, Workspace
 from tfkd.teachers import CachedTeacher, cache
 from tfkd.training.checkpoints import Checkpoints, read_manifest
 
@@ -112,7 +111,7 @@ def _write_results(path):
 
 
 def _write_config(path):
-  open_workdir(path, {"epochs": 3, "dataset": "svhn"})
+  Workspace(path).claim({"epochs": 3, "dataset": "svhn"})
   return os.path.join(path, "config.json")
 
 
@@ -178,7 +177,7 @@ READERS = {
     lambda path: _write_checkpoint(path, "variables.data-00000-of-00001"), _in("000000-000000000", read_manifest), True
   ),
   "results": Reader(_write_results, lambda path: Results(os.path.join(path, "results.jsonl")).rows(), True),
-  "configuration": Reader(_write_config, lambda path: open_workdir(path, {"epochs": 3, "dataset": "svhn"})),
+  "configuration": Reader(_write_config, lambda path: Workspace(path).claim({"epochs": 3, "dataset": "svhn"})),
   "model": Reader(_write_model, _in("m.keras", quantization.load)),
   "TFLite": Reader(_write_tflite, _evaluated, True),
   "pack": Reader(

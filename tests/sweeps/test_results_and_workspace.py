@@ -8,8 +8,7 @@ import pytest
 import tf_keras as keras
 
 from tfkd.reporting import compare, difference_of_means, format_mean_std
-from tfkd.sweeps import Results
-from tfkd.sweeps.workspace import open_workdir
+from tfkd.sweeps import Results, Workspace
 from tfkd.training import _fit as fit
 from tfkd.training import checkpoints
 
@@ -60,8 +59,8 @@ def test_rows_without_a_digest_are_damaged(tmp_path, line):
 @pytest.mark.parametrize("content", ["{", "0", "null", "[" * 100_000])
 def test_a_damaged_configuration_is_named(tmp_path, content):
   (tmp_path / "config.json").write_text(content)
-  with pytest.raises(ValueError, match=r"config.json is damaged .*use another workdir, or --overwrite"):
-    open_workdir(str(tmp_path), {"epochs": 1})
+  with pytest.raises(ValueError, match=r"config.json is damaged .*use another workdir, or overwrite=True"):
+    Workspace(str(tmp_path)).claim({"epochs": 1})
 
 
 def test_a_row_that_cannot_be_written_leaves_the_file_as_it_was(tmp_path):
@@ -76,29 +75,29 @@ def test_a_row_that_cannot_be_written_leaves_the_file_as_it_was(tmp_path):
 
 def test_a_workdir_is_kept_for_its_configuration(tmp_path):
   configuration = {"dataset": "svhn", "epochs": 3, "limit_train": None}
-  open_workdir(tmp_path, configuration)
+  Workspace(tmp_path).claim(configuration)
   (tmp_path / "results.jsonl").write_text("{}\n")
-  open_workdir(tmp_path, configuration)
-  with pytest.raises(ValueError, match="dataset: svhn there, cifar10 now; epochs: 3 there, 4 now.*--overwrite"):
-    open_workdir(tmp_path, configuration | {"dataset": "cifar10", "epochs": 4})
+  Workspace(tmp_path).claim(configuration)
+  with pytest.raises(ValueError, match="dataset: svhn there, cifar10 now; epochs: 3 there, 4 now.*overwrite=True"):
+    Workspace(tmp_path).claim(configuration | {"dataset": "cifar10", "epochs": 4})
   assert (tmp_path / "results.jsonl").exists()
 
 
 def test_a_workdir_older_than_a_field_has_its_default(tmp_path):
   path = str(tmp_path / "w")
-  open_workdir(path, {"a": 1})
-  open_workdir(path, {"a": 1, "b": False}, defaults={"a": 0, "b": False})
-  open_workdir(path, {"a": 1, "b": False})
+  Workspace(path).claim({"a": 1})
+  Workspace(path).claim({"a": 1, "b": False}, defaults={"a": 0, "b": False})
+  Workspace(path).claim({"a": 1, "b": False})
   with pytest.raises(ValueError, match="b: False there, True now"):
-    open_workdir(path, {"a": 1, "b": True}, defaults={"b": False})
+    Workspace(path).claim({"a": 1, "b": True}, defaults={"b": False})
 
 
 def test_overwrite_removes_results_and_nothing_else(tmp_path):
-  open_workdir(tmp_path, {"epochs": 3})
+  Workspace(tmp_path).claim({"epochs": 3})
   (tmp_path / "students").mkdir()
   for name in ("results.jsonl", "students/a.keras", "thesis.tex"):
     (tmp_path / name).write_text("x")
-  open_workdir(tmp_path, {"epochs": 4}, overwrite=True)
+  Workspace(tmp_path).claim({"epochs": 4}, overwrite=True)
   assert sorted(name for name in os.listdir(tmp_path) if name[0] != ".") == ["config.json", "thesis.tex"]
   assert json.loads((tmp_path / "config.json").read_text()) == {"epochs": 4}
 

@@ -14,7 +14,7 @@ from tfkd import data, deploy, models, quantization
 from tfkd.data import house_numbers
 from tfkd.models import torch_weights
 from tfkd.objectives import SoftTargets
-from tfkd.sweeps import FLOAT, StudentSpec, Sweep, SweepConfig, sweep
+from tfkd.sweeps import FLOAT, StudentSpec, Sweep, SweepConfig, student_stage, trainer
 from tfkd.teachers import CachedTeacher
 
 
@@ -53,7 +53,7 @@ def test_rows_files_and_resume(tmp_path, data_dir, monkeypatch):
   assert low["config"]["data_dir"] == os.path.basename(data_dir)
 
   # The row states what the files hold.
-  images, labels = runs.examples.test
+  images, labels = runs.examples.arrays("test")
   logits = {}
   for row, name in (
     (teacher, "teacher/model"),
@@ -76,9 +76,9 @@ def test_rows_files_and_resume(tmp_path, data_dir, monkeypatch):
 
   # Nothing is done twice; what is missing is done.
   fitted = []
-  original = sweep.fit
+  original = trainer.fit
   monkeypatch.setattr(
-    sweep, "fit", lambda *args, **kwargs: fitted.append(kwargs["log_dir"]) or original(*args, **kwargs)
+    trainer, "fit", lambda *args, **kwargs: fitted.append(kwargs["log_dir"]) or original(*args, **kwargs)
   )
   _sweep(tmp_path, data_dir).run(STUDENTS)
   assert fitted == [] and len(runs.results.rows()) == 3
@@ -106,12 +106,12 @@ def test_a_student_that_starts_from_the_teacher_has_its_weights(tmp_path, data_d
   assert np.abs(kernels[1] - teacher).max() > 0.01
   np.testing.assert_array_equal(kernels[2], runs.load(float_student).get_layer("conv3").kernel)
   assert np.abs(kernels[2] - teacher).max() > 0.01
-  with pytest.raises(ValueError, match="can go on from a float one of the same network; q1-labels-w8a8-seed0 is w8a8"):
+  with pytest.raises(ValueError, match="can start from a float one of the same network; q1-labels-w8a8-seed0 is w8a8"):
     runs.run([StudentSpec("q1", "labels", "w8a8", 9, start=students[0])])
 
 
 def test_a_row_is_of_the_last_epoch_and_a_seed_decides_the_first_weights(tmp_path, data_dir, monkeypatch):
-  original = sweep.fit
+  original = trainer.fit
 
   def fit(*args, **kwargs):
     history, seconds = original(*args, **kwargs)
@@ -119,12 +119,12 @@ def test_a_row_is_of_the_last_epoch_and_a_seed_decides_the_first_weights(tmp_pat
     best = {name: [0.0 if "loss" in name else 1.0, *values] for name, values in history.items()}
     return best, seconds
 
-  monkeypatch.setattr(sweep, "fit", fit)
+  monkeypatch.setattr(trainer, "fit", fit)
   # A learning rate of 0 keeps what the students began with.
   runs = _sweep(tmp_path, data_dir, learning_rate=0.0)
   students = [StudentSpec("q", "soft", FLOAT, seed, (SoftTargets(5.0),)) for seed in (0, 1, 7)]
   runs.run(students)
-  images, labels = runs.examples.test
+  images, labels = runs.examples.arrays("test")
   t = runs.load_teacher().predict(images / np.float32(255), verbose=0)
   kernels = []
   for student in students:
@@ -186,8 +186,8 @@ def test_other_data_in_the_same_workdir_is_refused(tmp_path, data_dir):
     _sweep(tmp_path, str(other))
 
 
-def test_a_batch_larger_than_the_data_names_the_flag(tmp_path, data_dir):
-  with pytest.raises(ValueError, match="--batch_size is 97, but there are only 96 training images"):
+def test_a_batch_larger_than_the_data_is_refused(tmp_path, data_dir):
+  with pytest.raises(ValueError, match="batch_size is 97, but there are only 96 training examples"):
     _sweep(tmp_path, data_dir, batch_size=97)
 
 
@@ -207,7 +207,11 @@ def test_a_student_that_starts_from_another_network_is_refused(tmp_path, data_di
 
 
 def test_wrong_recipes_are_refused_before_the_workdir_is_claimed(tmp_path, data_dir):
-  wrong = (("student", "resnet9", "resnet9"), ("ema", 0.9, "use at most 0.2154"), ("views", 2, "--augment is needed"))
+  wrong = (
+    ("student", "resnet9", "resnet9"),
+    ("ema", 0.9, "use at most 0.2154"),
+    ("views", 2, "augment=True is needed"),
+  )
   for field, value, words in wrong:
     with pytest.raises(ValueError, match=words):
       _sweep(tmp_path / "out", data_dir, **{field: value})
@@ -227,13 +231,13 @@ def test_wrong_recipes_are_refused_before_the_workdir_is_claimed(tmp_path, data_
 )
 def test_students_of_changed_images_and_labels(tmp_path, data_dir, training, monkeypatch):
   seen = []
-  original = sweep.Distiller
+  original = student_stage.Distiller
 
   def distiller(teacher, *args, **kwargs):
     seen.append(teacher)
     return original(teacher, *args, **kwargs)
 
-  monkeypatch.setattr(sweep, "Distiller", distiller)
+  monkeypatch.setattr(student_stage, "Distiller", distiller)
   students = [STUDENTS[0], STUDENTS[1]._replace(scheme="float", start="scratch")]
   runs = _sweep(tmp_path, data_dir, **training)
   runs.run(students)
@@ -245,10 +249,10 @@ def test_students_of_changed_images_and_labels(tmp_path, data_dir, training, mon
   assert ("agreement" in runs.results.rows()[1]["history"]) == precomputed[0]
   for row, student in zip(runs.results.rows()[1:], students, strict=True):
     model = quantization.load(str(tmp_path / "students" / f"{student.name}.keras"))
-    logits = model.predict(runs.examples.test[0] / np.float32(255), verbose=0)
-    assert row["accuracy"] == pytest.approx(np.mean(logits.argmax(1) == runs.examples.test[1]))
+    logits = model.predict(runs.examples.arrays("test")[0] / np.float32(255), verbose=0)
+    assert row["accuracy"] == pytest.approx(np.mean(logits.argmax(1) == runs.examples.arrays("test")[1]))
     # The test's labels are not smoothed.
-    loss = keras.losses.sparse_categorical_crossentropy(runs.examples.test[1], logits, from_logits=True)
+    loss = keras.losses.sparse_categorical_crossentropy(runs.examples.arrays("test")[1], logits, from_logits=True)
     assert row["loss"] == pytest.approx(np.mean(loss), rel=1e-4)
   kept = {name for name in os.listdir(tmp_path / "teacher" / "outputs") if not name.startswith(".")}
   assert kept == ({"test"} if new_images else {"test", "train-3views" if "views" in training else "train"})
@@ -275,13 +279,13 @@ def test_float_students_take_mixed_precision(tmp_path, data_dir):
 def test_the_loss_is_of_changed_images_and_labels_and_the_teacher_sees_them_too(
   tmp_path, data_dir, training, monkeypatch
 ):
-  original, seen = sweep.fit, []
+  original, seen = trainer.fit, []
 
   def fit(model, train, *args, **kwargs):
     seen.append(train(0).take(1).cache(str(tmp_path / f"seen{len(seen)}")))
     return original(model, lambda first_step, seen=seen[-1]: seen.repeat(), *args, **kwargs)
 
-  monkeypatch.setattr(sweep, "fit", fit)
+  monkeypatch.setattr(trainer, "fit", fit)
   # One step at a learning rate of zero: the student is what it was when its loss was taken.
   runs = _sweep(tmp_path, data_dir, learning_rate=0.0, batch_size=96, **training)
   student = StudentSpec("q3", "soft", "float", 3, (SoftTargets(5.0),))
@@ -302,7 +306,7 @@ def test_a_last_batch_of_fewer_examples_than_replicas_is_refused(tmp_path, data_
   with pytest.raises(ValueError, match="the last batch of an epoch has 1 examples for 4 replicas"):
     _sweep(tmp_path, data_dir, strategy="mirrored", batch_size=19)
   runs = _sweep(tmp_path, data_dir, strategy="mirrored", batch_size=39)  # The test split's 40 in 39 and 1.
-  sizes = [len(y) for _, y in runs.examples.evaluation_batches(*runs.examples.test)]
+  sizes = [len(y) for _, y in runs.examples.batches("test")]
   assert sum(sizes) == 40 and sizes[-1] >= 4
 
 
@@ -314,7 +318,7 @@ def test_the_teacher_is_read_once_and_on_every_replica(tmp_path, data_dir, monke
   soft = StudentSpec("q3", "soft", "float", 0, (SoftTargets(5.0),))
   runs.run([soft, soft._replace(seed=1)])
   assert read == []  # train_teacher read it for its logits.
-  assert all(runs._strategy.extended.variable_created_in_scope(v) for v in runs._teacher.variables)
+  assert all(runs._trainer.strategy.extended.variable_created_in_scope(v) for v in runs.teacher.model.variables)
 
 
 def test_students_may_have_a_network_and_epochs_of_their_own(tmp_path, data_dir):
@@ -327,7 +331,7 @@ def test_students_may_have_a_network_and_epochs_of_their_own(tmp_path, data_dir)
   assert second["choices"] == {"network": "plain_cnn", "epochs": 2}
   assert second["parameters"] == models.plain_cnn(10, (32, 32, 3)).count_params() != first["parameters"]
   logits = runs.predict(own, "test")
-  images, labels = runs.examples.test
+  images, labels = runs.examples.arrays("test")
   assert np.mean(logits.argmax(axis=1) == labels) == pytest.approx(second["accuracy"])
   model = quantization.load(str(tmp_path / "students" / f"{own.name}.keras"))
   np.testing.assert_allclose(logits, model.predict(images / np.float32(255), verbose=0), atol=1e-4)
@@ -348,10 +352,10 @@ def test_a_teacher_from_a_checkpoint_is_not_trained(tmp_path, data_dir):
   runs = _sweep(tmp_path / "out", data_dir, **options)
   student = StudentSpec("q", "soft", FLOAT, 0, (SoftTargets(2.0),), 0.0)
   runs.run([student])
-  images, labels = runs.examples.test
+  images, labels = runs.examples.arrays("test")
   teacher = runs.results.find(role="teacher")[0]
   expected = source.predict(images / np.float32(255), verbose=0)
-  np.testing.assert_allclose(runs._cached["test"].outputs, expected, atol=1e-4)
+  np.testing.assert_allclose(runs.teacher.outputs["test"].outputs, expected, atol=1e-4)
   assert teacher["accuracy"] == pytest.approx(np.mean(expected.argmax(axis=1) == labels))
   assert teacher["config"]["teacher_checkpoint"] == "resnet18.safetensors" and "loss" not in teacher["history"]
   # Another file in its place is another teacher.

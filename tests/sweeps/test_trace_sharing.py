@@ -11,7 +11,7 @@ from tests.distiller.small import compiled, with_batch_norm
 from tests.sweeps.test_sweep import _sweep, data_dir  # noqa: F401  (a fixture)
 from tfkd import quantization
 from tfkd.objectives import Hint, SoftTargets
-from tfkd.sweeps import FLOAT, StudentSpec, sweep
+from tfkd.sweeps import FLOAT, StudentSpec, student_stage
 from tfkd.sweeps.trace_sharing import SharedDistillers, with_variables
 
 
@@ -39,7 +39,7 @@ def _hinted(seed, weight):
 )
 def test_students_of_one_trace_end_as_alone(tmp_path, data_dir, monkeypatch, students, training):  # noqa: F811
   # Export takes longer than the training, and has no part in it.
-  monkeypatch.setattr(sweep, "export", lambda *args, **kwargs: {})
+  monkeypatch.setattr(student_stage, "export", lambda *args, **kwargs: {})
   together = _sweep(tmp_path / "together", data_dir, **training)
   together.train_teacher()
   shutil.copytree(tmp_path / "together", tmp_path / "alone")
@@ -73,10 +73,10 @@ def test_other_graphs_have_distillers_of_their_own(tmp_path, data_dir):  # noqa:
   ]  # fmt: skip
   runs = _sweep(tmp_path, data_dir)
   runs.train_teacher()
-  made = [runs._distiller(student, runs._cached["train"]) for student in students]
+  made = [runs.students.distiller(student, runs.teacher.outputs["train"]) for student in students]
   assert len({id(distiller) for distiller in made}) == 6  # The first graph was the oldest of five, and is gone.
-  assert runs._distiller(soft._replace(seed=9), runs._cached["train"]) is made[-1]
-  assert runs._distiller(soft, runs._teacher) is not made[-1]
+  assert runs.students.distiller(soft._replace(seed=9), runs.teacher.outputs["train"]) is made[-1]
+  assert runs.students.distiller(soft, runs.teacher.model) is not made[-1]
 
 
 def test_students_with_random_layers_are_not_shared(vectors):

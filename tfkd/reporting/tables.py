@@ -22,7 +22,7 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def table(
   rows: Sequence[Mapping],
-  by: Sequence[str] = ("method", "scheme"),
+  by: Sequence[str] = ("role", "method", "scheme"),
   columns: Sequence[str] = ("accuracy", "agreement", "loss"),
 ) -> str:
   """Formats a Markdown table of result rows with the mean ± std of each group.

@@ -1,48 +1,60 @@
-"""A trained student as the file that its scheme leaves as, measured on the whole test set."""
+"""Export of a trained student, with measurements of the file on the whole test set."""
 
 import os
+from collections.abc import Mapping
+from typing import Any
+
+import tensorflow as tf
+import tf_keras as keras
 
 from tfkd import deploy, quantization
+from tfkd.sweeps.configuration import StudentSpec, SweepConfig
+from tfkd.sweeps.examples import Examples
+from tfkd.sweeps.networks import name_of
 
 
-def file_metadata(training, info, student=None):
-  """What a file shall say of its model, beside its classes and its accuracy.
+def file_metadata(config: SweepConfig, examples: Examples, student: StudentSpec | None = None) -> dict[str, Any]:
+  """Returns the metadata of a file, except classes and accuracy.
 
   Args:
-    training: `SweepConfig`.
-    info: `tfkd.data.Dataset`.
-    student: `StudentSpec`; None of a teacher.
+    config, examples: of the sweep.
+    student: the student; None for the teacher.
   """
-  fields = {"data": training.dataset, "mean": info.preprocessing.mean, "std": info.preprocessing.std}
+  preprocessing = examples.preprocessing
+  fields: dict[str, Any] = {"data": examples.name, "mean": preprocessing.mean, "std": preprocessing.std}
   if student is not None:
-    fields |= {"network": student.network or training.student, "method": student.method, "seed": student.seed}
+    network = config.student if student.network is None else student.network
+    fields |= {"network": name_of(network), "method": student.method, "seed": student.seed}
     if student.objectives:
-      fields |= {"teacher": training.teacher, "objectives": [objective.name for objective in student.objectives]}
+      fields["teacher"] = name_of(config.teacher)
+      fields["objectives"] = [objective.name for objective in student.objectives]
     if student.temperature is not None:
       fields["temperature"] = student.temperature
   return fields
 
 
-def export(model, stem, test, *, info, fields):
-  """Writes a quantized student's file beside its `.keras`: TFLite where LiteRT computes in its bits, or a pack.
+def export(
+  model: keras.Model, stem: str, test: tf.data.Dataset, *, classes: tuple[str, ...], fields: Mapping[str, Any]
+) -> dict[str, Any]:
+  """Writes the file of a quantized student: TFLite if LiteRT computes in its number of bits, otherwise a pack.
 
   Args:
-    model: the student, of this process alone; a float one has no file.
+    model: the student, as a model of this process alone. A float student has no file.
     stem: path without suffix.
-    test: `tf.data` data set of (images, labels), whole.
-    info: `tfkd.data.Dataset`.
-    fields: dict for the file's metadata, see `file_metadata`.
+    test: batches of (inputs, labels) of the whole test set.
+    classes: names of the classes.
+    fields: metadata of the file, see `file_metadata`.
 
   Returns:
-    dict of fields for the results' row.
+    Fields for the row of the results.
   """
   scheme = quantization.scheme_of(model)
-  return {} if scheme is None else _EXPORTERS[scheme.export_kind](model, stem, test, info, fields)
+  return {} if scheme is None else _EXPORTERS[scheme.export_kind](model, stem, test, classes, fields)
 
 
-def _tflite(model, stem, test, info, fields):
+def _tflite(model, stem, test, classes, fields):
   path = f"{stem}.tflite"
-  deploy.to_tflite(model, path, labels=info.classes, metadata=fields)
+  deploy.to_tflite(model, path, labels=classes, metadata=fields)
   measured = deploy.evaluate(path, test)
   deploy.write_metadata(path, accuracy=round(measured["accuracy"], 4))
   return {
@@ -52,7 +64,7 @@ def _tflite(model, stem, test, info, fields):
   }
 
 
-def _pack(model, stem, test, info, fields):
+def _pack(model, stem, test, classes, fields):
   return {"packed_bytes": deploy.pack(model, f"{stem}.pack")}
 
 

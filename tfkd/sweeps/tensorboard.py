@@ -1,21 +1,25 @@
-"""TensorBoard's HParams page: a line for each student, with its choices and what the test set says."""
+"""TensorBoard's HParams page: one line per student, with its choices and its measurements on the test set."""
 
 import os
 import shutil
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import tensorflow as tf
 
+from tfkd.sweeps.configuration import StudentSpec
+from tfkd.sweeps.rows import METRICS
+
 _NAMES = ("experiment", "method", "scheme", "temperature", "seed", "epochs")
-_METRICS = ("accuracy", "loss", "agreement")
 
 
-def declare(logdir, students, rows):
-  """Tells the page its columns: without this it shows every metric of every epoch.
+def declare(logdir: str, students: Sequence[StudentSpec], rows: Sequence[Mapping[str, Any]]) -> None:
+  """Declares the columns of the page, which would otherwise show every metric of every epoch.
 
   Args:
-    logdir: folder for this alone; emptied first.
-    students: list of `StudentSpec`, to be trained.
-    rows: list of the results that are there. Scripts that share a workdir have different choices.
+    logdir: directory for the declaration alone; emptied first.
+    students: the students to be trained.
+    rows: results of earlier runs in this work directory, whose students may have other choices.
   """
   from tensorboard.plugins.hparams import api as hparams
 
@@ -26,18 +30,18 @@ def declare(logdir, students, rows):
   with tf.summary.create_file_writer(logdir).as_default():
     hparams.hparams_config(
       hparams=[hparams.HParam(name) for name in [*_NAMES, *sorted(choices.difference(_NAMES))]],
-      metrics=[hparams.Metric(f"test/{name}", display_name=f"test {name}") for name in _METRICS],
+      metrics=[hparams.Metric(f"test/{name}", display_name=f"test {name}") for name in METRICS],
     )
 
 
-def log(logdir, student, row, epochs):
-  """Writes a student's line.
+def log(logdir: str, student: StudentSpec, row: Mapping[str, Any], epochs: int) -> None:
+  """Writes the line of a student.
 
   Args:
-    logdir: the student's own.
-    student: `StudentSpec`.
+    logdir: directory of the student's logs.
+    student: the student.
     row: its results.
-    epochs: the training's, where the student has none of its own.
+    epochs: number of epochs of students that have none of their own.
   """
   from tensorboard.plugins.hparams import api as hparams
 
@@ -45,5 +49,5 @@ def log(logdir, student, row, epochs):
   values |= {"temperature": student.temperature or 0.0, "epochs": epochs, **student.key["choices"]}
   with tf.summary.create_file_writer(logdir).as_default():
     hparams.hparams(values, trial_id=student.name)
-    for name in _METRICS:
+    for name in METRICS:
       tf.summary.scalar(f"test/{name}", row[name], step=student.epochs or epochs)

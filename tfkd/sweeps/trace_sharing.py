@@ -1,36 +1,41 @@
-"""One traced function for the students of a sweep that differ in seed, temperature or weights alone."""
+"""One traced training function for students of a sweep that differ only in seed, temperatures or weights."""
 
 import collections
 import json
 import numbers
+from collections.abc import Sequence
+from typing import Any
 
 import tensorflow as tf
 
-_KEPT = 4  # Distillers with their graphs: methods take turns, seed by seed.
+from tfkd import Distiller
+from tfkd.objectives import Objective
+
+_KEPT = 4  # Distillers with their graphs. Sweeps train method after method for each seed.
 
 
 class SharedDistillers:
-  """Hands the next student's weights and numbers to a distiller that is traced already.
+  """Reuses a traced distiller for the next student of the same graph.
 
-  Tracing a quantized student takes seconds, as much as a short training. It reads temperatures and weights as variables
-  here, so that other values need no other trace; the result is the one that a distiller of its own would reach.
+  Tracing a quantized student takes seconds, as long as a short training. Temperatures and weights are variables here,
+  so that other values need no new trace. The result equals that of a distiller of the student's own.
   """
 
-  def __init__(self):
-    self._traced = collections.OrderedDict()
+  def __init__(self) -> None:
+    self._traced: collections.OrderedDict[str, Distiller] = collections.OrderedDict()
 
-  def share(self, distiller, recipe):
-    """Returns a distiller in the state of another.
+  def share(self, distiller: Distiller, recipe: Sequence[Any]) -> Distiller:
+    """Returns a distiller in the state of the given one.
 
     Args:
-      distiller: a new one, compiled and built, whose objectives' numbers `with_variables` made variables.
-      recipe: JSON values that decide the graph beside the objectives: network, scheme, number of steps.
+      distiller: new, compiled and built; `with_variables` was applied to its objectives.
+      recipe: JSON values that decide the graph in addition to the objectives: network, scheme, number of epochs.
 
     Returns:
-      `distiller`, or an earlier one of the same graph that now has its state.
+      `distiller`, or an earlier one of the same graph, set to the same state.
     """
     if any(hasattr(layer, "_random_generator") for layer in distiller._flatten_layers()):
-      return distiller  # The trace holds the seed.
+      return distiller  # The trace contains the seed.
     key = _key(distiller, recipe)
     earlier = self._traced.pop(key, None)
     if earlier is not None:
@@ -43,15 +48,17 @@ class SharedDistillers:
     return distiller
 
 
-def with_variables(objectives, hard_loss_weight):
-  """Makes variables of what may differ between students of one trace: weights and temperatures.
+def with_variables(objectives: Sequence[Objective], hard_loss_weight: float) -> tf.Variable | float:
+  """Turns weights and temperatures, which may differ between students of one trace, into variables.
+
+  It must be called in the strategy's scope.
 
   Args:
-    objectives: list of `Objective`, changed in place. To be called in the strategy's scope.
-    hard_loss_weight: number.
+    objectives: changed in place.
+    hard_loss_weight: weight of the hard loss.
 
   Returns:
-    hard_loss_weight, as a variable unless it is 0: without a hard loss the graph reads no labels.
+    hard_loss_weight, as a variable unless it is 0, since the graph then reads no labels.
   """
   for objective in objectives:
     for name in ("weight", "temperature"):
@@ -69,13 +76,13 @@ def _key(distiller, recipe):
       name: None if isinstance(getattr(objective, name, None), tf.Variable) else config[name] for name in config
     }
     configs.append([type(objective).__name__, values])
-  teacher = id(getattr(distiller.teacher, "model", distiller.teacher))  # Alive as long as the distiller.
+  teacher = id(getattr(distiller.teacher, "model", distiller.teacher))  # It lives as long as the distiller.
   has_hard_loss = isinstance(distiller.hard_loss_weight, tf.Variable)
   return json.dumps([recipe, teacher, has_hard_loss, configs], sort_keys=True, default=repr)
 
 
 def _state(distiller):
-  """Every variable that a training starts from, in a fixed order; metrics begin at zero by themselves."""
+  """Lists the variables that training starts from, in a fixed order. Metrics are reset by every fit."""
   distiller.optimizer.build(distiller.trainable_variables)
   own = [v for part in (distiller.student, *distiller.objectives) for v in part.variables]
   hard = [distiller.hard_loss_weight] if isinstance(distiller.hard_loss_weight, tf.Variable) else []

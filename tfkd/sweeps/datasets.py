@@ -1,0 +1,210 @@
+"""Data sets of a sweep: arrays in memory, `tfkd.data.Dataset` objects, or functions that return `tf.data` data sets."""
+
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tfkd import data
+from tfkd.preprocessing import Preprocessing
+from tfkd.storage.digests import sha256_of_arrays
+
+Arrays = tuple[Any, np.ndarray]
+"""(inputs [n, ...] or a dict of such arrays, labels int [n])."""
+
+
+class ArrayData:
+  """A classification data set of arrays in memory.
+
+  Args:
+    train, test: (inputs, labels): an array [n, ...] such as images [n, height, width, channels], or a dict of arrays
+      for a model with several inputs; and int labels [n].
+    classes: names of the classes, in the order of the labels.
+    name: of the data set, in results and exported files.
+    scale_pixels: divide uint8 images by 255, which gives float32 in [0, 1].
+    preprocessing: mean and std by which inputs are normalized after scaling.
+    augment: function from (images float in [0, 1], draw) to images of input_shape, see `tfkd.data.augment`; applied if
+      `SweepConfig.augment` is set.
+    input_shape: shape of one input of the networks; by default that of `train`. Larger images are cropped to their
+      middle where they are not augmented.
+    splits: further splits for `Sweep.predict`, dict from name to (inputs, labels).
+
+  Raises:
+    ValueError: numbers of inputs and labels differ, or a label is no position in `classes`.
+  """
+
+  def __init__(
+    self,
+    train: Arrays,
+    test: Arrays,
+    classes: Sequence[str],
+    *,
+    name: str = "arrays",
+    scale_pixels: bool = False,
+    preprocessing: Preprocessing = Preprocessing(),  # noqa: B008  (immutable)
+    augment: Callable | None = None,
+    input_shape: tuple[int, ...] | None = None,
+    splits: Mapping[str, Arrays] | None = None,
+  ):
+    for split, (inputs, labels) in {"train": train, "test": test}.items():
+      _check(split, inputs, labels, len(classes))
+    self.train, self.test = train, test
+    self.classes = tuple(classes)
+    self.name = name
+    self.scale_pixels = scale_pixels
+    self.preprocessing = preprocessing
+    self.augment = augment
+    self.input_shape = input_shape or _shapes(train[0])
+    self._splits = {"train": train, "test": test, **(splits or {})}
+
+  def arrays(self, split: str) -> Arrays:
+    """Returns inputs and labels of a split.
+
+    Raises:
+      ValueError: there is no such split.
+    """
+    if split not in self._splits:
+      raise ValueError(f"{self.name} has no split {split!r}: expected one of {', '.join(self._splits)}.")
+    return self._splits[split]
+
+  def transforms(self, augment: bool = False, views: int | None = None) -> list[data.Transform]:
+    """Returns the transforms from examples to inputs of the networks; see `tfkd.data.Dataset.transforms`."""
+    found: list[data.Transform] = []
+    if augment and self.augment is not None:
+      found.append(data.Augment(self.augment, views))
+    elif self.input_shape != _shapes(self.train[0]):
+      found.append(data.CenterCrop(self.input_shape[:2]))
+    return [*found, *([data.Normalize(self.preprocessing)] if self.preprocessing.normalizes else [])]
+
+  def identity(self) -> dict[str, Any]:
+    """Returns JSON values that differ for other data: SHA-256 of the arrays, preprocessing, augmentation."""
+    return {
+      "dataset": self.name,
+      "data_sha256": _digest(self.train, self.test),
+      "data": {
+        "classes": list(self.classes),
+        "scale_pixels": self.scale_pixels,
+        "preprocessing": np.asarray(self.preprocessing.mean_and_std()).tolist(),
+        "augment": self.augment and getattr(self.augment, "__qualname__", repr(self.augment)),
+      },
+    }
+
+
+class DatasetArrays(ArrayData):
+  """A `tfkd.data.Dataset`, read into memory.
+
+  Args:
+    dataset: of `tfkd.data`, or of a class of your own.
+    data_dir, limit_train: directory and number of training examples, see `tfkd.data.load_arrays`.
+
+  Raises:
+    ValueError: a file is damaged, or limit_train is out of range.
+    OSError: the files are missing.
+  """
+
+  def __init__(self, dataset: data.Dataset, data_dir: str | os.PathLike | None = None, limit_train: int | None = None):
+    self._dataset, self._data_dir = dataset, data_dir
+    train = dataset.load_arrays("train", data_dir=data_dir, limit=limit_train)
+    super().__init__(
+      train,
+      dataset.load_arrays("test", data_dir=data_dir),
+      dataset.classes,
+      name=dataset.name,
+      scale_pixels=True,
+      preprocessing=dataset.preprocessing,
+      augment=dataset.augment,
+      input_shape=dataset.image_shape,
+    )
+
+  def arrays(self, split: str) -> Arrays:
+    return self._splits.get(split) or self._dataset.load_arrays(split, data_dir=self._data_dir)
+
+  def transforms(self, augment: bool = False, views: int | None = None) -> list[data.Transform]:
+    return self._dataset.transforms(augment, views)
+
+  def identity(self) -> dict[str, Any]:
+    """Returns name and SHA-256 of the arrays; options are part of the configuration."""
+    return {"dataset": self.name, "data_sha256": _digest(self.train, self.test)}
+
+
+class PipelineData:
+  """A classification data set of functions that return `tf.data` data sets.
+
+  The teacher runs online, and a resumed fit reads past the batches that were trained before. Augmentation and other
+  changes of examples belong to the functions.
+
+  Args:
+    train: function from a seed to the batches of one epoch, (inputs, int labels [batch]), of
+      `SweepConfig.batch_size` examples; only the last batch may be smaller. The same seed must give the same order,
+      repeated epochs included, as `Dataset.shuffle(n, seed=seed)` does.
+    test: function without arguments that returns the whole test set in batches.
+    classes: names of the classes, in the order of the labels.
+    input_shape: shape of one input of the networks.
+    num_train: number of training examples.
+    name: of the data set, in results and exported files.
+    version: any text that is changed when the data change; a work directory belongs to one version.
+    preprocessing: mean and std by which the functions normalize inputs, for exported files.
+    splits: further splits for `Sweep.predict`, dict from name to function as `test`.
+  """
+
+  def __init__(
+    self,
+    train: Callable[[int], tf.data.Dataset],
+    test: Callable[[], tf.data.Dataset],
+    classes: Sequence[str],
+    input_shape: tuple[int, ...],
+    num_train: int,
+    *,
+    name: str = "pipeline",
+    version: str = "",
+    preprocessing: Preprocessing = Preprocessing(),  # noqa: B008  (immutable)
+    splits: Mapping[str, Callable[[], tf.data.Dataset]] | None = None,
+  ):
+    self.train, self.test = train, test
+    self.classes = tuple(classes)
+    self.input_shape = input_shape
+    self.num_train = num_train
+    self.name = name
+    self.preprocessing = preprocessing
+    self._version = version
+    self.splits = {"train": lambda: train(0), "test": test, **(splits or {})}
+
+  def identity(self) -> dict[str, Any]:
+    """Returns JSON values that differ for other data: names, sizes, version, and SHA-256 of the first test batch."""
+    return {
+      "dataset": self.name,
+      "data_sha256": _digest(next(iter(self.test().take(1)))),
+      "data": {"classes": list(self.classes), "num_train": self.num_train, "version": self._version},
+    }
+
+
+def _digest(*parts: Any) -> str:
+  return sha256_of_arrays(np.asarray(array) for array in tf.nest.flatten(parts))
+
+
+def num_values(input_shape: Any) -> int:
+  """Number of pixels of an image, or of values of another input."""
+  shapes = input_shape.values() if isinstance(input_shape, Mapping) else [input_shape]
+  return sum(math.prod(shape[:2]) if len(shape) == 3 else math.prod(shape) for shape in shapes)
+
+
+def _shapes(inputs: Any) -> Any:
+  if isinstance(inputs, Mapping):
+    return {name: tuple(array.shape[1:]) for name, array in inputs.items()}
+  return tuple(inputs.shape[1:])
+
+
+def _check(split, inputs, labels, num_classes):
+  labels = np.asarray(labels)
+  lengths = {len(array) for array in tf.nest.flatten(inputs)}
+  if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer) or lengths != {len(labels)}:
+    raise ValueError(
+      f"{split} must have as many inputs as integer labels [n]; got {sorted(lengths)} inputs and labels of type "
+      f"{labels.dtype} and shape {list(labels.shape)}."
+    )
+  if not len(labels) or labels.min() < 0 or labels.max() >= num_classes:
+    found = f"labels in [{labels.min()}, {labels.max()}]" if len(labels) else "no examples"
+    raise ValueError(f"{split} must have labels in [0, {num_classes - 1}], one per name in classes; got {found}.")

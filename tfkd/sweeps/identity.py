@@ -1,0 +1,49 @@
+"""The values that tie a work directory to a configuration, to data and to networks."""
+
+from typing import Any
+
+from tfkd.storage.digests import sha256_of_arrays, sha256_of_file
+from tfkd.sweeps.configuration import SweepConfig
+from tfkd.sweeps.datasets import ArrayData, PipelineData
+from tfkd.sweeps.networks import build, name_of, structure_digest
+
+# Fields that do not decide results: paths, whose contents are compared instead, devices, and times of checkpoints.
+_IGNORED = (
+  "data_dir",
+  "on_bad_image",
+  "teacher_checkpoint",
+  "student_checkpoint",
+  "strategy",
+  "checkpoint_minutes",
+  "checkpoint_steps",
+)
+
+
+def identity(config: SweepConfig, source: ArrayData | PipelineData) -> dict[str, Any]:
+  """Returns JSON values that differ if a sweep would have other results.
+
+  A network that is given as a function counts as its qualified name and a digest of the layers that it builds; with
+  `teacher_epochs=0` the weights of the teacher count, too.
+
+  Args:
+    config: of the sweep. Checkpoints count by their SHA-256, wherever they are.
+    source: data set, which counts by its `identity()`.
+  """
+  values = {name: value for name, value in config._asdict().items() if name not in _IGNORED} | source.identity()
+  for role in ("teacher", "student"):
+    network = getattr(config, role)
+    if not isinstance(network, str):
+      values[role] = name_of(network)
+      model = build(network, len(source.classes), source.input_shape)
+      values[f"{role}_layers_sha256"] = structure_digest(model)
+      if role == "teacher" and not config.teacher_epochs:
+        values["teacher_weights_sha256"] = sha256_of_arrays(model.get_weights())
+  for name in ("teacher_checkpoint", "student_checkpoint"):
+    if path := getattr(config, name):
+      values[f"{name}_sha256"] = sha256_of_file(path)
+  return values
+
+
+def defaults() -> dict[str, Any]:
+  """Returns values of fields that the `config.json` of an earlier version may lack."""
+  return {name: value for name, value in SweepConfig._field_defaults.items() if name not in _IGNORED}

@@ -1,0 +1,163 @@
+"""The students of a sweep: each is built, trained, measured, exported and recorded."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import tf_keras as keras
+from absl import logging
+
+from tfkd import Distiller, models, quantization
+from tfkd.storage.digests import sha256_of_arrays
+from tfkd.sweeps import rows, tensorboard
+from tfkd.sweeps.configuration import FLOAT, StudentSpec
+from tfkd.sweeps.export import export, file_metadata
+from tfkd.sweeps.networks import Network, name_of
+from tfkd.sweeps.teacher_stage import TeacherStage
+from tfkd.sweeps.trace_sharing import SharedDistillers, with_variables
+from tfkd.sweeps.trainer import Trainer
+from tfkd.training import is_parameter_server
+
+
+class StudentStage:
+  """Trains students of one teacher; those of the same graph share a trace.
+
+  Args:
+    trainer: of the sweep.
+    teacher: stage of the teacher, whose `ensure` was called before a student is trained.
+  """
+
+  def __init__(self, trainer: Trainer, teacher: TeacherStage):
+    self._trainer, self._teacher = trainer, teacher
+    self._workspace = trainer.workspace
+    self._distillers = SharedDistillers()
+    self._functions: dict[Any, int] = {}  # Numbers of networks that are functions; their names may be equal.
+
+  def path(self, student: StudentSpec) -> str:
+    """Returns the path of a student's `.keras` file."""
+    return self._workspace.path("students", f"{student.name}.keras")
+
+  def load(self, student: StudentSpec) -> keras.Model:
+    """Reads a trained student as a model of this process alone."""
+    return quantization.load(self.path(student))
+
+  def check(self, students: Iterable[StudentSpec]) -> None:
+    """Checks that every quantized student can be exported, which would otherwise be found out after its training.
+
+    Raises:
+      ValueError: a scheme does not fit a network.
+    """
+    for network, scheme, adapt in dict.fromkeys((self._network(s), s.scheme, s.adapt) for s in students):
+      if scheme != FLOAT:
+        model = self._trainer.build(network)
+        if adapt:
+          model = adapt(self._trainer.build(self._trainer.config.teacher), model)
+        quantization.check(model, scheme)
+
+  def train(self, student: StudentSpec) -> dict[str, Any]:
+    """Trains a student, or resumes its training; saves and exports it.
+
+    Returns:
+      Its row, which is added to the results.
+    """
+    trainer = self._trainer
+    teacher, outputs = self._teacher_of(student)
+    distiller = self.distiller(student, teacher)
+    model = distiller.student
+    history, seconds = trainer.fit(distiller, student.name, student.seed, self._epochs(student), outputs)
+    path = self.path(student)
+    self._workspace.save(model, path)
+    logging.info("SHA-256 of its weights: %s", sha256_of_arrays(model.get_weights()))  # Logged by every worker.
+    agreement = history["val_agreement"][-1] if teacher is not None else self._agreement(student, model)
+    row = rows.student_row(student, history, agreement)
+    if self._workspace.writes:
+      row |= self._export(student, model)
+    self._workspace.finish(student.name, path)
+    row = trainer.add(row, model, history, seconds)
+    if self._workspace.writes:
+      tensorboard.log(self._workspace.log_dir(student.name), student, row, trainer.config.epochs)
+    return row
+
+  def distiller(self, student: StudentSpec, teacher: Any) -> Distiller:
+    """Makes a compiled distiller in the state in which the student's training starts.
+
+    Args:
+      student: the student.
+      teacher: of `Distiller`.
+
+    Raises:
+      ValueError: the student cannot start from the weights that it names.
+    """
+    trainer, config = self._trainer, self._trainer.config
+    keras.utils.set_random_seed(student.seed)
+    with trainer.scope(config.mixed_precision if student.scheme == FLOAT else "none"):
+      network = self._network(student)
+      model = trainer.build(network)
+      if student.adapt:
+        model = student.adapt(self._teacher.model, model)
+      self._initialize(model, student)
+      if student.scheme != FLOAT:
+        calibration_data = trainer.examples.calibration_batches()
+        model = quantization.quantize(model, student.scheme, calibration_data=calibration_data)
+      # Copies: a layer belongs to one distiller, and a sweep may list one objective for several seeds.
+      objectives = [type(objective).from_config(objective.get_config()) for objective in student.objectives]
+      hard_loss_weight = with_variables(objectives, student.hard_loss_weight)
+      distiller = Distiller(teacher, model, objectives, hard_loss_weight=hard_loss_weight)
+      trainer.compile(distiller, self._epochs(student), config.learning_rate)
+      if not isinstance(network, str):
+        network = self._functions.setdefault(network, len(self._functions))
+      adapt = student.adapt and student.method
+      return self._distillers.share(distiller, [network, student.scheme, adapt, self._epochs(student)])
+
+  def _initialize(self, model, student):
+    """Gives a float student the weights that it starts from."""
+    config, network, start = self._trainer.config, self._network(student), student.start
+    if start == "teacher":
+      if network != config.teacher:
+        raise ValueError(
+          f"{student.scheme} students begin with the teacher's weights: student={name_of(network)} must be "
+          f"teacher={name_of(config.teacher)}."
+        )
+      model.set_weights(self._teacher.model.get_weights())
+    elif isinstance(start, StudentSpec):
+      other = self._network(start)
+      if (other, start.scheme) != (network, FLOAT):
+        raise ValueError(
+          f"a student of {name_of(network)} can start from a float one of the same network; {start.name} is "
+          f"{start.scheme}, of {name_of(other)}."
+        )
+      model.set_weights(self.load(start).get_weights())
+    elif start == "checkpoint":
+      models.load_torch_weights(model, config.student_checkpoint, head=False)
+
+  def _teacher_of(self, student) -> tuple[Any, Mapping[str, Any] | None]:
+    """Returns the teacher of a student, and the cached outputs by split if the teacher is cached.
+
+    Features, and examples that are augmented afresh, need the teacher online; labels alone need no teacher.
+    """
+    if any(objective.teacher_layers for objective in student.objectives):
+      return self._teacher.model, None
+    cached = self._teacher.outputs
+    if "train" in cached:
+      return cached["train"], {split: teacher.outputs for split, teacher in cached.items()}
+    reads_teacher = any(objective.reads_teacher for objective in student.objectives)
+    return (self._teacher.model if reads_teacher else None), None
+
+  def _agreement(self, student, model):
+    """Measures the agreement of a student that was trained without a teacher."""
+    predicting = self.load(student) if is_parameter_server(self._trainer.strategy) else model
+    choices = predicting.predict(self._trainer.examples.batches("test"), verbose=0).argmax(axis=1)
+    return float(np.mean(choices == self._teacher.outputs["test"].outputs.argmax(axis=1)))
+
+  def _export(self, student, model):
+    trainer, examples = self._trainer, self._trainer.examples
+    local = self.load(student) if trainer.needs_copies else model
+    fields = file_metadata(trainer.config, examples, student)
+    stem = self.path(student).removesuffix(".keras")
+    return export(local, stem, examples.batches("test"), classes=examples.classes, fields=fields)
+
+  def _network(self, student) -> Network:
+    return self._trainer.config.student if student.network is None else student.network
+
+  def _epochs(self, student):
+    return student.epochs or self._trainer.config.epochs

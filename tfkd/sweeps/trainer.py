@@ -1,0 +1,129 @@
+"""Compiling, fitting and recording of the models of a sweep."""
+
+import contextlib
+import functools
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import tensorflow as tf
+import tf_keras as keras
+
+from tfkd.sweeps import networks, rows
+from tfkd.sweeps.configuration import SweepConfig
+from tfkd.sweeps.examples import Examples
+from tfkd.sweeps.workspace import Workspace
+from tfkd.training import (
+  barrier,
+  fit,
+  is_multi_worker,
+  is_parameter_server,
+  make_optimizer,
+  scaled_learning_rate,
+)
+
+
+class Trainer:
+  """Trains the models of a sweep with one configuration, on one data set, into one workspace.
+
+  Args:
+    config, examples, workspace: of the sweep.
+    strategy: `tf.distribute` strategy of all models.
+
+  Raises:
+    ValueError: the optimizer's options are out of range.
+  """
+
+  def __init__(self, config: SweepConfig, examples: Examples, workspace: Workspace, strategy: tf.distribute.Strategy):
+    self.config = config
+    self.examples = examples
+    self.workspace = workspace
+    self.strategy = strategy
+    for epochs in (config.epochs, config.teacher_epochs):
+      self.optimizer(epochs, 0.0)
+
+  @property
+  def needs_copies(self) -> bool:
+    """Whether this process alone can run only saved copies of the strategy's models."""
+    # Variables of multi-worker models are read by all workers together; a parameter server holds them elsewhere.
+    return is_multi_worker(self.strategy) or is_parameter_server(self.strategy)
+
+  def steps(self, epochs: int) -> int:
+    """Returns the number of optimizer steps of a number of epochs."""
+    return epochs * -(-self.examples.num_train // self.config.batch_size)
+
+  def build(self, network: networks.Network) -> keras.Model:
+    """Builds a network for the data set."""
+    return networks.build(network, len(self.examples.classes), self.examples.input_shape)
+
+  @contextlib.contextmanager
+  def scope(self, mixed_precision: str) -> Iterator[None]:
+    """Enters the scope of the strategy, in which layers compute in "float16" or "bfloat16" unless it is "none"."""
+    policy = keras.mixed_precision.global_policy()
+    with self.strategy.scope():
+      if mixed_precision != "none":
+        keras.mixed_precision.set_global_policy(f"mixed_{mixed_precision}")
+      try:
+        yield
+      finally:
+        keras.mixed_precision.set_global_policy(policy)
+
+  def optimizer(self, epochs: int, learning_rate: float) -> keras.optimizers.Optimizer:
+    """Makes the optimizer of one fit; for no epochs, one that is not used."""
+    config = self.config
+    if config.scale_learning_rate:
+      learning_rate = scaled_learning_rate(learning_rate, config.batch_size)
+    options: dict[str, Any] = {
+      name: getattr(config, name) for name in ("schedule", "warm_up", "weight_decay", "ema") if epochs
+    }
+    return make_optimizer(config.optimizer, learning_rate, max(1, self.steps(epochs)), **options)
+
+  def compile(self, model: keras.Model, epochs: int, learning_rate: float) -> None:
+    """Compiles a classifier or a distiller for the labels of the training batches."""
+    if not self.examples.has_distributions:
+      crossentropy, accuracy = keras.losses.SparseCategoricalCrossentropy, keras.metrics.SparseCategoricalAccuracy
+    else:
+      crossentropy, accuracy = keras.losses.CategoricalCrossentropy, keras.metrics.CategoricalAccuracy
+    model.compile(
+      self.optimizer(epochs, learning_rate),
+      loss=crossentropy(from_logits=True),
+      # Given by name, Keras would create its variables in the first step, which would then be traced twice.
+      metrics=[accuracy("accuracy")],
+    )
+
+  def fit_options(self, name: str) -> dict[str, Any]:
+    """Returns the options of `tfkd.training.fit` for directories and intervals of a model."""
+    config = self.config
+    options: dict[str, Any] = {
+      "log_dir": self.workspace.log_dir(name),
+      "checkpoint_dir": self.workspace.checkpoint_dir(name),
+    }
+    if is_multi_worker(self.strategy):
+      # Workers write checkpoints together, and their clocks differ.
+      return options | {"checkpoint_steps": config.checkpoint_steps or self.steps(1)}
+    return options | {"checkpoint_minutes": config.checkpoint_minutes, "checkpoint_steps": config.checkpoint_steps}
+
+  def fit(
+    self, model: keras.Model, name: str, seed: int, epochs: int, outputs: Mapping[str, Any] | None = None
+  ) -> tuple[dict[str, list[float]], float]:
+    """Fits a compiled model, or resumes the fit; see `tfkd.training.fit`.
+
+    Args:
+      model: classifier or distiller.
+      name: of its logs and checkpoints.
+      seed: of order and augmentation of the training examples.
+      epochs: number of epochs.
+      outputs: cached teacher outputs by split, to be joined to the inputs of "train" and "test"; None for none.
+    """
+    outputs = outputs or {}
+    train = functools.partial(self.examples.train_batches, seed, outputs=outputs.get("train"))
+    test = self.examples.test_batches(outputs.get("test"))
+    return fit(model, train, test, epochs=epochs, steps_per_epoch=self.steps(1), **self.fit_options(name))
+
+  def add(
+    self, row: Mapping[str, Any], model: keras.Model, history: Mapping[str, list[float]], seconds: float
+  ) -> dict[str, Any]:
+    """Completes a row, adds it to the results, and waits until all workers come here."""
+    row = rows.complete(row, model, self.config, self.examples, history, seconds)
+    self.workspace.add(row)
+    barrier(self.strategy)
+    return row
