@@ -3,16 +3,17 @@
 import numpy as np
 import pytest
 
+from tfkd import data
 from tfkd.data import house_numbers
 from tfkd.sweeps import SweepConfig
-from tfkd.sweeps.datasets import NamedData
+from tfkd.sweeps.datasets import DatasetArrays
 from tfkd.sweeps.examples import examples_of
 
 
 @pytest.fixture
 def source(tmp_path):
   house_numbers.write(tmp_path, sizes={"train": 96, "test": 40})
-  made = NamedData(SweepConfig("house_numbers", data_dir=str(tmp_path)))
+  made = DatasetArrays(data.info("house_numbers"), str(tmp_path))
   images, labels = made.train
   order = np.argsort(labels, kind="stable")
   made.train = images[order], labels[order]

@@ -163,7 +163,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(tmp_path, monk
   distiller = _compiled()
   state, history = whole
   assert _fit(distiller, tmp_path) == history
-  assert f"{path.parent} is damaged, and is passed over" in caplog.text and caplog.text.count("passed over") == 1
+  assert f"{path.parent} is damaged and skipped" in caplog.text and caplog.text.count("damaged and skipped") == 1
   for a, b in zip(state, _state(distiller), strict=True):
     np.testing.assert_array_equal(a, b)
 
@@ -171,7 +171,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(tmp_path, monk
 def test_a_checkpoint_of_another_model_is_passed_over(tmp_path, monkeypatch, caplog):
   _killed(monkeypatch, tmp_path, 3)
   history = _fit(_compiled(hints=True), tmp_path)
-  assert caplog.text.count("is passed over") == 2 and len(history["loss"]) == EPOCHS
+  assert caplog.text.count("damaged and skipped") == 2 and len(history["loss"]) == EPOCHS
 
 
 def test_sigterm_writes_a_checkpoint_and_exits_with_0(tmp_path, monkeypatch):

@@ -9,9 +9,10 @@ import tf_keras as keras
 from absl import logging
 from tqdm import tqdm
 
+from tfkd.data import Dataset, info
 from tfkd.sweeps import networks, tensorboard
 from tfkd.sweeps.configuration import StudentSpec, SweepConfig
-from tfkd.sweeps.datasets import ArrayData, NamedData, PipelineData
+from tfkd.sweeps.datasets import ArrayData, DatasetArrays, PipelineData
 from tfkd.sweeps.examples import examples_of
 from tfkd.sweeps.identity import defaults, identity
 from tfkd.sweeps.student_stage import StudentStage
@@ -28,7 +29,8 @@ class Sweep:
     workdir: directory for results, models and logs, or a `Workspace`.
     config: how all models are trained. A teacher that is a function with trained weights is kept as it is with
       `teacher_epochs=0`.
-    data: data set; None for the one that the configuration names.
+    data: data set: arrays, functions that return `tf.data` data sets, or a `tfkd.data.Dataset`, of which the
+      configuration's data_dir and limit_train are read; None for the data set that the configuration names.
     overwrite: remove the results of an earlier sweep first.
 
   Raises:
@@ -41,7 +43,7 @@ class Sweep:
     self,
     workdir: str | os.PathLike | Workspace,
     config: SweepConfig,
-    data: ArrayData | PipelineData | None = None,
+    data: ArrayData | PipelineData | Dataset | None = None,
     *,
     overwrite: bool = False,
   ):
@@ -49,17 +51,13 @@ class Sweep:
     strategy = make_strategy(config.strategy)
     for network in (config.teacher, config.student):
       networks.check(network)  # Otherwise a wrong name would be found after the teacher's training.
-    if (data is None) == (config.dataset is None):
-      raise ValueError(
-        f"a sweep needs either data or SweepConfig.dataset; got data={data}, dataset={config.dataset!r}."
-      )
-    data = NamedData(config) if data is None else data
-    self.examples = examples_of(data, config, strategy.num_replicas_in_sync)
+    source = _source(config, data)
+    self.examples = examples_of(source, config, strategy.num_replicas_in_sync)
     self.workspace = workdir if isinstance(workdir, Workspace) else Workspace(workdir, writes=is_chief(strategy))
     self._trainer = Trainer(config, self.examples, self.workspace, strategy)
     self.teacher = TeacherStage(self._trainer)
     self.students = StudentStage(self._trainer, self.teacher)
-    self.workspace.claim(identity(config, data), overwrite, defaults())
+    self.workspace.claim(identity(config, source), overwrite, defaults())
     barrier(strategy)
     self.results = self.workspace.results
     logging.info("results go to %s", self.path("results.jsonl"))
@@ -127,6 +125,18 @@ class Sweep:
   def load_teacher(self) -> keras.Model:
     """Reads the trained teacher."""
     return self.teacher.load()
+
+
+def _source(config: SweepConfig, data: ArrayData | PipelineData | Dataset | None) -> ArrayData | PipelineData:
+  if (data is None) == (config.dataset is None):
+    raise ValueError(f"a sweep needs either data or SweepConfig.dataset; got data={data}, dataset={config.dataset!r}.")
+  if config.dataset is not None:
+    data = info(config.dataset, image_size=config.image_size, on_bad_image=config.on_bad_image)
+  if isinstance(data, Dataset):
+    return DatasetArrays(data, config.data_dir, config.limit_train)
+  if not isinstance(data, (ArrayData, PipelineData)):
+    raise TypeError(f"data must be ArrayData, PipelineData or a tfkd.data.Dataset; got {type(data).__name__}.")
+  return data
 
 
 def _check_names(students):

@@ -1,4 +1,4 @@
-"""Checkpoints of a fit, inside epochs too: a training that was killed goes on, and ends as if it had not been."""
+"""Checkpoints of a fit, between steps too: a killed fit resumes and ends as an uninterrupted one does."""
 
 import contextlib
 import os
@@ -8,6 +8,8 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import tensorflow as tf
 import tf_keras as keras
@@ -23,74 +25,87 @@ _VARIABLES = "variables"
 
 
 class Checkpoints(keras.callbacks.Callback):
-  """Writes checkpoints of the model that is fitted, and brings it back to the last of them that is whole.
+  """Writes checkpoints of a model during a fit, and restores the last intact one.
 
-  A checkpoint is a folder `<epoch>-<step>` with the variables of model, optimizer and metrics, the history so far, and
-  the SHA-256 of each file. It appears whole or not at all; the last two are kept.
+  A checkpoint is a directory `<epoch>-<step>` with the variables of model, optimizer and metrics, the history so far,
+  and the SHA-256 of each file. It is renamed into place when it is complete; the last two are kept.
 
   Args:
-    model: compiled and built. It may be distributed: all workers call this alike.
-    folder: where checkpoints are.
-    epochs, steps: of the whole fit, and of an epoch.
-    every_minutes: at the first step after so many minutes; None for no such.
-    every_steps: after so many steps; None for no such.
+    model: compiled and built. If it is distributed over workers, all of them must call all methods.
+    directory: directory of the checkpoints.
+    epochs: number of epochs of the fit.
+    steps: number of steps per epoch.
+    every_minutes: interval between checkpoints, which are written after the next step; None disables it.
+    every_steps: interval between checkpoints; None disables it.
   """
 
-  def __init__(self, model, folder, epochs, steps, every_minutes=None, every_steps=None):
+  def __init__(
+    self,
+    model: keras.Model,
+    directory: str,
+    epochs: int,
+    steps: int,
+    every_minutes: float | None = None,
+    every_steps: int | None = None,
+  ):
     super().__init__()
-    self._folder = folder
+    self._directory = directory
     self._epochs, self._steps = epochs, steps
     self._every_seconds = 60 * every_minutes if every_minutes is not None else float("inf")
     self._every_steps = every_steps or float("inf")
     self._fitted = model
     self._started = time.perf_counter()
-    self.epoch, self.step, self.history = 0, 0, {}
-    """Where the next step is: epoch, step of it, and dict from name to list of float for the epochs before."""
-    self._restored = None
+    self.epoch = 0
+    """Epoch of the next step."""
+    self.step = 0
+    """Position of the next step in its epoch."""
+    self.history: dict[str, list[float]] = {}
+    """Metrics of the finished epochs."""
+    self._restored: str | None = None
     self._is_asked_to_end = False
-    # Workers would not write at one step: they are asked at different moments.
+    # Signals reach workers at different steps, at which they cannot write a checkpoint together.
     self._saves_when_asked = not is_multi_worker(model.distribute_strategy)
-    # Steps that were sent to workers are taken some time before the epoch's end.
+    # Parameter server workers run steps asynchronously until the end of the epoch.
     self._saves_inside_epochs = not is_parameter_server(model.distribute_strategy)
-    self._supports_tf_logs = True  # Keras': this does not ask what came out of a step.
+    self._supports_tf_logs = True  # Keras' name: logs stay tensors, since they are not read after every step.
     self._reset()
 
   @property
-  def first_step(self):
-    """Of the training, counted over all epochs."""
+  def first_step(self) -> int:
+    """Number of the next step, counted over all epochs."""
     return self.epoch * self._steps + self.step
 
   @property
-  def seconds(self):
-    """Since the fit began, without what was lost in between."""
+  def seconds(self) -> float:
+    """Duration of the fit up to now. Of an earlier process, the seconds up to the checkpoint count."""
     return time.perf_counter() - self._started
 
-  def restore(self, build):
-    """Brings the model to the last checkpoint that is whole, if there is any; damaged ones are named and passed over.
+  def restore(self, build: Callable[[], Any]) -> None:
+    """Restores the last intact checkpoint, if there is one; damaged ones are logged and skipped.
 
     Args:
-      build: function that makes all of the model's variables; called only if there is a checkpoint.
+      build: function that creates all variables of the model; called only if there is a checkpoint.
     """
     for name in sorted(self._names(), reverse=True):
-      path = os.path.join(self._folder, name)
+      path = os.path.join(self._directory, name)
       try:
         manifest = read_manifest(path)
         build()
         self._read(path)
       except (OSError, ValueError, KeyError, AssertionError, tf.errors.OpError) as error:
-        logging.warning("%s is damaged, and is passed over: %s", path, error)
+        logging.warning("checkpoint %s is damaged and skipped: %s", path, error)
         continue
       self.epoch, self.step, self.history = manifest["epoch"], manifest["step"], manifest["history"]
       self._restored = path
       self._started -= manifest["seconds"]
-      logging.info("going on at epoch %d, step %d, from %s", self.epoch + 1, self.step, path)
+      logging.info("resuming at epoch %d, step %d, from %s", self.epoch + 1, self.step, path)
       return
 
   @contextlib.contextmanager
-  def saving_at_sigterm(self):
-    """While this lasts, SIGTERM ends the process at the next step: a checkpoint is written, the exit code is 0."""
+  def saving_at_sigterm(self) -> Iterator[None]:
+    """Handles SIGTERM in its context: after the next step a checkpoint is written and the process exits with code 0."""
     if threading.current_thread() is not threading.main_thread():
-      yield  # Python gives signals to the main thread alone.
+      yield  # Only the main thread can handle signals.
       return
 
     def ask(*_):
@@ -103,26 +118,27 @@ class Checkpoints(keras.callbacks.Callback):
       signal.signal(signal.SIGTERM, before)
 
   def on_train_begin(self, logs=None):
-    # Keras asks this where to begin, as it does for its BackupAndRestore, whose checkpoints do not hold metrics and
-    # cannot be verified.
+    # Keras reads the first epoch and step from this, as from its BackupAndRestore. That is not used here since its
+    # checkpoints do not contain metrics and cannot be verified.
     self._fitted._training_state = self
     self._reset()
 
-  def maybe_load_initial_counters_from_ckpt(self, *args, **kwargs):
-    self._fitted._training_state = None  # It is asked once; another fit of the model begins where it says itself.
+  def maybe_load_initial_counters_from_ckpt(self, *args: Any, **kwargs: Any) -> tuple[int, int]:
+    """Returns epoch and step at which Keras starts."""
+    self._fitted._training_state = None  # Only this fit starts there; a later fit has its own initial_epoch.
     return self.epoch, self.step
 
   def on_epoch_begin(self, epoch, logs=None):
     self.epoch = epoch
     if self._restored and self.step:
-      self._read(self._restored)  # Again: Keras has just set the epoch's metrics to zero.
+      self._read(self._restored)  # A second time, since Keras has just reset the metrics of the epoch.
     self._restored = None
 
   def on_train_batch_end(self, batch, logs=None):
-    # With `steps_per_execution`, `batch` is the last of them.
+    # With `steps_per_execution`, `batch` is the last step of the execution.
     self._since_steps += batch + 1 - self.step
     self.step = batch + 1
-    # An epoch's last step is followed by its validation, and by `on_epoch_end`.
+    # After the last step of an epoch, `on_epoch_end` writes the checkpoint, which then contains the validation.
     if self.step < self._steps and self._saves_inside_epochs and self._is_due():
       self.save()
     self._end_if_asked()
@@ -140,7 +156,7 @@ class Checkpoints(keras.callbacks.Callback):
 
   def _end_if_asked(self):
     if self._is_asked_to_end:
-      logging.info("ending at SIGTERM; started again, the training goes on from %s", self._folder)
+      logging.info("exiting after SIGTERM; the same call resumes from %s", self._directory)
       sys.exit(0)
 
   def _is_due(self):
@@ -151,10 +167,10 @@ class Checkpoints(keras.callbacks.Callback):
   def _reset(self):
     self._since, self._since_steps = time.monotonic(), 0
 
-  def save(self):
-    """Writes a checkpoint, and removes those before the last two. All workers call this; the chief keeps it."""
+  def save(self) -> None:
+    """Writes a checkpoint and removes all but the last two. All workers call this; only the chief's file is kept."""
     is_kept = is_chief(self._fitted.distribute_strategy)
-    path = os.path.join(self._folder, f"{self.epoch:06d}-{self.step:09d}")
+    path = os.path.join(self._directory, f"{self.epoch:06d}-{self.step:09d}")
     with path_to_write(path, is_kept) as kept, atomic_path(kept) as temporary:
       os.mkdir(temporary)
       self._checkpoint().write(os.path.join(temporary, _VARIABLES))
@@ -162,7 +178,7 @@ class Checkpoints(keras.callbacks.Callback):
       manifest = {"epoch": self.epoch, "step": self.step, "history": self.history, "seconds": self.seconds}
       write_text(os.path.join(temporary, _MANIFEST), to_checked_json(manifest | {"files": files}))
     for name in sorted(self._names())[:-_KEPT] if is_kept else ():
-      shutil.rmtree(os.path.join(self._folder, name), ignore_errors=True)
+      shutil.rmtree(os.path.join(self._directory, name), ignore_errors=True)
     self._reset()
 
   def _read(self, path):
@@ -172,21 +188,27 @@ class Checkpoints(keras.callbacks.Callback):
     return tf.train.Checkpoint(model=self._fitted, metrics=list(self._fitted.metrics))
 
   def _names(self):
-    if not os.path.isdir(self._folder):
+    if not os.path.isdir(self._directory):
       return []
-    return [name for name in os.listdir(self._folder) if re.fullmatch(r"\d{6}-\d{9}", name)]
+    return [name for name in os.listdir(self._directory) if re.fullmatch(r"\d{6}-\d{9}", name)]
 
 
-def read_manifest(path):
-  """The manifest of a checkpoint: dict with epoch, step, history, seconds and files.
+def read_manifest(path: str) -> Mapping[str, Any]:
+  """Reads the manifest of a checkpoint and verifies all files.
+
+  Args:
+    path: directory of the checkpoint.
+
+  Returns:
+    dict with epoch, step, history, seconds and files.
 
   Raises:
     OSError: a file is missing.
-    ValueError: a file is not as it was written.
+    ValueError: a file is damaged.
   """
   with open(os.path.join(path, _MANIFEST), encoding="utf-8") as file:
     manifest = from_checked_json(file.read())
   for name, digest in manifest["files"].items():
     if sha256_of_file(os.path.join(path, name)) != digest:
-      raise ValueError(f"{name} is not as it was written")
+      raise ValueError(f"the SHA-256 of {name} differs from the manifest")
   return manifest

@@ -1,4 +1,4 @@
-"""Which devices and machines train: the only place that asks what there is."""
+"""Distribution strategies by name, and questions about them that depend on the process."""
 
 import json
 import os
@@ -9,27 +9,30 @@ import tensorflow as tf
 STRATEGIES = ("auto", "one_device", "mirrored", "multi_worker", "parameter_server", "tpu")
 
 
-def make_strategy(name):
+def make_strategy(name: str) -> tf.distribute.Strategy:
   """Makes a `tf.distribute` strategy.
 
   Args:
-    name: "auto" (all GPUs, or else the CPU), "one_device" (the first GPU, or else the CPU), "mirrored" (all GPUs, or
-      else all logical CPUs), "multi_worker" (all GPUs of all workers that TF_CONFIG, or else SLURM, names),
-      "parameter_server" (the workers of TF_CONFIG take steps without waiting for each other, and its servers hold the
-      variables) or "tpu" (the one that this machine, or TPU_NAME, has).
+    name: one of `STRATEGIES`.
+      "auto": all GPUs, or the CPU if there are none.
+      "one_device": the first GPU, or the CPU if there are none.
+      "mirrored": all GPUs, or all logical CPUs if there are no GPUs.
+      "multi_worker": all GPUs of all workers in TF_CONFIG, or of the SLURM job step.
+      "parameter_server": the workers in TF_CONFIG, which take steps asynchronously; its servers hold the variables.
+      "tpu": the TPU of this machine, or the one named by TPU_NAME.
 
   Returns:
-    `tf.distribute.Strategy`. A worker or server of "parameter_server" never comes back: it does what the chief sends
-    until it is ended.
+    The strategy. In a worker or server of "parameter_server" this function does not return: the process runs the
+    functions that the chief sends until it is terminated.
 
   Raises:
-    ValueError: unknown name, or the cluster is not described.
+    ValueError: the name is unknown, or the cluster is not described.
   """
   if name not in STRATEGIES:
     raise ValueError(f"unknown strategy {name!r}: expected one of {', '.join(STRATEGIES)}.")
   gpus = tf.config.list_physical_devices("GPU")
   for gpu in gpus:
-    # Without it TensorFlow takes all memory of every GPU, used or not. Too late once a GPU was touched.
+    # Otherwise TensorFlow allocates all memory of all GPUs. This must precede the first use of a GPU.
     tf.config.experimental.set_memory_growth(gpu, True)
   if name == "multi_worker":
     return tf.distribute.MultiWorkerMirroredStrategy(_resolver())
@@ -45,31 +48,31 @@ def make_strategy(name):
     return tf.distribute.OneDeviceStrategy("/gpu:0" if gpus else "/cpu:0")
   kind = "GPU" if gpus else "CPU"
   devices = [f"/{kind.lower()}:{i}" for i in range(len(tf.config.list_logical_devices(kind)))]
-  # The default reduction allows one MirroredStrategy in a process; on CPU devices this one allows several.
+  # With the default reduction, a process can have only one MirroredStrategy; on CPU devices, this one allows several.
   reduction = None if gpus else tf.distribute.ReductionToOneDevice()
   return tf.distribute.MirroredStrategy(devices, cross_device_ops=reduction)
 
 
-def is_chief(strategy):
-  """Whether this process is the one that writes: the only one, or the first worker."""
+def is_chief(strategy: tf.distribute.Strategy) -> bool:
+  """Returns whether this process writes files: the only process, the chief, or the first worker."""
   if not is_multi_worker(strategy):
     return True
   resolver = strategy.cluster_resolver
   return resolver.task_type == "chief" or resolver.task_id == 0 and "chief" not in resolver.cluster_spec().jobs
 
 
-def is_multi_worker(strategy):
-  """Whether several processes run this program, and take every step of a training together."""
+def is_multi_worker(strategy: tf.distribute.Strategy) -> bool:
+  """Returns whether several processes run this program and take every training step together."""
   return isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
 
 
-def is_parameter_server(strategy):
-  """Whether this process sends steps to workers, which take them without waiting for each other."""
+def is_parameter_server(strategy: tf.distribute.Strategy) -> bool:
+  """Returns whether this process sends steps to workers, which take them asynchronously."""
   return isinstance(strategy, tf.distribute.ParameterServerStrategy)
 
 
-def barrier(strategy):
-  """Returns when every worker has come here, so that what the chief wrote before is there for all."""
+def barrier(strategy: tf.distribute.Strategy) -> None:
+  """Waits until all workers call this, so that all of them find the files that the chief wrote before."""
   if is_multi_worker(strategy):
     strategy.reduce("SUM", strategy.run(lambda: tf.constant(1.0)), axis=None)
 
@@ -80,7 +83,7 @@ def _resolver():
   if "SLURM_PROCID" in os.environ:
     return tf.distribute.cluster_resolver.SlurmClusterResolver()
   raise ValueError(
-    "--strategy=multi_worker needs the environment variable TF_CONFIG, or a job step of SLURM. On one machine, `python "
+    "strategy=multi_worker needs the environment variable TF_CONFIG, or a job step of SLURM. On one machine, `python "
     "-m tfkd.training.launch --workers=2 -- <script> <flags>` sets it."
   )
 
@@ -88,7 +91,7 @@ def _resolver():
 def _resolver_of_servers():
   if "TF_CONFIG" not in os.environ:
     raise ValueError(
-      "--strategy=parameter_server needs the environment variable TF_CONFIG. On one machine, `python -m "
+      "strategy=parameter_server needs the environment variable TF_CONFIG. On one machine, `python -m "
       "tfkd.training.launch --workers=2 -- <script> --strategy=parameter_server <flags>` sets it."
     )
   return _from_tf_config("chief", "worker", "ps")
@@ -109,7 +112,7 @@ def _from_tf_config(*jobs):
 
 
 def _serve(resolver):
-  """Does what the chief sends. It does not return: the server has no notion of an end."""
+  """Runs the functions that the chief sends. It does not return, since a server has no end of its own."""
   server = tf.distribute.Server(
     resolver.cluster_spec(), resolver.task_type, resolver.task_id, protocol=resolver.rpc_layer or "grpc", start=True
   )
