@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 import tf_keras as keras
 
+from experiments.benchmarks.sweep_steps import step_seconds
 from tfkd import deploy, reporting
 from tfkd.objectives import SoftTargets
 from tfkd.preprocessing import HALVES
@@ -245,3 +246,10 @@ def test_a_workspace_that_does_not_write_stays_empty(tmp_path):
   workspace.add({"seed": 0})
   workspace.save(network(3, (6,)), workspace.path("student.keras"))
   assert not (tmp_path / "new").exists()
+
+
+def test_steps_of_students_are_timed_in_turns(whole):
+  _, sweep = whole
+  seconds = step_seconds(sweep, {"labels": STUDENTS[0], "soft": STUDENTS[2]}, rounds=2, steps=1)
+  assert {name: len(times) for name, times in seconds.items()} == {"labels": 2, "soft": 2}
+  assert all(second > 0 for times in seconds.values() for second in times)

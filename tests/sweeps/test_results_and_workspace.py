@@ -1,13 +1,11 @@
-"""Rows and folders: whole or not at all, and never of two configurations."""
+"""Results are written atomically, and a work directory belongs to one configuration."""
 
 import json
 import os
 
-import numpy as np
 import pytest
 import tf_keras as keras
 
-from tfkd.reporting import compare, difference_of_means, format_mean_std
 from tfkd.sweeps import Results, Workspace
 from tfkd.training import _fit as fit
 from tfkd.training import checkpoints
@@ -100,34 +98,6 @@ def test_overwrite_removes_results_and_nothing_else(tmp_path):
   Workspace(tmp_path).claim({"epochs": 4}, overwrite=True)
   assert sorted(name for name in os.listdir(tmp_path) if name[0] != ".") == ["config.json", "thesis.tex"]
   assert json.loads((tmp_path / "config.json").read_text()) == {"epochs": 4}
-
-
-def test_difference_of_means():
-  difference, deviation = difference_of_means([0.7, 0.8], [0.6, 0.65])
-  assert difference == pytest.approx(0.125) and deviation == pytest.approx(np.hypot(0.1, 0.05) / np.sqrt(2))
-  assert difference_of_means([0.7], [0.6])[1] is None
-
-
-@pytest.mark.parametrize(
-  "one, other, words",
-  [
-    ([0.7, 0.72], [0.6, 0.62], "One ends 10.00 points above the other, 5.0 times"),
-    ([0.6, 0.62], [0.7, 0.72], "One ends 10.00 points below the other, 5.0 times"),
-    ([0.7, 0.8], [0.7, 0.79], "One ends 0.50 points above the other, no more than"),
-    ([0.7, 0.7], [0.7, 0.7], "no finding"),
-    ([0.8, 0.8], [0.7, 0.7], "One ends 10.00 points above the other, beyond"),
-    ([0.8], [0.7], "one seed alone"),
-  ],
-)
-def test_a_finding_says_no_more_than_the_numbers(one, other, words):
-  assert words in compare("one", one, "the other", other)
-
-
-def test_format_mean_std_are_the_samples():
-  values = [0.5, 0.6, 0.8]
-  assert format_mean_std(values, 100) == f"{100 * np.mean(values):.2f} ± {100 * np.std(values, ddof=1):.2f}"
-  assert format_mean_std([0.5], 100, 1) == "50.0"
-  assert format_mean_std([]) == "–"
 
 
 def test_checkpoints_and_the_best_model_are_kept_by_the_chief_alone(tmp_path, monkeypatch):
