@@ -4,8 +4,6 @@ import ast
 import re
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).parents[1]
 # From the bottom up. Packages of one layer do not import each other.
 LAYERS = (
@@ -90,7 +88,6 @@ def test_keras_is_tf_keras():
       assert "tf.keras" not in (ROOT / path).read_text().replace("`tf.keras`", ""), path
 
 
-@pytest.mark.xfail(reason="some messages still name flags")
 def test_the_library_names_no_script_and_no_flag():
   """Messages and docstrings of the library name arguments; scripts translate them into flags."""
   pattern = re.compile(r"\bexperiments\b|(?<![\w-])--[a-z][a-z_]+")
@@ -99,6 +96,7 @@ def test_the_library_names_no_script_and_no_flag():
     for path in TREES
     if path.parts[0] == "tfkd" and str(path) not in LIBRARY_COMMANDS
     for line, text in _strings(path)
+    if "tfkd.training.launch" not in text  # The library's own command, with its flags.
     for found in [pattern.search(text)]
     if found
   ]

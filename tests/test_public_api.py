@@ -124,7 +124,6 @@ def _functions(name, value):
         yield f"{name}.{method}", function
 
 
-@pytest.mark.xfail(reason="some packages lack hints")
 def test_public_functions_and_methods_have_type_hints():
   functions = [pair for name, value in _public() for pair in _functions(name, value)]
   assert len(functions) > 300

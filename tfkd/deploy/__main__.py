@@ -52,7 +52,7 @@ def _describe(path, pictures):
     _check(path, given, taken, scaling, fields.get("labels"))
   is_probability = bool(pictures) and _gives_probabilities(path)
   for picture in pictures:
-    mean, std = scaling
+    mean, std = scaling  # pyright: ignore[reportGeneralTypeIssues]  (`_check` has refused None)
     image = (read_image(picture, *shape[1:3]).astype(np.float32) / 255 - mean) / std
     scores = run(opened, image[None])[0]
     probabilities = scores if is_probability else _softmax(scores)

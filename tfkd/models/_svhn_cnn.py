@@ -54,7 +54,7 @@ def svhn_cnn(
 
 def _named(match):
   width = scaled(16, match)
-  return width and functools.partial(svhn_cnn, width=width, name=match[0])
+  return functools.partial(svhn_cnn, width=width, name=match[0]) if width else None
 
 
 FAMILIES = (Family(f"svhn_cnn{FACTOR}", "svhn_cnn or svhn_cnnx<factor of the width>, as in svhn_cnnx0.5", _named),)

@@ -234,17 +234,19 @@ def _relu(x, name):
 
 def _named_resnet(match):
   function, width = {"18": resnet18, "34": resnet34, "50": resnet50}[match[1]], scaled(64, match)
+  if not width:
+    return None
 
   def build(num_classes, input_shape):
     return function(num_classes, input_shape, usual_stem(input_shape), width, name=match[0])
 
-  return build if width else None
+  return build
 
 
 def _named_cifar_resnet(match):
   depth, factor = int(match[1]), scaled(1, match)
-  is_known = depth >= 8 and depth % 6 == 2 and factor
-  return functools.partial(cifar_resnet, depth, factor=factor) if is_known else None
+  is_known = depth >= 8 and depth % 6 == 2
+  return functools.partial(cifar_resnet, depth, factor=factor) if is_known and factor else None
 
 
 def _named_wide_resnet(match):

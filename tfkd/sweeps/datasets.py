@@ -76,7 +76,7 @@ class ArrayData:
     if augment and self.augment is not None:
       found.append(data.Augment(self.augment, views))
     elif self.input_shape != _shapes(self.train[0]):
-      found.append(data.CenterCrop(self.input_shape[:2]))
+      found.append(data.CenterCrop((self.input_shape[0], self.input_shape[1])))
     return [*found, *([data.Normalize(self.preprocessing)] if self.preprocessing.normalizes else [])]
 
   def identity(self) -> dict[str, Any]:

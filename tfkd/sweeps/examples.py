@@ -78,7 +78,7 @@ class ArrayExamples:
       outputs: cached teacher outputs of the training set, joined to the inputs; None for inputs alone.
     """
     config, (inputs, labels) = self._config, self._source.train
-    label_transforms = self._one_hot(config.label_smoothing)
+    label_transforms: list[data.Transform] = [*self._one_hot(config.label_smoothing)]
     if config.mixup:
       label_transforms.append(data.MixUp(config.mixup))
     return self._batches(
@@ -204,5 +204,6 @@ Examples = ArrayExamples | PipelineExamples
 
 def examples_of(source: ArrayData | PipelineData, config: SweepConfig, num_replicas: int) -> Examples:
   """Makes the batches of a data set."""
-  kind = PipelineExamples if isinstance(source, PipelineData) else ArrayExamples
-  return kind(source, config, num_replicas)
+  if isinstance(source, PipelineData):
+    return PipelineExamples(source, config, num_replicas)
+  return ArrayExamples(source, config, num_replicas)

@@ -128,7 +128,7 @@ class StudentStage:
         )
       model.set_weights(self.load(start).get_weights())
     elif start == "checkpoint":
-      models.load_torch_weights(model, config.student_checkpoint, head=False)
+      models.load_torch_weights(model, str(config.student_checkpoint), head=False)
 
   def _teacher_of(self, student) -> tuple[Any, Mapping[str, Any] | None]:
     """Returns the teacher of a student, and the cached outputs by split if the teacher is cached.
@@ -147,7 +147,8 @@ class StudentStage:
     """Measures the agreement of a student that was trained without a teacher."""
     predicting = self.load(student) if is_parameter_server(self._trainer.strategy) else model
     choices = predicting.predict(self._trainer.examples.batches("test"), verbose=0).argmax(axis=1)
-    return float(np.mean(choices == self._teacher.outputs["test"].outputs.argmax(axis=1)))
+    outputs: Any = self._teacher.outputs["test"].outputs
+    return float(np.mean(choices == outputs.argmax(axis=1)))
 
   def _export(self, student, model):
     trainer, examples = self._trainer, self._trainer.examples

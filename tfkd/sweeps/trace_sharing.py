@@ -64,8 +64,12 @@ def with_variables(objectives: Sequence[Objective], hard_loss_weight: float) -> 
     for name in ("weight", "temperature"):
       value = getattr(objective, name, None)
       if isinstance(value, numbers.Real):
-        setattr(objective, name, tf.Variable(value, trainable=False, dtype=tf.float32))
-  return tf.Variable(hard_loss_weight, trainable=False, dtype=tf.float32) if hard_loss_weight else 0.0
+        setattr(objective, name, _variable(value))
+  return _variable(hard_loss_weight) if hard_loss_weight else 0.0
+
+
+def _variable(value: Any) -> tf.Variable:
+  return tf.Variable(value, trainable=False, dtype=tf.float32)
 
 
 def _key(distiller, recipe):

@@ -117,7 +117,7 @@ class Checkpoints(keras.callbacks.Callback):
     finally:
       signal.signal(signal.SIGTERM, before)
 
-  def on_train_begin(self, logs=None):
+  def on_train_begin(self, logs: Any = None) -> None:
     # Keras reads the first epoch and step from this, as from its BackupAndRestore. That is not used here since its
     # checkpoints do not contain metrics and cannot be verified.
     self._fitted._training_state = self
@@ -128,13 +128,13 @@ class Checkpoints(keras.callbacks.Callback):
     self._fitted._training_state = None  # Only this fit starts there; a later fit has its own initial_epoch.
     return self.epoch, self.step
 
-  def on_epoch_begin(self, epoch, logs=None):
+  def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
     self.epoch = epoch
     if self._restored and self.step:
       self._read(self._restored)  # A second time, since Keras has just reset the metrics of the epoch.
     self._restored = None
 
-  def on_train_batch_end(self, batch, logs=None):
+  def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
     # With `steps_per_execution`, `batch` is the last step of the execution.
     self._since_steps += batch + 1 - self.step
     self.step = batch + 1
@@ -143,10 +143,10 @@ class Checkpoints(keras.callbacks.Callback):
       self.save()
     self._end_if_asked()
 
-  def on_test_batch_end(self, batch, logs=None):
+  def on_test_batch_end(self, batch: int, logs: Any = None) -> None:
     self._end_if_asked()
 
-  def on_epoch_end(self, epoch, logs=None):
+  def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
     for name, value in logs.items():
       self.history.setdefault(name, []).append(float(value))
     self.epoch, self.step = epoch + 1, 0

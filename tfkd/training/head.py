@@ -1,5 +1,7 @@
 """Training of the last layer alone, on features that are computed once."""
 
+from typing import Any
+
 import numpy as np
 import tensorflow as tf
 import tf_keras as keras
@@ -17,7 +19,7 @@ def fit_head(
   optimizer: keras.optimizers.Optimizer,
   epochs: int,
   batch_size: int,
-  **options,
+  **options: Any,
 ) -> tuple[History, float]:
   """Trains the last layer of a network of `tfkd.models`; every other weight stays bit-identical.
 
