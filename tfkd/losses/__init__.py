@@ -1,6 +1,7 @@
-"""Pure functions from tensors to losses: one value for each example, or one where examples are compared.
+"""Loss functions of tensors, without state.
 
-The teacher comes first, everywhere.
+Each takes the teacher's tensor first. Losses of single examples return one value per example; relational losses, which
+compare the examples of a batch, return a scalar.
 """
 
 from tfkd.losses._activation_boundary import activation_boundary as activation_boundary

@@ -1,4 +1,4 @@
-"""Activation boundaries: which neurons fire, not how strongly (Heo et al. 2019)."""
+"""Activation boundary transfer: which neurons are active, not how strongly (Heo et al. 2019)."""
 
 import tensorflow as tf
 
@@ -7,17 +7,17 @@ from tfkd.ops.norms import as_float32, flat
 
 
 def activation_boundary(teacher_feature: tf.Tensor, student_feature: tf.Tensor, *, margin: Scalar = 1.0) -> tf.Tensor:
-  """Squared hinge loss on the sign of every neuron before its ReLU.
+  """Computes a squared hinge loss on the sign of every neuron before its ReLU.
 
     loss = sum (s + m)^2 [t <= 0, s > -m] + (s - m)^2 [t > 0, s <= m]
 
-  Source: Heo et al. 2019, arXiv:1811.03233, the piecewise differentiable loss. The sum over the elements of an
-  example is the paper's: weights are small.
+  Source: Heo et al. 2019, arXiv:1811.03233, the piecewise differentiable loss. Sums over the elements of
+  an example, as the paper does, so that typical weights are small.
 
   Args:
     teacher_feature: float [batch, ...], before the activation function.
     student_feature: float, the same shape, before the activation function.
-    margin: positive number, in units of the student's feature.
+    margin: positive number, in units of the student feature.
 
   Returns:
     float32 [batch], in squared units of the feature, >= 0; 0 when every student neuron is beyond the margin on its

@@ -1,4 +1,4 @@
-"""Attention transfer: where the networks respond (Zagoruyko, Komodakis 2017)."""
+"""Attention transfer: spatial maps of the activations (Zagoruyko, Komodakis 2017)."""
 
 import tensorflow as tf
 
@@ -9,18 +9,18 @@ from tfkd.ops.norms import as_float32, rescaled, square_root, unit
 def attention_transfer(
   teacher_feature: tf.Tensor, student_feature: tf.Tensor, *, power: float = 2, form: str = "code"
 ) -> tf.Tensor:
-  """Mean squared difference between two normalised maps of where the networks respond.
+  """Computes the mean squared difference between normalized spatial attention maps.
 
     a(f) = vec(mean_c |f|^power) / ||vec(mean_c |f|^power)||_2
     loss = mean_hw (a(teacher) - a(student))^2,  or in the paper's form  ||a(teacher) - a(student)||_2
 
   Source: Zagoruyko, Komodakis 2017, arXiv:1612.03928, eq. 2, and the authors' released code, which takes the mean of
-  squares over positions where the equation has the norm itself.
+  squares over positions in place of the norm.
 
   Args:
     teacher_feature: float [batch, height, width, channels_t].
     student_feature: float [batch, height, width, channels_s]; channels may differ, height and width may not.
-    power: positive number; larger ones look at the strongest responses only.
+    power: positive number; larger values emphasize the strongest activations.
     form: "code" or "paper".
 
   Returns:
@@ -28,7 +28,7 @@ def attention_transfer(
     agree, whatever their scale.
 
   Raises:
-    ValueError: height or width differ, an input is not rank 4, or there is no such form.
+    ValueError: height or width differ, an input is not rank 4, or form is unknown.
 
   >>> x = tf.ones([2, 4, 4, 3])
   >>> attention_transfer(x, 5 * x).numpy().tolist()
@@ -45,7 +45,7 @@ def attention_transfer(
 
 
 def _attention(feature, power):
-  if power > 2:  # Squares stay in float32's range, higher powers need not.
+  if power > 2:  # Squares of features fit into float32; higher powers may overflow.
     feature = rescaled(feature, [1, 2, 3])
-  # The map is smaller than the feature by its channels: cheaper to scale.
+  # Scaling the map is cheaper than scaling the feature, which has more channels.
   return unit(rescaled(tf.reduce_mean(tf.abs(feature) ** power, axis=3), [1, 2]), [1, 2])

@@ -1,4 +1,4 @@
-"""Contrastive representation distillation: an example's two embeddings against others' (Tian et al. 2020)."""
+"""Contrastive representation distillation (Tian, Krishnan, Isola 2020)."""
 
 import tensorflow as tf
 
@@ -19,32 +19,31 @@ def contrastive(
   normalizer: Scalar = 1.0,
   mask: tf.Tensor | None = None,
 ) -> tf.Tensor:
-  """Noise-contrastive loss of telling an example's own other embedding from those of other examples.
+  """Computes a noise-contrastive loss between the two embeddings of an example and those of other examples.
 
     h(x, y) = e / (e + ratio),  e = exp(x . y / temperature) / normalizer,  all embeddings of unit length
     loss = - log h(t, s) - sum_j log(1 - h(t, s_j)) - log h(s, t) - sum_j log(1 - h(s, t_j))
 
-  Teacher and student are the anchor in turn, as in the authors' code.
-  Source: Tian, Krishnan, Isola 2020, arXiv:1910.10699. `ratio` is the paper's N / M, negatives over examples of the
-  data set; `normalizer` 1 is the paper's, the authors' code divides by an estimate of the mean of
-  exp(x . y / temperature) times M.
+  Teacher and student each serve as the anchor once, as in the authors' code.
+  Source: Tian, Krishnan, Isola 2020, arXiv:1910.10699. `ratio` is the paper's N / M, the number of negatives
+  over the number of examples in the data set. The paper has `normalizer` 1; the authors' code divides by an estimate of
+  the mean of exp(x . y / temperature) times M.
 
   Args:
     teacher_embedding: float [batch, d].
     student_embedding: float [batch, d].
-    teacher_negatives: float [negatives, d], other examples' teacher embeddings.
-    student_negatives: float [negatives, d], other examples' student embeddings.
+    teacher_negatives: float [negatives, d], teacher embeddings of other examples.
+    student_negatives: float [negatives, d], student embeddings of other examples.
     temperature: positive number, dimensionless.
     ratio: positive number, N / M.
     normalizer: positive number or scalar.
-    mask: float [batch, negatives], 1 where an entry is a negative of the example, 0 where it is to be left out; None
-      for all.
+    mask: float [batch, negatives], 1 for the negatives of each example, 0 for entries to ignore; None uses all.
 
   Returns:
     float32 [batch], in nats, >= 0.
 
   Raises:
-    ValueError: a shape does not fit, or temperature or ratio is not positive.
+    ValueError: the shapes do not match, or temperature or ratio is not positive.
   """
   if not temperature > 0 or not ratio > 0:
     raise ValueError(f"temperature and ratio must be positive; got {temperature} and {ratio}.")

@@ -1,4 +1,4 @@
-"""Correlation congruence: a kernel between the examples of a batch (Peng et al. 2019)."""
+"""Correlation congruence: kernel matrices of a batch (Peng et al. 2019)."""
 
 import math
 
@@ -11,7 +11,7 @@ from tfkd.ops.norms import as_float32, rescaled, unit
 def correlation_congruence(
   teacher_embedding: tf.Tensor, student_embedding: tf.Tensor, *, gamma: float = 0.4, order: int = 2
 ) -> tf.Tensor:
-  """Mean squared difference between the two batches' kernel matrices.
+  """Computes the mean squared difference between the kernel matrices of teacher and student embeddings.
 
     k_ij = exp(-2 gamma) sum_{p=0..order} (2 gamma)^p / p! (x_i . x_j)^p,  x scaled to unit length
     loss = mean_ij (k_ij(teacher) - k_ij(student))^2
@@ -22,7 +22,7 @@ def correlation_congruence(
   Args:
     teacher_embedding: float [batch, d_t].
     student_embedding: float [batch, d_s]; dimensions may differ.
-    gamma: positive number, the kernel's width is 1 / sqrt(2 gamma).
+    gamma: positive number; the kernel has width 1 / sqrt(2 gamma).
     order: int >= 1, the highest power.
 
   Returns:
@@ -45,6 +45,6 @@ def correlation_congruence(
 def _kernel(embedding, gamma, order):
   rows = unit(rescaled(embedding, 1), 1)
   cosines = tf.matmul(rows, rows, transpose_b=True)
-  # The power 0 apart: its gradient at a cosine of 0 would be NaN.
+  # Power 0 is added as 1.0, because its gradient at a cosine of 0 would be NaN.
   powers = [(2 * gamma) ** p / math.factorial(p) * cosines**p for p in range(1, order + 1)]
   return math.exp(-2 * gamma) * (1.0 + tf.add_n(powers))

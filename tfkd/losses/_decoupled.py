@@ -1,4 +1,4 @@
-"""Decoupled knowledge distillation: target class and the others apart (Zhao et al. 2022)."""
+"""Decoupled knowledge distillation: separate terms for target and other classes (Zhao et al. 2022)."""
 
 import tensorflow as tf
 
@@ -16,12 +16,12 @@ def decoupled(
   alpha: float = 1.0,
   beta: float = 8.0,
 ) -> tf.Tensor:
-  """Divergences over (target, not target) and over the other classes, weighted apart.
+  """Computes a weighted sum of the divergences over (target, not target) and over the other classes.
 
     loss = T^2 (alpha KL(b(t) || b(s)) + beta KL(o(t) || o(s)))
     b = (p_y, 1 - p_y),  o = p without class y, sum 1,  p = softmax(logits / T)
 
-  Plain distillation ties beta to 1 - p_y(teacher), which is small where the teacher is sure.
+  In plain distillation, beta is 1 - p_y(teacher), which is small where the teacher is confident.
   Source: Zhao et al. 2022, arXiv:2203.08679, eq. 7 and algorithm 1. With two classes the second term is 0.
 
   Args:
@@ -29,8 +29,8 @@ def decoupled(
     student_logits: float [batch, classes], before softmax.
     labels: int [batch], in 0..classes - 1.
     temperature: positive number, dimensionless.
-    alpha: weight of the target's term.
-    beta: weight of the other classes' term.
+    alpha: weight of the target term.
+    beta: weight of the term of the other classes.
 
   Returns:
     float32 [batch], in nats, >= 0; 0 when the logits agree up to a constant.

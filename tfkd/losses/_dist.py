@@ -1,4 +1,4 @@
-"""DIST: correlation in place of equality, within an example and within a class (Huang et al. 2022)."""
+"""DIST: correlations of probabilities within an example and within a class (Huang et al. 2022)."""
 
 import tensorflow as tf
 
@@ -16,9 +16,10 @@ def dist(
   inter_weight: float = 1.0,
   intra_weight: float = 1.0,
 ) -> tf.Tensor:
-  """One minus the correlation of probabilities, over the classes of an example and over the examples of a class.
+  """Computes one minus the correlation of probabilities, over classes and over the examples of a batch.
 
-    loss = T^2 (inter_weight (1 - mean_b r(p_b, q_b)) + intra_weight (1 - mean_c r(p_.c, q_.c))), r Pearson's
+    loss = T^2 (inter_weight (1 - mean_b r(p_b, q_b)) + intra_weight (1 - mean_c r(p_.c, q_.c)))
+    r(a, b): Pearson's correlation coefficient
 
   Source: Huang et al. 2022, arXiv:2205.10536, eq. 6-10. T^2 as in the authors' code.
 

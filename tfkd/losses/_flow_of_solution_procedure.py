@@ -1,4 +1,4 @@
-"""Flow of solution procedure: how a feature follows from an earlier one (Yim et al. 2017)."""
+"""Flow of solution procedure: Gram matrices of two layers (Yim et al. 2017)."""
 
 from collections.abc import Sequence
 
@@ -11,22 +11,22 @@ from tfkd.ops.norms import as_float32
 def flow_of_solution_procedure(
   teacher_features: Sequence[tf.Tensor], student_features: Sequence[tf.Tensor]
 ) -> tf.Tensor:
-  """Mean squared difference between the Gram matrices of two layers' features.
+  """Computes the mean squared difference between the Gram matrices of two layers' features.
 
     G_ij = sum_hw first_hwi second_hwj / (height width),   loss = mean_ij (G_ij(teacher) - G_ij(student))^2
 
-  Source: Yim et al. 2017, "A Gift from Knowledge Distillation", CVPR, eq. 1-2. Differs: mean over the matrix, where the
-  equation has its squared norm.
+  Source: Yim et al. 2017, "A Gift from Knowledge Distillation", CVPR, eq. 1-2. Differs: the mean over the matrix
+  in place of its squared norm.
 
   Args:
     teacher_features: pair of float [batch, height, width, channels], from an earlier and a later layer.
-    student_features: pair of float of the same numbers of channels; within a pair height and width agree.
+    student_features: pair of float with the same channels; height and width agree within a pair.
 
   Returns:
     float32 [batch], in units of the feature to the fourth power, >= 0; 0 when the matrices agree.
 
   Raises:
-    ValueError: a pair has not two features, their positions differ, or the channels do.
+    ValueError: a pair does not hold two features, or positions or channels differ.
   """
   teacher, student = _gram(teacher_features, "teacher"), _gram(student_features, "student")
   check_same_shape(teacher, student, "the teacher's Gram matrix", "the student's")
@@ -40,5 +40,5 @@ def _gram(features, owner):
   check_rank(first, 4, f"{owner} feature")
   check_same_positions(first, second)
   positions = tf.cast(tf.shape(first)[1] * tf.shape(first)[2], tf.float32)
-  # Divided before the sum: squares of large features would overflow.
+  # Dividing before the sum avoids overflow for large features.
   return tf.einsum("bhwi,bhwj->bij", first / positions, second)

@@ -1,4 +1,4 @@
-"""Distances between features position by position: FitNets' hint and its relatives."""
+"""Element-wise distances between features: FitNets' hint loss and variants."""
 
 import tensorflow as tf
 
@@ -7,12 +7,12 @@ from tfkd.ops.norms import as_float32, flat, square_root, unit
 
 
 def hint(teacher_feature: tf.Tensor, student_feature: tf.Tensor) -> tf.Tensor:
-  """Mean squared error between the teacher's hint layer and the student's guided layer.
+  """Computes the mean squared error between the teacher's hint layer and the student's guided layer.
 
     loss = mean (teacher - student)^2
 
   Source: Romero et al. 2015, arXiv:1412.6550, eq. 3. Differs: mean over elements instead of half their sum. The
-  student's feature is what FitNets' regressor, a connector, gives.
+  student feature is the output of FitNets' regressor, here a connector.
 
   Args:
     teacher_feature: float [batch, ...].
@@ -29,7 +29,7 @@ def hint(teacher_feature: tf.Tensor, student_feature: tf.Tensor) -> tf.Tensor:
 
 
 def euclidean(teacher_feature: tf.Tensor, student_feature: tf.Tensor) -> tf.Tensor:
-  """Euclidean distance between features: the root of the sum of squares of each example.
+  """Computes the Euclidean distance between the features of each example.
 
   Args:
     teacher_feature: float [batch, ...].
@@ -48,17 +48,17 @@ def euclidean(teacher_feature: tf.Tensor, student_feature: tf.Tensor) -> tf.Tens
 def normalized_feature_matching(
   teacher_feature: tf.Tensor, student_feature: tf.Tensor, *, epsilon: float = 1e-8
 ) -> tf.Tensor:
-  """Mean squared error between features whose channel vectors have unit length at each position.
+  """Computes the mean squared error between features with channel vectors of unit length at each position.
 
     n(f) = f / max(||f||_2 over channels, epsilon),   loss = mean (n(teacher) - n(student))^2
 
   Args:
     teacher_feature: float [batch, ..., channels].
     student_feature: float, the same shape.
-    epsilon: positive lower bound of the length, in units of the feature.
+    epsilon: positive lower bound of the divisor, in units of the feature.
 
   Returns:
-    float32 [batch], dimensionless, in [0, 4 / channels]; 0 when all channel vectors point the same way.
+    float32 [batch], dimensionless, in [0, 4 / channels]; 0 when all channel vectors have the same direction.
 
   Raises:
     ValueError: the shapes differ.

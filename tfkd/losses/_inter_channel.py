@@ -1,4 +1,4 @@
-"""Inter-channel correlation: which channels of a feature respond together (Liu et al. 2021)."""
+"""Inter-channel correlation (Liu et al. 2021)."""
 
 import tensorflow as tf
 
@@ -7,19 +7,19 @@ from tfkd.ops.norms import as_float32, rescaled, unit
 
 
 def inter_channel_correlation(teacher_feature: tf.Tensor, student_feature: tf.Tensor) -> tf.Tensor:
-  """Squared distance between the two features' row-normalised channel correlations.
+  """Computes the squared distance between the row-normalized channel correlations of two features.
 
     G(f) = rows of F^T F scaled to unit length, F = [positions, channels],  loss = ||G(t) - G(s)||_F^2 / channels
 
-  Source: Liu et al. 2021, arXiv:2202.03680. As in the authors' code, rows are scaled and the norm is divided by
-  channels, not by their square.
+  Source: Liu et al. 2021, arXiv:2202.03680. As in the authors' code, rows are normalized and the squared norm is
+  divided by the number of channels, not by its square.
 
   Args:
     teacher_feature: float [batch, height, width, channels].
-    student_feature: float [batch, height_s, width_s, channels]; only batch and channels must agree.
+    student_feature: float [batch, height_s, width_s, channels]; only batch and channels must match.
 
   Returns:
-    float32 [batch], dimensionless, in [0, 4]; 0 when the correlations agree, whatever the features' scale.
+    float32 [batch], dimensionless, in [0, 4]; 0 when the correlations agree, independently of the features' scale.
 
   Raises:
     ValueError: an input is not rank 4, or the channels differ.

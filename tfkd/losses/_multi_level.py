@@ -17,30 +17,30 @@ def multi_level(
   *,
   standardize: bool = False,
 ) -> tf.Tensor:
-  """Agreement of each prediction, of predictions with each other, and of classes with each other.
+  """Compares predictions, similarities between predictions, and similarities between classes.
 
     loss = sum_T  T^2 mean_b KL(p_b || q_b) + ||P P^T - Q Q^T||_F^2 / batch + ||P^T P - Q^T Q||_F^2 / classes
     P, Q [batch, classes] the softened probabilities of teacher and student
 
-  Source: Jin, Wang, Lin 2023, "Multi-level Logit Distillation", CVPR. The temperatures are the authors' code's. Their
-  confidence thresholds and the second, strongly augmented view are left to the caller.
+  Source: Jin, Wang, Lin 2023, "Multi-level Logit Distillation", CVPR. The default temperatures are those of the
+  authors' code. Its confidence thresholds and second, strongly augmented view are left to the caller.
 
   Args:
     teacher_logits: float [batch, classes], before softmax.
     student_logits: float [batch, classes], before softmax.
-    temperatures: positive numbers, dimensionless; the terms of all are added.
-    standardize: whether the divergence, the first term, is of standardized logits, as in the code of Sun et al. 2024,
-      arXiv:2403.01427, which leaves the two matrix terms as they are.
+    temperatures: positive numbers, dimensionless; the terms are summed.
+    standardize: whether to standardize the logits in the divergence term. The two matrix terms use the logits as
+      given, as in the code of Sun et al. 2024, arXiv:2403.01427.
 
   Returns:
     float32 scalar, since it compares the examples of a batch with each other; >= 0; 0 when the logits agree up to a
     constant of each example.
 
   Raises:
-    ValueError: a temperature is not positive and finite, there is none, or the shapes differ.
+    ValueError: a temperature is not positive and finite, `temperatures` is empty, or the shapes differ.
   """
   if not temperatures:
-    raise ValueError("temperatures must have at least one number; got none.")
+    raise ValueError("temperatures must hold at least one number; got none.")
   teacher, student = as_float32(teacher_logits), as_float32(student_logits)
   check_rank(student, 2, "student logits")
   check_same_shape(teacher, student, "teacher logits", "student logits")

@@ -1,4 +1,4 @@
-"""Neuron selectivity transfer: the distribution of channels' responses (Huang, Wang 2017)."""
+"""Neuron selectivity transfer: the distribution of channel activations (Huang, Wang 2017)."""
 
 import tensorflow as tf
 
@@ -7,7 +7,7 @@ from tfkd.ops.norms import as_float32, rescaled, unit
 
 
 def neuron_selectivity(teacher_feature: tf.Tensor, student_feature: tf.Tensor) -> tf.Tensor:
-  """Squared maximum mean discrepancy between the channels of two maps, with the kernel k(x, y) = (x . y)^2.
+  """Computes the squared maximum mean discrepancy between the channels of two maps; kernel k(x, y) = (x . y)^2.
 
     f_c = channel c over all positions, scaled to unit length
     loss = mean_cc' k(t_c, t_c') + mean_cc' k(s_c, s_c') - 2 mean_cc' k(t_c, s_c')

@@ -1,4 +1,4 @@
-"""Normalized knowledge distillation: target class, and the others renormalised (Yang et al. 2023)."""
+"""Normalized knowledge distillation: the other classes renormalized to sum 1 (Yang et al. 2023)."""
 
 import tensorflow as tf
 
@@ -15,20 +15,20 @@ def normalized(
   *,
   gamma: float = 1.5,
 ) -> tf.Tensor:
-  """Cross-entropy on the label weighted by the teacher's confidence, and cross-entropy between the other classes.
+  """Computes a confidence-weighted cross-entropy on the label plus a cross-entropy over the other classes.
 
     loss = - p_y log q_y - gamma T^2 sum_{c != y} o_c(t) log o_c(s)
     p, q = softmax(logits), o = softmax(logits / T) without class y, sum 1
 
-  Unlike `decoupled` the target's part has no temperature and no non-target counterpart. Its minimum is not zero.
-  Source: Yang et al. 2023, arXiv:2303.13005, its soft loss. With two classes the second term is 0.
+  Unlike in `decoupled`, the target term has no temperature and no term for "not target". The minimum is not zero.
+  Source: Yang et al. 2023, arXiv:2303.13005, soft loss. With two classes the second term is 0.
 
   Args:
     teacher_logits: float [batch, classes], before softmax.
     student_logits: float [batch, classes], before softmax.
     labels: int [batch], in 0..classes - 1.
     temperature: positive number, dimensionless; softens the other classes only.
-    gamma: weight of the other classes' term.
+    gamma: weight of the term of the other classes.
 
   Returns:
     float32 [batch], in nats, >= 0.

@@ -1,4 +1,4 @@
-"""Feature distillation overhaul: partial distance to a teacher's feature before its ReLU (Heo et al. 2019)."""
+"""Feature distillation overhaul: partial distance between features before ReLU (Heo et al. 2019)."""
 
 from collections.abc import Sequence
 
@@ -11,21 +11,21 @@ from tfkd.ops.norms import as_float32, flat
 def partial_distance(
   teacher_feature: tf.Tensor, student_feature: tf.Tensor, margin: Scalar | Sequence[float] = 0.0
 ) -> tf.Tensor:
-  """Squared distance to the teacher's responses, blind to how negative a student is where the teacher is silent.
+  """Computes the squared distance to the teacher feature, ignoring students below an inactive teacher neuron.
 
     t = max(teacher, margin),   loss = sum (t - s)^2 [s > t or t > 0]
 
-  Source: Heo et al. 2019, arXiv:1904.01866, margin ReLU and partial L2 distance. The sum over the elements of an
-  example is the authors': weights are small.
+  Source: Heo et al. 2019, arXiv:1904.01866, margin ReLU and partial L2 distance. Sums over the elements of
+  an example, as the authors do, so that typical weights are small.
 
   Args:
     teacher_feature: float [batch, ..., channels], before ReLU.
     student_feature: float, the same shape, before ReLU.
-    margin: float [channels] or number <= 0, the mean of the teacher's negative responses.
+    margin: float [channels] or number <= 0, the mean of the teacher's negative activations.
 
   Returns:
-    float32 [batch], in squared units of the feature, >= 0; 0 when every positive response agrees and the others are
-    not above the margin.
+    float32 [batch], in squared units of the feature, >= 0; 0 when positive activations are equal and all others are
+    at most the margin.
 
   Raises:
     ValueError: the shapes differ.

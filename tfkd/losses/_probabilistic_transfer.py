@@ -1,4 +1,4 @@
-"""Probabilistic knowledge transfer: the batch as a distribution over neighbours (Passalis, Tefas 2018)."""
+"""Probabilistic knowledge transfer: a distribution over the neighbours of each example (Passalis, Tefas 2018)."""
 
 import tensorflow as tf
 
@@ -9,19 +9,19 @@ _EPSILON = 1e-7
 
 
 def probabilistic_transfer(teacher_embedding: tf.Tensor, student_embedding: tf.Tensor) -> tf.Tensor:
-  """Divergence between the probabilities with which examples of a batch choose each other as neighbours.
+  """Computes the divergence between the neighbour probabilities of a batch's examples.
 
     k_ij = (cos(x_i, x_j) + 1) / 2,   p_ij = k_ij / sum_k k_ik,   loss = mean_ij p_ij(t) log(p_ij(t) / p_ij(s))
 
-  Source: Passalis, Tefas 2018, arXiv:1803.10837, eq. 4-8. Differs: every example counts as its own neighbour and the
-  mean is taken over all pairs, as in the authors' code.
+  Source: Passalis, Tefas 2018, arXiv:1803.10837, eq. 4-8. Differs: every example is its own neighbour and the
+  mean is over all pairs, as in the authors' code.
 
   Args:
     teacher_embedding: float [batch, d_t].
     student_embedding: float [batch, d_s]; dimensions may differ.
 
   Returns:
-    float32 scalar, in nats, >= 0 up to rounding; 0 when the cosines agree, whatever the embeddings' scale or rotation.
+    float32 scalar, in nats, >= 0 up to rounding; 0 when the cosines agree, independently of scale and rotation.
 
   Raises:
     ValueError: an input is not rank 2, or the batches differ.

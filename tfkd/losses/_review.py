@@ -1,4 +1,4 @@
-"""Knowledge review: features compared at several resolutions (Chen et al. 2021)."""
+"""Knowledge review: features at several resolutions (Chen et al. 2021)."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ _SIDES = (4, 2, 1)
 
 
 def hierarchical_context(teacher_feature: tf.Tensor, student_feature: tf.Tensor) -> tf.Tensor:
-  """Mean squared errors of the whole map and of its averages over ever larger regions, weighted 1, 1/2, 1/4, 1/8.
+  """Computes a weighted mean of the squared errors of a map and of its pooled versions; weights 1, 1/2, 1/4, 1/8.
 
     loss = (mse(t, s) + sum_i 2^-i mse(pool_l(t), pool_l(s))) / (1 + sum_i 2^-i),  l = 4, 2, 1 where l < height
 

@@ -1,4 +1,4 @@
-"""Relations between embeddings of a batch: distances and angles (Park et al. 2019), and plain distances."""
+"""Relational knowledge distillation: distances and angles between the embeddings of a batch (Park et al. 2019)."""
 
 import tensorflow as tf
 
@@ -7,12 +7,12 @@ from tfkd.ops.norms import as_float32, pairwise_distances, unit
 
 
 def rkd_distance(teacher_embedding: tf.Tensor, student_embedding: tf.Tensor) -> tf.Tensor:
-  """Huber loss between the two batches' pairwise distances, each in units of its own mean distance.
+  """Computes the Huber loss between pairwise distances, each divided by the mean distance of its network.
 
     psi_ij = ||x_i - x_j||_2 / mean of the positive ||x_k - x_l||_2,   loss = mean_ij huber_1(psi_ij(t) - psi_ij(s))
 
-  Source: Park et al. 2019, arXiv:1904.05068, eq. 5-8. Differs: the mean over all pairs, the zero diagonal included, as
-  in the authors' code.
+  Source: Park et al. 2019, arXiv:1904.05068, eq. 5-8. Differs: the mean is over all pairs, including the zero
+  diagonal, as in the authors' code.
 
   Args:
     teacher_embedding: float [batch, d_t].
@@ -29,12 +29,12 @@ def rkd_distance(teacher_embedding: tf.Tensor, student_embedding: tf.Tensor) -> 
 
 
 def rkd_angle(teacher_embedding: tf.Tensor, student_embedding: tf.Tensor) -> tf.Tensor:
-  """Huber loss between the cosines of the angles that triplets of the batch form.
+  """Computes the Huber loss between the cosines of the angles of all triplets of the batch.
 
     psi_ijk = cos angle(x_i, x_j, x_k), the angle at x_j,   loss = mean_ijk huber_1(psi_ijk(t) - psi_ijk(s))
 
-  Source: Park et al. 2019, arXiv:1904.05068, eq. 9-11. Differs: the mean over all batch^3 triplets, degenerate ones as
-  0, as in the authors' code. Memory grows with batch^3.
+  Source: Park et al. 2019, arXiv:1904.05068, eq. 9-11. Differs: the mean is over all batch^3 triplets, where
+  degenerate ones count as 0, as in the authors' code. Memory grows with batch^3.
 
   Args, Returns and Raises are those of `rkd_distance`; the value lies in [0, 3/2].
   """
@@ -43,7 +43,7 @@ def rkd_angle(teacher_embedding: tf.Tensor, student_embedding: tf.Tensor) -> tf.
 
 
 def distance_metric(teacher_embedding: tf.Tensor, student_embedding: tf.Tensor) -> tf.Tensor:
-  """Mean squared difference between the two batches' pairwise Euclidean distances, unnormalised.
+  """Computes the mean squared difference between pairwise Euclidean distances, not normalized.
 
     loss = mean_ij (||t_i - t_j||_2 - ||s_i - s_j||_2)^2
 

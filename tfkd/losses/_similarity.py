@@ -1,4 +1,4 @@
-"""Similarity-preserving distillation: which examples of a batch excite a network alike (Tung, Mori 2019)."""
+"""Similarity-preserving distillation: similarities between the examples of a batch (Tung, Mori 2019)."""
 
 import tensorflow as tf
 
@@ -7,7 +7,7 @@ from tfkd.ops.norms import as_float32, flat, rescaled, unit
 
 
 def similarity_preserving(teacher_feature: tf.Tensor, student_feature: tf.Tensor) -> tf.Tensor:
-  """Squared distance between the two batches' row-normalised similarity matrices.
+  """Computes the squared distance between the row-normalized similarity matrices of teacher and student.
 
     G(f) = rows of F F^T scaled to unit length, F = [batch, elements]
     loss = ||G(teacher) - G(student)||_F^2 / batch^2
@@ -16,11 +16,11 @@ def similarity_preserving(teacher_feature: tf.Tensor, student_feature: tf.Tensor
 
   Args:
     teacher_feature: float [batch, ...].
-    student_feature: float [batch, ...]; only the batch must agree.
+    student_feature: float [batch, ...]; only the batch size must match.
 
   Returns:
     float32 scalar, since it compares the examples of a batch with each other; in [0, 4 / batch]; 0 when the matrices
-    agree, whatever the features' scale, permutation or rotation.
+    agree, independently of scale, permutation and rotation of the features.
 
   Raises:
     ValueError: the batches differ.

@@ -1,4 +1,4 @@
-"""Singular vectors of features, and how they follow from those of an earlier layer (Lee, Kim, Song 2018)."""
+"""Knowledge distillation with singular value decomposition (Lee, Kim, Song 2018)."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,35 +8,35 @@ import tensorflow as tf
 from tfkd.ops.checks import check_rank, check_same_batch
 from tfkd.ops.norms import as_float32, rescaled, unit
 
-_NONE = 1e-5  # Eigenvalues, or gaps between them, below this share of the largest belong to no direction in float32.
-_MORE = 3  # Student vectors, beyond the teacher's, among which each teacher vector finds its own.
+_NONE = 1e-5  # Eigenvalues, or gaps between them, below this share of the largest are numerically zero in float32.
+_MORE = 3  # Number of candidates among the student vectors beyond `rank`.
 
 
 def singular_vectors(
   teacher_features: Sequence[tf.Tensor], student_features: Sequence[tf.Tensor], *, rank: int = 1
 ) -> tf.Tensor:
-  """Squared difference between radial basis functions of two layers' right singular vectors.
+  """Computes the squared difference between radial basis functions of two layers' right singular vectors.
 
     F = U diag(s) V^T of each feature, F = [positions, channels], the first `rank` columns of V kept
     v_k = s_k(teacher) / ||s(teacher)||_2 V_k, the student's V_k being the one nearest to the teacher's, with its sign
     loss = sum_ijk (r_ijk(teacher) - r_ijk(student))^2,  r_ijk = exp(-(first_ik - second_jk)^2 / 8)
 
   Source: Lee, Kim, Song 2018, "Self-supervised knowledge distillation using singular value decomposition", ECCV; as
-  RepDistiller's KDSVD, where each teacher vector is compared with the first `rank + 3` of the student's. Differs: what
-  a decomposition leaves open is settled. The teacher's vectors have the sign that makes their sum positive, on which
-  the loss depends, and student vectors whose singular value is zero are not compared with.
+  in RepDistiller's KDSVD, each teacher vector is matched with one of the first `rank + 3` student vectors. Differs: the
+  ambiguity of the decomposition is removed. The signs of the teacher vectors, on which the loss depends, make their
+  sums positive, and student vectors with singular value zero are not candidates.
 
   Args:
     teacher_features: pair of float [batch, height, width, channels], from an earlier and a later layer.
-    student_features: pair of float of the same numbers of channels; heights and widths are free.
-    rank: int >= 1, singular vectors of each feature; at most as many as the feature has positions and channels.
+    student_features: pair of float, each with the channels of its teacher feature; heights and widths may differ.
+    rank: int >= 1, number of singular vectors per feature; at most its number of positions and of channels.
 
   Returns:
-    float32 [batch], dimensionless, >= 0; 0 when the vectors agree, whatever the features' scale and positions. Its
-    gradient is 0 between vectors whose singular values are equal, which have no direction of their own.
+    float32 [batch], dimensionless, >= 0; 0 when the vectors agree, independently of scale and positions of the
+    features. The gradient is 0 between vectors with equal singular values, whose directions are not defined.
 
   Raises:
-    ValueError: a pair has not two features, their channels differ, or rank is out of range.
+    ValueError: a pair does not hold two features, their channels differ, or rank is out of range.
   """
   for features, owner in ((teacher_features, "teacher"), (student_features, "student")):
     if len(features) != 2:
@@ -80,7 +80,7 @@ def _decomposed(feature, rank, more=0):
       f"rank must be between 1 and {most}, positions or channels of feature {feature.shape}; got {rank}."
     )
   rows = tf.reshape(rescaled(feature, [1, 2, 3]), [shape[0], shape[1] * shape[2], channels])
-  if positions is not None and positions < channels:  # The smaller of the two matrices that have the singular values.
+  if positions is not None and positions < channels:  # Decomposes the smaller Gram matrix.
     values, left = _eigen(tf.matmul(rows, rows, transpose_b=True), min(rank + more, most))
     vectors = unit(tf.matmul(rows, left, transpose_a=True), 1)
   else:

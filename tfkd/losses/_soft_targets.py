@@ -9,7 +9,7 @@ from tfkd.ops.norms import as_float32
 def tempered_cross_entropy(
   target_probabilities: tf.Tensor, student_logits: tf.Tensor, temperature: Scalar
 ) -> tf.Tensor:
-  """Cross-entropy of the temperature-softened student against given probabilities.
+  """Computes the cross-entropy of the temperature-softened student against given probabilities.
 
     loss = - sum_c target_c log softmax(student_logits / temperature)_c
 
@@ -18,7 +18,7 @@ def tempered_cross_entropy(
   Args:
     target_probabilities: float [..., classes], each row non-negative with sum 1; one-hot rows for labels.
     student_logits: float [..., classes], before softmax.
-    temperature: positive number, dimensionless; T=1 is the plain softmax. Softens the student only.
+    temperature: positive number, dimensionless; T=1 is the plain softmax. Applied to the student only.
 
   Returns:
     float32 [...], in nats, >= 0.
@@ -29,16 +29,16 @@ def tempered_cross_entropy(
   check_temperature(temperature)
   target, student = as_float32(target_probabilities), as_float32(student_logits)
   check_same_shape(target, student, "target probabilities", "student logits")
-  # TensorFlow's fused operation: log-softmax inside, and a gradient of exactly (softmax - target) / T.
+  # The fused operation uses log-softmax, and its gradient is exactly (softmax - target) / T.
   return tf.nn.softmax_cross_entropy_with_logits(target, student / temperature)
 
 
 def soft_target_cross_entropy(teacher_logits: tf.Tensor, student_logits: tf.Tensor, temperature: Scalar) -> tf.Tensor:
-  """Cross-entropy between temperature-softened teacher and student distributions.
+  """Computes the cross-entropy between temperature-softened teacher and student distributions.
 
     loss = - sum_c p_c log q_c,  p = softmax(teacher_logits / T),  q = softmax(student_logits / T)
 
-  Its gradient to the student equals that of `soft_target_kl`; its minimum is the teacher's entropy, not zero.
+  The student's gradient equals that of `soft_target_kl`; the minimum is the teacher's entropy, not zero.
   Source: Hinton, Vinyals, Dean 2015, arXiv:1503.02531, eq. 1-2. Not multiplied by T^2.
 
   Args:
@@ -63,7 +63,7 @@ def soft_target_cross_entropy(teacher_logits: tf.Tensor, student_logits: tf.Tens
 
 
 def soft_target_kl(teacher_logits: tf.Tensor, student_logits: tf.Tensor, temperature: Scalar) -> tf.Tensor:
-  """Kullback-Leibler divergence from the softened student to the softened teacher distribution.
+  """Computes the Kullback-Leibler divergence from the softened student to the softened teacher distribution.
 
     loss = sum_c p_c (log p_c - log q_c),  p = softmax(teacher_logits / T),  q = softmax(student_logits / T)
 
@@ -93,9 +93,9 @@ def soft_target_kl(teacher_logits: tf.Tensor, student_logits: tf.Tensor, tempera
 
 
 def kl_from_log_probabilities(log_p: tf.Tensor, log_q: tf.Tensor) -> tf.Tensor:
-  """sum_c p_c (log p_c - log q_c) over the last axis, accurate where the two distributions nearly agree.
+  """Computes sum_c p_c (log p_c - log q_c) over the last axis, also accurately for nearly equal distributions.
 
-  At T = 100 the summands of the textbook form are a hundred times their sum, and float32 loses three digits. Since
+  At T = 100 the summands of this form are a hundred times their sum, and float32 loses three digits. Since
   both distributions sum to one, sum p d = sum p (d + exp(-d) - 1) with d = log p - log q, whose terms are all >= 0.
 
   Args:
@@ -106,7 +106,8 @@ def kl_from_log_probabilities(log_p: tf.Tensor, log_q: tf.Tensor) -> tf.Tensor:
   """
   d = log_p - log_q
   p = tf.exp(log_p)
-  # p exp(-d) is q: written so where exp(-d) could overflow. The unused branch is kept finite for its gradient.
+  # p exp(-d) equals q, which is used where exp(-d) could overflow. The clipping keeps the unused branch, and so the
+  # gradient, finite.
   near = tf.math.expm1(-tf.maximum(d, -1.0)) * p
   far = tf.exp(log_q) - p
   return tf.reduce_sum(p * d + tf.where(d < -1.0, far, near), axis=-1)

@@ -1,24 +1,24 @@
-"""Simple recipe distillation: the logarithm softens a high power of the distance (Miles, Mikolajczyk 2024)."""
+"""Simple recipe distillation: the logarithm of a high power of the distance (Miles, Mikolajczyk 2024)."""
 
 import tensorflow as tf
 
 from tfkd.ops.checks import check_same_shape
 from tfkd.ops.norms import as_float32
 
-_EPSILON = 1e-30  # Below any distance that matters, and large enough for float32.
+_EPSILON = 1e-30  # Smaller than any relevant distance, and representable in float32.
 
 
 def log_power_distance(teacher_embedding: tf.Tensor, student_embedding: tf.Tensor, *, power: float = 4.0) -> tf.Tensor:
-  """Logarithm of the summed powers of the differences, over batch and elements.
+  """Computes the logarithm of the summed powers of the differences, over batch and elements.
 
     loss = log(sum_bd |teacher_bd - student_bd|^power + 1e-30)
 
-  Source: Miles, Mikolajczyk 2024, arXiv:2303.11098; both embeddings are batch-normalised there.
+  Source: Miles, Mikolajczyk 2024, arXiv:2303.11098; the paper batch-normalizes both embeddings.
 
   Args:
     teacher_embedding: float [batch, ...].
     student_embedding: float, the same shape.
-    power: number >= 1; 4 in the paper.
+    power: number >= 1; the paper uses 4.
 
   Returns:
     float32 scalar, since it takes the logarithm of a sum over the batch; log 1e-30 = -69.1 when the embeddings agree.

@@ -1,4 +1,4 @@
-"""Logit standardization: only the shape of a logit vector counts, not its offset and scale (Sun et al. 2024)."""
+"""Logit standardization: removes offset and scale of logits (Sun et al. 2024)."""
 
 import tensorflow as tf
 
@@ -8,12 +8,12 @@ _EPSILON = 1e-7
 
 
 def standardize_logits(logits: tf.Tensor) -> tf.Tensor:
-  """Gives every row of logits mean 0 and standard deviation 1.
+  """Shifts and scales each row of logits to mean 0 and standard deviation 1.
 
-    z = (logits - mean) / (sd + 1e-7),   sd^2 = sum (logits - mean)^2 / (classes - 1)
+    z = (logits - mean) / (std + 1e-7),   std^2 = sum (logits - mean)^2 / (classes - 1)
 
-  Applied to teacher and student alike it frees a student from the magnitude of its teacher's logits.
-  Source: Sun et al. 2024, arXiv:2403.01427; the deviation is the authors' code's, unbiased.
+  Applied to teacher and student, it makes a loss independent of the magnitude of the teacher's logits.
+  Source: Sun et al. 2024, arXiv:2403.01427; the standard deviation is unbiased, as in the authors' code.
 
   Args:
     logits: float [..., classes], before softmax.
@@ -29,5 +29,5 @@ def standardize_logits(logits: tf.Tensor) -> tf.Tensor:
   if classes < 2:
     raise ValueError(f"standardization needs at least two classes; got logits {logits.shape}.")
   centered = logits - tf.reduce_mean(logits, axis=-1, keepdims=True)
-  deviation = square_root(tf.reduce_sum(centered**2, axis=-1, keepdims=True) / (classes - 1))
-  return centered / (deviation + _EPSILON)
+  std = square_root(tf.reduce_sum(centered**2, axis=-1, keepdims=True) / (classes - 1))
+  return centered / (std + _EPSILON)

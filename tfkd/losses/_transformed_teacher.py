@@ -1,4 +1,4 @@
-"""Transformed teacher matching: a temperature for the teacher only (Zheng, Yang 2024)."""
+"""Transformed teacher matching: temperature applied to the teacher only (Zheng, Yang 2024)."""
 
 import tensorflow as tf
 
@@ -10,18 +10,19 @@ from tfkd.ops.norms import as_float32
 def transformed_teacher(
   teacher_logits: tf.Tensor, student_logits: tf.Tensor, temperature: Scalar, *, weighted: bool = False
 ) -> tf.Tensor:
-  """Kullback-Leibler divergence from the student at T = 1 to the softened teacher.
+  """Computes the Kullback-Leibler divergence from the student at T = 1 to the softened teacher.
 
     loss = w sum_c p_c (log p_c - log q_c),  p = softmax(teacher_logits / T),  q = softmax(student_logits)
-    w = 1, or weighted: sum_c softmax(teacher_logits)_c^(1 / T), larger where the teacher is less sure
+    w = 1, or weighted: sum_c softmax(teacher_logits)_c^(1 / T), larger where the teacher is less confident
 
   Dropping the student's temperature adds a Renyi entropy regularizer to plain distillation.
-  Source: Zheng, Yang 2024, arXiv:2402.11148, TTM, and WTTM if weighted. No T^2: the gradient does not shrink with T.
+  Source: Zheng, Yang 2024, arXiv:2402.11148, TTM, and WTTM if weighted. Not multiplied by T^2, because the
+  gradient does not shrink with T.
 
   Args:
     teacher_logits: float [..., classes], before softmax.
     student_logits: float [..., classes], before softmax.
-    temperature: positive number, dimensionless; softens the teacher only.
+    temperature: positive number, dimensionless; applied to the teacher only.
     weighted: whether to weight examples by their power sum.
 
   Returns:

@@ -1,4 +1,4 @@
-"""Variational information distillation: a Gaussian around what the student predicts (Ahn et al. 2019)."""
+"""Variational information distillation (Ahn et al. 2019)."""
 
 from collections.abc import Sequence
 
@@ -11,11 +11,11 @@ from tfkd.ops.norms import as_float32, flat
 def variational_information(
   teacher_feature: tf.Tensor, student_feature: tf.Tensor, variance: Scalar | Sequence[float]
 ) -> tf.Tensor:
-  """Negative log-likelihood of the teacher's feature under a Gaussian that the student predicts, without constants.
+  """Computes the negative log-likelihood of the teacher feature under a Gaussian around the student feature.
 
     loss = mean 1/2 [(teacher - student)^2 / variance + log variance]
 
-  Minimising it maximises a lower bound of the two features' mutual information.
+  The constant is omitted. Minimizing the loss maximizes a lower bound on the mutual information of the features.
   Source: Ahn et al. 2019, arXiv:1904.05835. Differs: mean over elements, as in the authors' code.
 
   Args:
@@ -24,7 +24,7 @@ def variational_information(
     variance: positive float [channels] or number, in squared units of the feature.
 
   Returns:
-    float32 [batch]; mean 1/2 log variance at least, and so much when the features agree.
+    float32 [batch], >= mean 1/2 log variance, with equality when the features agree.
 
   Raises:
     ValueError: the shapes differ.

@@ -1,4 +1,4 @@
-"""Refusals shared by the losses: they stop silent broadcasting and meaningless hyper-parameters."""
+"""Argument checks of the losses, which prevent silent broadcasting and meaningless hyper-parameters."""
 
 import math
 import numbers
@@ -10,14 +10,14 @@ Scalar: TypeAlias = float | tf.Tensor | tf.Variable
 
 
 def check_temperature(temperature: Any) -> None:
-  """Raises ValueError unless `temperature` is positive and finite; tensors and variables pass unseen."""
+  """Raises ValueError unless `temperature` is positive and finite; tensors and variables are not checked."""
   number = isinstance(temperature, numbers.Real)
   if number and not (math.isfinite(temperature) and temperature > 0):
     raise ValueError(f"temperature must be a positive finite number; got {temperature}.")
 
 
 def check_same_shape(first: tf.Tensor, second: tf.Tensor, first_name: str, second_name: str) -> None:
-  """Raises ValueError when the static shapes cannot be equal."""
+  """Raises ValueError if the static shapes cannot be equal."""
   if not first.shape.is_compatible_with(second.shape):
     raise ValueError(
       f"{first_name} and {second_name} must have the same shape; got {first.shape} and {second.shape}. "
@@ -26,13 +26,13 @@ def check_same_shape(first: tf.Tensor, second: tf.Tensor, first_name: str, secon
 
 
 def check_rank(tensor: tf.Tensor, rank: int, name: str) -> None:
-  """Raises ValueError unless the tensor has this many axes."""
+  """Raises ValueError unless the tensor has `rank` axes."""
   if tensor.shape.rank != rank:
     raise ValueError(f"{name} must have {rank} axes; got shape {tensor.shape}.")
 
 
 def check_same_positions(teacher: tf.Tensor, student: tf.Tensor) -> None:
-  """Raises ValueError unless both are maps [batch, height, width, channels] of one height and width."""
+  """Raises ValueError unless both are maps [batch, height, width, channels] of equal height and width."""
   check_rank(teacher, 4, "teacher feature")
   check_rank(student, 4, "student feature")
   if not teacher.shape[:3].is_compatible_with(student.shape[:3]):
@@ -43,16 +43,16 @@ def check_same_positions(teacher: tf.Tensor, student: tf.Tensor) -> None:
 
 
 def check_same_batch(teacher: tf.Tensor, student: tf.Tensor) -> None:
-  """Raises ValueError when the two cannot be of the same examples."""
+  """Raises ValueError if the batch sizes cannot be equal."""
   if not teacher.shape[:1].is_compatible_with(student.shape[:1]):
     raise ValueError(f"teacher and student must have the same batch; got {teacher.shape} and {student.shape}.")
 
 
 def check_logits_and_labels(teacher: tf.Tensor, student: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-  """Raises unless the logits are [batch, classes], two classes or more, and the labels [batch] in their range.
+  """Checks logits [batch, classes] of at least two classes, and labels [batch] in 0..classes - 1.
 
   Returns:
-    labels as int32 [batch]; out of range ones raise InvalidArgumentError when the graph runs.
+    labels as int32 [batch]. Labels out of range raise InvalidArgumentError when the graph runs.
   """
   check_rank(student, 2, "student logits")
   check_same_shape(teacher, student, "teacher logits", "student logits")
@@ -64,6 +64,6 @@ def check_logits_and_labels(teacher: tf.Tensor, student: tf.Tensor, labels: tf.T
   in_range = tf.debugging.Assert(
     tf.reduce_all((labels >= 0) & (labels < classes)), ["labels must be in 0..", classes - 1, "; got", labels]
   )
-  # Eagerly the assertion has been made; in a graph the labels wait for it.
+  # In eager mode the assertion has already run; in a graph the labels depend on it.
   with tf.control_dependencies([in_range] if in_range is not None else []):
     return tf.identity(labels)

@@ -1,4 +1,4 @@
-"""Norms and distances whose gradients stay finite at zero."""
+"""Norms and distances with gradients that are finite at zero."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,40 +9,40 @@ _TINY = 1e-12
 
 
 def as_float32(tensor: Any) -> tf.Tensor:
-  """Casts whatever is given; losses are computed in float32."""
+  """Converts a tensor, array or number to a float32 tensor."""
   return tf.cast(tf.convert_to_tensor(tensor), tf.float32)
 
 
 def square_root(x: tf.Tensor) -> tf.Tensor:
-  """sqrt(x) for x >= 0, with gradient 0 instead of infinity at 0."""
+  """Computes sqrt(x) for x >= 0; the gradient at 0 is 0 instead of infinity."""
   zero = x <= 0.0
   return tf.where(zero, 0.0, tf.sqrt(tf.where(zero, 1.0, x)))
 
 
 def unit(x: tf.Tensor, axis: int | Sequence[int] | None, epsilon: float = _TINY) -> tf.Tensor:
-  """Divides by the length: x / max(||x||_2, epsilon) along axes; its gradient at 0 is 0 instead of 1 / epsilon."""
+  """Computes x / max(||x||_2, epsilon) along axes; the gradient at 0 is 0 instead of 1 / epsilon."""
   squares = tf.reduce_sum(x * x, axis, keepdims=True)
   return x * tf.where(squares > 0.0, tf.math.rsqrt(tf.maximum(squares, epsilon**2)), 0.0)
 
 
 def rescaled(x: tf.Tensor, axis: int | Sequence[int] | None = None) -> tf.Tensor:
-  """Divides x by its largest magnitude, for losses that ignore scale: squares then neither over- nor underflow.
+  """Divides x by its largest magnitude, so that squares neither overflow nor underflow in scale-invariant losses.
 
-  The divisor is a constant to the gradient, which scale invariance makes exact.
+  The gradient treats the divisor as a constant, which is exact for scale-invariant losses.
   """
   largest = tf.stop_gradient(tf.reduce_max(tf.abs(x), axis, keepdims=True))
   return tf.math.divide_no_nan(x, largest)
 
 
 def flat(x: tf.Tensor) -> tf.Tensor:
-  """[batch, ...] to [batch, elements]."""
+  """Reshapes [batch, ...] to [batch, elements]."""
   return tf.reshape(x, [tf.shape(x)[0], -1]) if x.shape.rank != 2 else x
 
 
 def other_classes(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-  """[batch, classes] to [batch, classes - 1]: all columns but the label's.
+  """Removes the column of the label from each row: [batch, classes] to [batch, classes - 1].
 
-  Gathered: masking with a large negative logit would lose digits.
+  Uses a gather, because masking with a large negative logit would lose digits.
   """
   others = tf.range(logits.shape[1] - 1)[None, :]
   others += tf.cast(others >= labels[:, None], tf.int32)
@@ -50,8 +50,8 @@ def other_classes(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
 
 
 def pairwise_distances(x: tf.Tensor) -> tf.Tensor:
-  """Euclidean distances between all rows: float32 [batch, d] to [batch, batch], zero on the diagonal."""
-  x -= tf.stop_gradient(tf.reduce_mean(x, axis=0))  # Distances stay; large common offsets would cost digits.
+  """Computes the Euclidean distances between all rows: float32 [batch, d] to [batch, batch], zero on the diagonal."""
+  x -= tf.stop_gradient(tf.reduce_mean(x, axis=0))  # Distances are unchanged; large common offsets would cost digits.
   squares = tf.reduce_sum(x * x, axis=1)
   squared = squares[:, None] + squares[None, :] - 2.0 * tf.matmul(x, x, transpose_b=True)
   squared = tf.linalg.set_diag(squared, tf.zeros_like(squares))

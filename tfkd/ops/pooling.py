@@ -1,4 +1,4 @@
-"""Adaptive average pooling, also to sizes that do not divide."""
+"""Adaptive average pooling to any smaller size."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,14 +11,14 @@ def average_pool(feature: tf.Tensor, size: Sequence[Any]) -> tf.Tensor:
   """Averages a map over a grid of regions.
 
   Region i of n along a side of length l covers floor(i l / n) to ceil((i + 1) l / n), as in PyTorch's
-  AdaptiveAvgPool2d; neighbours overlap where n does not divide l.
+  AdaptiveAvgPool2d; regions overlap where n does not divide l.
 
   Args:
     feature: float [batch, height, width, channels], height and width known.
-    size: (height, width) of the result, not larger.
+    size: (height, width) of the result, at most those of the feature.
 
   Returns:
-    [batch, *size, channels], of the feature's type.
+    [batch, *size, channels], of the feature's dtype.
   """
   height, width = feature.shape[1:3]
   if (height, width) == tuple(size):
@@ -33,7 +33,7 @@ def average_pool(feature: tf.Tensor, size: Sequence[Any]) -> tf.Tensor:
 
 
 def _averages(regions, length):
-  """[regions, length] matrix whose rows average a region."""
+  """Returns the matrix [regions, length] with the averaging weights of one region per row."""
   matrix = np.zeros((regions, length))
   for i in range(regions):
     start, stop = i * length // regions, -(-(i + 1) * length // regions)

@@ -1,4 +1,4 @@
-"""Time and memory that functions take."""
+"""Measures the time and memory that functions take."""
 
 import concurrent.futures
 import multiprocessing
@@ -71,7 +71,7 @@ def in_new_process(function: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def peak_bytes() -> int:
-  """Returns the largest resident memory that this process has had, in bytes."""
+  """Returns the largest resident memory of this process so far, in bytes."""
   if sys.platform == "linux":
     return status_bytes("VmHWM")  # The maximum of `getrusage` is inherited from the parent process.
   import resource  # Not available on Windows.

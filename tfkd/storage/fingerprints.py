@@ -1,5 +1,7 @@
 """Fingerprints of examples, by which stored outputs are matched with the inputs that they were computed from."""
 
+from typing import Any
+
 import tensorflow as tf
 
 _MISMATCH = (
@@ -8,11 +10,11 @@ _MISMATCH = (
 )
 
 
-def fingerprints(inputs):
+def fingerprints(inputs: Any) -> tf.Tensor:
   """Computes a fingerprint of the bytes of each example.
 
   FarmHash Fingerprint64, which is the same on all machines. Different examples share one with a probability of 2^-64.
-  Types and shapes are not part of it.
+  Types and shapes are not included.
 
   Args:
     inputs: dense tensors [batch, ...] of any type, which may be nested in tuples and dicts.
@@ -24,16 +26,17 @@ def fingerprints(inputs):
   return tf.bitcast(parts[0] if len(parts) == 1 else tf.fingerprint(tf.concat(parts, axis=1)), tf.int64)
 
 
-def assert_same_examples(inputs, expected, positions):
+def assert_same_examples(inputs: Any, expected: tf.Tensor, positions: tf.Tensor) -> tf.Operation | None:
   """Checks a batch of inputs against the fingerprints that were stored with their teacher's outputs.
 
   Args:
     inputs: nested tensors [batch, ...].
     expected: int64 [batch].
-    positions: int [batch], of the examples in the data, named where one is wrong.
+    positions: int [batch], positions of the examples in the data set, for the error message.
 
   Returns:
-    An operation that raises `tf.errors.InvalidArgumentError` at the first wrong example.
+    Operation that raises `tf.errors.InvalidArgumentError` if an example differs; None in eager mode, where the check
+    has already run.
   """
   wrong = fingerprints(inputs) != expected
   first = tf.gather(positions, tf.argmax(tf.cast(wrong, tf.int32)))
