@@ -1,12 +1,9 @@
-"""Float64 numpy versions of the losses, written from the papers with loops, and the cases to compare them on."""
+"""Float64 numpy versions of the losses, written from the papers with loops."""
 
 import math
 
 import numpy as np
-import tensorflow as tf
 from scipy.stats import norm
-
-from tfkd import losses
 
 
 def _distribution(logits, temperature):
@@ -42,14 +39,6 @@ def tempered_cross_entropy(target_probabilities, student_logits, temperature):
     _, log_q = _distribution(student, temperature)
     losses.append(-math.fsum(float(a) * b for a, b in zip(target, log_q, strict=True)))
   return np.array(losses)
-
-
-# name: (reference, whether the first argument is a row of probabilities)
-CASES = {
-  "soft_target_cross_entropy": (soft_target_cross_entropy, False),
-  "soft_target_kl": (soft_target_kl, False),
-  "tempered_cross_entropy": (tempered_cross_entropy, True),
-}
 
 
 def hint(teacher, student):
@@ -369,67 +358,3 @@ def inter_channel_correlation(teacher, student):
 
 def _f64(array):
   return np.asarray(array, np.float64)
-
-
-_MAPS = ((5, 4, 3, 6), (5, 4, 3, 6))
-_TALL_MAPS = ((3, 7, 6, 2), (3, 7, 6, 2))
-_MAPS_OF_OTHER_WIDTH = ((5, 4, 3, 6), (5, 4, 3, 2))
-_MAPS_OF_OTHER_SIZE = ((5, 4, 3, 6), (5, 2, 2, 6))
-_PAIRS_OF_MAPS = ((5, 2, 4, 3, 6), (5, 2, 4, 3, 6))
-_EMBEDDINGS = ((6, 5), (6, 3))
-_EQUAL_EMBEDDINGS = ((6, 5), (6, 5))
-
-# name: (reference, shapes of teacher and student feature, non-default arguments, whether a value for each example)
-FEATURE_CASES = {
-  "hint": (hint, _MAPS, {}, True),
-  "euclidean": (euclidean, _MAPS, {}, True),
-  "normalized_feature_matching": (normalized_feature_matching, _MAPS, {"epsilon": 0.5}, True),
-  "attention_transfer": (attention_transfer, _MAPS_OF_OTHER_WIDTH, {"power": 3, "form": "paper"}, True),
-  "neuron_selectivity": (neuron_selectivity, _MAPS_OF_OTHER_WIDTH, {}, True),
-  "similarity_preserving": (similarity_preserving, _MAPS_OF_OTHER_WIDTH, {}, False),
-  "flow_of_solution_procedure": (flow_of_solution_procedure, _PAIRS_OF_MAPS, {}, True),
-  "singular_vectors": (singular_vectors, _PAIRS_OF_MAPS, {"rank": 2}, True),
-  "activation_boundary": (activation_boundary, _MAPS, {"margin": 0.5}, True),
-  "factor_transfer": (factor_transfer, _MAPS, {}, True),
-  "variational_information": (variational_information, _MAPS, {"variance": (0.5, 1, 2, 3, 4, 5)}, True),
-  "hierarchical_context": (hierarchical_context, _TALL_MAPS, {}, True),
-  "partial_distance": (partial_distance, _MAPS, {"margin": (-0.5, -1, -2, -0.1, 0, -1)}, True),
-  "inter_channel_correlation": (inter_channel_correlation, _MAPS_OF_OTHER_SIZE, {}, True),
-  "rkd_distance": (rkd_distance, _EMBEDDINGS, {}, False),
-  "rkd_angle": (rkd_angle, _EMBEDDINGS, {}, False),
-  "distance_metric": (distance_metric, _EMBEDDINGS, {}, False),
-  "correlation_congruence": (correlation_congruence, _EMBEDDINGS, {"gamma": 0.7, "order": 3}, False),
-  "probabilistic_transfer": (probabilistic_transfer, _EMBEDDINGS, {}, False),
-  "contrastive": (
-    contrastive,
-    _EQUAL_EMBEDDINGS,
-    {"temperature": 0.5, "ratio": 0.7, "normalizer": 2.0, "mask": (1 - np.eye(6)).tolist()},
-    True,
-  ),
-  "log_power_distance": (log_power_distance, _EQUAL_EMBEDDINGS, {"power": 3.0}, False),
-}
-
-# name: (reference, non-default arguments, whether labels are the third argument, whether a value for each example)
-LOGIT_CASES = {
-  "decoupled": (decoupled, {"temperature": 2.0, "alpha": 0.5, "beta": 3.0}, True, True),
-  "normalized": (normalized, {"temperature": 2.0, "gamma": 0.5}, True, True),
-  "dist": (dist, {"temperature": 3.0, "inter_weight": 0.5, "intra_weight": 2.0}, False, False),
-  "multi_level": (multi_level, {"temperatures": (1.0, 8.0), "standardize": True}, False, False),
-  "transformed_teacher": (transformed_teacher, {"temperature": 2.0, "weighted": True}, False, True),
-}
-
-
-def filled_in(name):
-  """The public function, with the arguments that have no default filled in as the references fill them."""
-  loss = getattr(losses, name)
-  if name in ("flow_of_solution_procedure", "singular_vectors"):
-    return lambda teacher, student, **kw: loss(tf.unstack(teacher, axis=1), tf.unstack(student, axis=1), **kw)
-  if name == "variational_information":
-    return lambda teacher, student, variance=5.0: loss(teacher, student, variance)
-  if name == "contrastive":
-    return lambda teacher, student, **kw: loss(
-      teacher, student, tf.reverse(teacher, [0]), tf.reverse(student, [0]), **kw
-    )
-  if name == "transformed_teacher":
-    return lambda teacher, student, temperature=4.0, **kw: loss(teacher, student, temperature, **kw)
-  return loss

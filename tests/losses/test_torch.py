@@ -1,10 +1,11 @@
-"""Losses against PyTorch's operations, put together as the methods' PyTorch codes do; where PyTorch is installed."""
+"""Losses against PyTorch's operations, composed as in the methods' PyTorch code; skipped without PyTorch."""
 
 import numpy as np
 import pytest
 import tensorflow as tf
 import tf_keras as keras
 
+from tests.losses.cases import CASES
 from tfkd import losses, objectives
 from tfkd.features import connectors
 from tfkd.ops.pooling import average_pool
@@ -18,18 +19,37 @@ MAPS = RNG.normal(size=(2, 16, 8, 8, 6)).astype(np.float32)
 EMBEDDINGS = RNG.normal(size=(2, 16, 12)).astype(np.float32)
 
 
+COUNTERPARTS = {
+  "soft_target_kl",
+  "decoupled",
+  "dist",
+  "hint",
+  "attention_transfer",
+  "similarity_preserving",
+  "inter_channel_correlation",
+  "hierarchical_context",
+  "rkd_distance",
+  "rkd_angle",
+  "probabilistic_transfer",
+}
+
+
+def test_rows_name_the_losses_compared_with_pytorch():
+  assert {name for name, case in CASES.items() if case.torch} == COUNTERPARTS
+
+
 def _maps():
   return [torch.tensor(x).permute(0, 3, 1, 2) for x in MAPS]
 
 
-def _agrees(ours, theirs):
-  np.testing.assert_allclose(np.mean(ours), float(theirs), rtol=1e-3)
+def _agrees(ours, expected):
+  np.testing.assert_allclose(np.mean(ours), float(expected), rtol=1e-3)
 
 
 def test_soft_targets():
   t, s = map(torch.tensor, LOGITS)
-  theirs = F.kl_div(F.log_softmax(s / 4, 1), F.softmax(t / 4, 1), reduction="batchmean")
-  _agrees(losses.soft_target_kl(*LOGITS, 4.0), theirs)
+  expected = F.kl_div(F.log_softmax(s / 4, 1), F.softmax(t / 4, 1), reduction="batchmean")
+  _agrees(losses.soft_target_kl(*LOGITS, 4.0), expected)
 
 
 def test_decoupled():
@@ -55,8 +75,8 @@ def test_dist():
 
 def test_standardized_logits():
   x = torch.tensor(LOGITS[0])
-  theirs = (x - x.mean(1, keepdim=True)) / (x.std(1, keepdim=True) + 1e-7)
-  np.testing.assert_allclose(losses.standardize_logits(LOGITS[0]), theirs, rtol=1e-3, atol=1e-6)
+  expected = (x - x.mean(1, keepdim=True)) / (x.std(1, keepdim=True) + 1e-7)
+  np.testing.assert_allclose(losses.standardize_logits(LOGITS[0]), expected, rtol=1e-3, atol=1e-6)
 
 
 def test_hint():
@@ -91,8 +111,8 @@ def test_hierarchical_context():
 
 @pytest.mark.parametrize("size", [(3, 5), (8, 8), (1, 7)])
 def test_adaptive_pooling(size):
-  theirs = F.adaptive_avg_pool2d(_maps()[0], size).permute(0, 2, 3, 1)
-  np.testing.assert_allclose(average_pool(MAPS[0], size), theirs, rtol=1e-4, atol=1e-6)
+  expected = F.adaptive_avg_pool2d(_maps()[0], size).permute(0, 2, 3, 1)
+  np.testing.assert_allclose(average_pool(MAPS[0], size), expected, rtol=1e-4, atol=1e-6)
 
 
 def test_rkd():
@@ -132,15 +152,15 @@ def test_nearest_neighbours(size):
 
 @pytest.mark.parametrize("scale", [1.0, 3e-3], ids=["plain", "small"])
 def test_a_connector_with_batch_normalisation_in_training(scale):
-  # Small features show epsilon: Keras' own, 1e-3, would change the second case's values by a factor of ten.
+  # With small features epsilon matters: the default of Keras, 1e-3, would change the values by a factor of ten.
   x = np.float32(scale) * MAPS[0]
   ours = connectors.connector("conv1x1_bn", 5, 4)
   y = ours(x, training=True)
   convolution = torch.nn.Conv2d(6, 5, 1, bias=False)
   convolution.weight.data = _parameter(ours.layers[0].get_weights()[0])
   normalization = torch.nn.BatchNorm2d(5)
-  theirs = normalization.train()(convolution(_tensor(x))).detach().permute(0, 2, 3, 1)
-  np.testing.assert_allclose(y, theirs, rtol=1e-3, atol=1e-4)
+  expected = normalization.train()(convolution(_tensor(x))).detach().permute(0, 2, 3, 1)
+  np.testing.assert_allclose(y, expected, rtol=1e-3, atol=1e-4)
   mean, variance = ours.layers[1].get_weights()[2:]
   np.testing.assert_allclose(mean, normalization.running_mean, rtol=1e-3, atol=1e-6)
   np.testing.assert_allclose(variance, normalization.running_var, rtol=1e-3, atol=1e-6)
@@ -170,10 +190,10 @@ def test_knowledge_review_in_training(student_sizes):
     x = F.conv2d(x, _parameter(layer.layers[0].get_weights()[0]), padding=padding)
     return F.batch_norm(x, None, None, training=True)  # PyTorch's epsilon is 1e-5.
 
-  theirs = [_tensor(x).requires_grad_() for x in students]
+  expected = [_tensor(x).requires_grad_() for x in students]
   total, later = 0.0, None
   for i in (2, 1, 0):
-    x = normalized(theirs[i], objective.entries[i])
+    x = normalized(expected[i], objective.entries[i])
     if later is not None:
       later = F.interpolate(later, x.shape[2:], mode="nearest")
       kernel, bias = objective.attentions[i].get_weights()
@@ -190,11 +210,11 @@ def test_knowledge_review_in_training(student_sizes):
     total += loss / divisor
   total.backward()
   np.testing.assert_allclose(value, total.item(), rtol=1e-5)
-  for gradient, x in zip(tape.gradient(value, ours), theirs, strict=True):
+  for gradient, x in zip(tape.gradient(value, ours), expected, strict=True):
     np.testing.assert_allclose(gradient, x.grad.permute(0, 2, 3, 1), rtol=1e-3, atol=1e-6)
 
 
-def test_a_projector_of_simkd_is_normalised_as_pytorchs():
+def test_simkd_projectors_have_the_batch_norm_epsilon_of_pytorch():
   inputs = keras.Input((4, 4, 3))
   model = keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(4, 1, name="map")(inputs)))
   joined = objectives.simkd_student(model, keras.models.clone_model(model), "map", "map")
