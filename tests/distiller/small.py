@@ -1,4 +1,4 @@
-"""Small models and a compiled Distiller, for the tests of this folder."""
+"""Small models and a compiled Distiller, for the tests of this directory."""
 
 import numpy as np
 import tf_keras as keras
@@ -30,7 +30,9 @@ def with_batch_norm(dtype=None):
 
 def compiled(teacher, student, objectives, optimizer=None, compile_options=None, **kwargs):
   distiller = tfkd.Distiller(teacher, student, objectives, **kwargs)
-  options = {"loss": SPARSE, "metrics": ["accuracy"], **(compile_options or {})}
+  # A metric given by name would make its variables in the first step, which is traced twice then.
+  metrics = [keras.metrics.SparseCategoricalAccuracy("accuracy")]
+  options = {"loss": SPARSE, "metrics": metrics, **(compile_options or {})}
   distiller.compile(optimizer or keras.optimizers.SGD(0.1), **options)
   return distiller
 
