@@ -1,4 +1,4 @@
-"""Vision transformers: the paper's sizes, and the same answers as Hugging Face's from the same weights."""
+"""Vision transformers: published sizes, and the logits of Hugging Face from the same weights."""
 
 import numpy as np
 import pytest
@@ -6,6 +6,8 @@ from safetensors.numpy import save_file
 
 from tfkd import models, quantization
 from tfkd.features.taps import Reader
+
+pytestmark = pytest.mark.xdist_group("vit")
 
 IMAGES = np.random.default_rng(1).uniform(-1, 1, (2, 224, 224, 3)).astype(np.float32)
 
@@ -19,7 +21,7 @@ IMAGES = np.random.default_rng(1).uniform(-1, 1, (2, 224, 224, 3)).astype(np.flo
     ("vit_tiny4", (32, 32, 3), 192 * 48 + 192 + 192 + 65 * 192 + 12 * 444_864 + 384),
   ],
 )
-def test_parameters_are_the_papers(name, shape, without_head):
+def test_numbers_of_parameters_are_published_ones(name, shape, without_head):
   model = models.build(name, 10, shape)
   width = model.get_layer("embedding").output_shape[-1]
   assert model.count_params() == without_head + 10 * width + 10
@@ -32,7 +34,7 @@ def test_blocks_can_be_tapped():
   assert [t.shape.as_list() for t in found.values()] == [[2, 7, 64], [2, 7, 64], [2, 64]]
 
 
-def test_it_trains_saves_and_loads(tmp_path):
+def test_a_transformer_trains_saves_and_loads(tmp_path):
   model = models.vit(3, (16, 16, 3), 4, 64, 2)
   model.compile("adam", "mse")
   x = IMAGES[:, :16, :16]
@@ -50,7 +52,7 @@ def test_it_trains_saves_and_loads(tmp_path):
     ({"num_classes": 1}, "at least 2"),
   ],
 )
-def test_wrong_sizes_are_refused(options, words):
+def test_wrong_sizes_raise(options, words):
   with pytest.raises(ValueError, match=words):
     models.vit(**{"input_shape": (32, 32, 3), **options})
 
@@ -118,15 +120,24 @@ GOLDEN = [
 ]  # fmt: skip
 
 
+@pytest.fixture(scope="module")
+def tiny():
+  return models.build("vit_tiny16", 10, (224, 224, 3))
+
+
+def _check_logits(model, path, expected):
+  model.set_weights([np.zeros_like(weight) for weight in model.get_weights()])  # So that every weight must be loaded.
+  models.load_torch_weights(model, path)
+  np.testing.assert_allclose(model.predict(IMAGES, verbose=0), expected, atol=1e-4)
+
+
 @pytest.mark.parametrize("names", ["hugging_face", "timm"])
-def test_logits_are_those_that_hugging_face_gave(names, tmp_path):
+def test_logits_equal_the_recorded_ones_of_hugging_face(names, tiny, tmp_path):
   state = _hugging_face() if names == "hugging_face" else _timm(_hugging_face())
-  model = models.build("vit_tiny16", 10, (224, 224, 3))
-  models.load_torch_weights(model, _write(tmp_path / "vit.safetensors", state))
-  np.testing.assert_allclose(model.predict(IMAGES, verbose=0), GOLDEN, atol=1e-4)
+  _check_logits(tiny, _write(tmp_path / "vit.safetensors", state), GOLDEN)
 
 
-def test_logits_are_hugging_faces(tmp_path):
+def test_logits_equal_hugging_face(tiny, tmp_path):
   torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
   folder = tmp_path / "vit"
   configuration = transformers.ViTConfig(
@@ -134,18 +145,13 @@ def test_logits_are_hugging_faces(tmp_path):
   )
   reference = transformers.ViTForImageClassification(configuration)
   reference.save_pretrained(folder)
-  names = transformers.ViTForImageClassification.from_pretrained(folder)
-  state = _hugging_face()
-  save_file(state, str(folder / "model.safetensors"), {"format": "pt"})
-  reference = names.from_pretrained(folder).eval()
+  save_file(_hugging_face(), str(folder / "model.safetensors"), {"format": "pt"})
+  reference = transformers.ViTForImageClassification.from_pretrained(folder).eval()
   with torch.no_grad():
     expected = reference(torch.from_numpy(IMAGES.transpose(0, 3, 1, 2))).logits.numpy()
-  for path in (str(folder / "model.safetensors"), str(tmp_path / "in_memory.pth")):
-    if path.endswith(".pth"):
-      torch.save(reference.state_dict(), path)
-    model = models.build("vit_tiny16", 10, (224, 224, 3))
-    models.load_torch_weights(model, path)
-    np.testing.assert_allclose(model.predict(IMAGES, verbose=0), expected, atol=1e-4)
+  torch.save(reference.state_dict(), str(tmp_path / "in_memory.pth"))
+  for path in (folder / "model.safetensors", tmp_path / "in_memory.pth"):
+    _check_logits(tiny, str(path), expected)
   np.testing.assert_allclose(expected, GOLDEN, atol=1e-4)
 
 
@@ -157,7 +163,7 @@ def _small(tmp_path, input_shape=(24, 24, 3), classes=3, head=True, **changed):
   return model, state
 
 
-def test_a_new_head_stays_as_it_was_and_nothing_else(tmp_path):
+def test_head_false_loads_all_layers_but_the_last(tmp_path):
   model, state = models.vit(3, (24, 24, 3), 8, 64, 2), _hugging_face(64, 2, 8, 9, 4)
   head = [w.numpy() for w in model.get_layer("logits").weights]
   models.load_torch_weights(model, _write(tmp_path / "w.safetensors", state), head=False)
@@ -174,7 +180,7 @@ def test_position_embeddings_are_interpolated_for_other_sizes(tmp_path):
   assert positions.shape == (1, 11, 64)
   np.testing.assert_array_equal(positions[:, 0], 5)
   np.testing.assert_allclose(positions[:, 1:], 1, rtol=1e-6)
-  # A ramp over rows stays one, and does not turn into one over columns.
+  # A ramp over rows stays a ramp over rows.
   ramp = np.repeat(np.arange(3.0), 3).astype(np.float32)
   changed["vit.embeddings.position_embeddings"][0, 1:] = ramp[:, None]
   model, _ = _small(tmp_path, (48, 48, 3), head=False, **changed)
@@ -194,12 +200,12 @@ def test_position_embeddings_are_interpolated_for_other_sizes(tmp_path):
     ),
   ],
 )
-def test_what_does_not_fit_is_named(tmp_path, changed, words):
+def test_weights_that_do_not_fit_raise_with_their_names(tmp_path, changed, words):
   with pytest.raises(ValueError, match=words):
     _small(tmp_path, **changed)
 
 
-def test_a_missing_key_is_named(tmp_path):
+def test_missing_keys_raise_with_their_names(tmp_path):
   state = _timm(_hugging_face(64, 2, 8, 9, 4))
   del state["blocks.1.attn.qkv.bias"]
   with pytest.raises(ValueError, match=r"blocks.1.attn.query.bias is missing.*value.bias is missing"):
