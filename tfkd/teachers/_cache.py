@@ -155,7 +155,7 @@ class _Writer:
     rows = len(outputs[OUTPUTS])
     found = fingerprints(inputs).numpy()
     self._files[FINGERPRINTS].write(found.data)
-    self._crc32[FINGERPRINTS] = zlib.crc32(found, self._crc32.get(FINGERPRINTS, 0))
+    self._crc32[FINGERPRINTS] = zlib.crc32(found.data, self._crc32.get(FINGERPRINTS, 0))
     for name, array in outputs.items():
       with np.errstate(over="ignore"):  # Found below, and said.
         kept = np.ascontiguousarray(array, self._identity["dtype"])
