@@ -47,7 +47,7 @@ def pick(structure: Any, key: Any, owner: str, objective_name: str) -> Any:
     objective_name: name of the objective, for the message.
 
   Raises:
-    ValueError: there are several outputs, and `key` is none of theirs.
+    ValueError: there are several outputs, and `key` is not the key of one.
   """
   if not tf.nest.is_nested(structure):
     return structure
