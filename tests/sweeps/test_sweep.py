@@ -31,6 +31,14 @@ def _sweep(workdir, data_dir, **training):
   return Sweep(str(workdir), SweepConfig(**options | training))
 
 
+def _small(num_classes, input_shape):
+  """A network that is traced in a fraction of the time of a built-in one."""
+  x = inputs = keras.Input(input_shape)
+  x = keras.layers.Conv2D(8, 3, 4)(x)
+  x = keras.layers.ReLU()(keras.layers.BatchNormalization()(x))
+  return keras.Model(inputs, keras.layers.Dense(num_classes)(keras.layers.GlobalAveragePooling2D()(x)))
+
+
 STUDENTS = [
   StudentSpec("q1", "labels", "w2a1", 0),
   StudentSpec("q2", "soft", "w8a8", 1, (SoftTargets(5.0),), 0.0, 5.0, {"soft_weight": 1.0}, start="teacher"),
@@ -287,7 +295,8 @@ def test_the_loss_is_of_changed_images_and_labels_and_the_teacher_sees_them_too(
 
   monkeypatch.setattr(trainer, "fit", fit)
   # One step at a learning rate of zero: the student is what it was when its loss was taken.
-  runs = _sweep(tmp_path, data_dir, learning_rate=0.0, batch_size=96, **training)
+  networks = {"teacher": _small, "student": _small}
+  runs = _sweep(tmp_path, data_dir, learning_rate=0.0, batch_size=96, **networks, **training)
   student = StudentSpec("q3", "soft", "float", 3, (SoftTargets(5.0),))
   runs.run([student])
   ((images, labels),) = seen[1]
