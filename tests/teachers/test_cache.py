@@ -1,4 +1,4 @@
-"""A teacher's outputs on disk: complete, the teacher's own, and refused where they are another's."""
+"""Caches of teacher outputs are complete, resumed after interruptions, and refused with other teachers or data."""
 
 import json
 import os
@@ -23,7 +23,7 @@ from tfkd.data.augment import padded_crop
 from tfkd.preprocessing import Preprocessing
 from tfkd.storage.digests import to_checked_json
 from tfkd.teachers import HALVES, CachedTeacher, Ensemble, Frozen, cache
-from tfkd.teachers import _cache as writing
+from tfkd.teachers import cache_writer as writing
 
 layers = keras.layers
 IMAGES = np.random.default_rng(0).integers(0, 256, (50, 16, 16, 3)).astype(np.uint8)
@@ -46,7 +46,7 @@ def teacher():
   return _cnn()
 
 
-def test_keeps_logits_and_features_in_the_order_of_the_data(teacher, tmp_path):
+def test_stores_logits_and_features_in_the_order_of_the_data(teacher, tmp_path):
   cached = cache(teacher, _in_order(), tmp_path / "deep" / "train", layers=["relu1", "relu0"])
   logits, features = Frozen(teacher)(IMAGES / np.float32(255), ["relu0", "relu1"])
   assert len(cached) == 50 and cached.outputs[0].dtype == np.float32
@@ -67,23 +67,25 @@ def test_half_precision_takes_half_the_space(teacher, tmp_path):
   np.testing.assert_allclose(half, full, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-6), ("float16", 1e-3)])
 @pytest.mark.parametrize("views", [None, 3])
-def test_steps_are_those_of_the_teacher_online(teacher, tmp_path, dtype, tolerance, views):
+def test_steps_equal_those_with_the_teacher_online(teacher, tmp_path, views):
   options = {"transforms": [data.Augment(padded_crop, views)]} if views else {}
-  cached = cache(teacher, _in_order(20, **options), tmp_path / "c", layers=["relu0", "relu1"], dtype=dtype)
-  histories = []
-  for knows in (teacher, cached):
+  histories = {}
+  for source in ("online", "float32", "float16"):
+    used, inputs = teacher, IMAGES
+    if source != "online":
+      used = cache(teacher, _in_order(20, **options), tmp_path / source, layers=["relu0", "relu1"], dtype=source)
+      inputs = (IMAGES, used.outputs)
     keras.utils.set_random_seed(0)
     objectives = [o.SoftTargets(3.0), o.Hint(["relu0", "relu1"], ["relu0", "relu1"], connector="conv1x1")]
-    distiller = compiled(knows, _cnn("student", 4), objectives)
-    inputs = IMAGES if knows is teacher else (IMAGES, cached.outputs)
-    losses = []
-    for batch in data.batches(inputs, LABELS, 16, scale_pixels=True, shuffle_seed=1, **options).repeat(3):
-      losses.append(distiller.train_on_batch(*batch, return_dict=True, reset_metrics=True)["loss"])
-    histories.append(losses)
-  assert len(histories[0]) == 12
-  np.testing.assert_allclose(histories[1], histories[0], rtol=tolerance)
+    distiller = compiled(used, _cnn("student", 4), objectives)
+    batches = data.batches(inputs, LABELS, 16, scale_pixels=True, shuffle_seed=1, **options).repeat(3)
+    histories[source] = [
+      distiller.train_on_batch(*batch, return_dict=True, reset_metrics=True)["loss"] for batch in batches
+    ]
+  assert len(histories["online"]) == 12
+  np.testing.assert_allclose(histories["float32"], histories["online"], rtol=1e-6)
+  np.testing.assert_allclose(histories["float16"], histories["online"], rtol=1e-3)
 
 
 def test_trains_on_replicas_with_several_steps_at_a_time_as_on_one(teacher, tmp_path, two_replicas):
@@ -163,7 +165,7 @@ class TestOtherInputs:
   def test_of_another_order_or_data_set_are_found_at_the_first_example(self, of_vectors, inputs, first):
     first = int(np.flatnonzero((inputs != X).any(axis=1))[0]) if first is None else first
     for batch_size in (1, 16, 50):
-      words = f"example {first} of the data set is not the one whose outputs {of_vectors.path} holds"
+      words = f"example {first} of the data set is not the one whose outputs {of_vectors.path} has"
       assert words in self._wrong(of_vectors, _dataset(inputs, Y).batch(batch_size))
     with pytest.raises(
       (ValueError, tf.errors.InvalidArgumentError), match=rf"do not belong together.* {first}\b|\[{first}\]"
@@ -297,7 +299,7 @@ def test_layers_may_have_any_name(tmp_path):
 
 
 class TestAnEarlierCache:
-  """What is at the path already."""
+  """An existing cache at the path."""
 
   @pytest.fixture
   def path(self, teacher, tmp_path):
@@ -318,14 +320,16 @@ class TestAnEarlierCache:
 
   def test_of_other_weights_is_refused(self, teacher, path):
     teacher.layers[-1].bias.assign_add([1e-3, 0, 0, 0])
-    with pytest.raises(ValueError, match=r"another teacher or data \(weights differ\): use another path, or remove it"):
+    with pytest.raises(
+      ValueError, match=r"another teacher or data \(weights differ\): use another path, or remove the cache"
+    ):
       cache(teacher, _in_order(), path)
 
   def test_of_another_preprocessing_is_refused(self, teacher, path):
     with pytest.raises(ValueError, match=r"preprocessing: \[None\] there, .*size=16.* now"):
       cache(Frozen(teacher, HALVES._replace(size=16)), _in_order(), path)
 
-  def test_of_a_function_that_answers_otherwise_is_refused(self, teacher, path, tmp_path):
+  def test_of_a_function_with_other_outputs_is_refused(self, teacher, path, tmp_path):
     cache(lambda x: teacher(x), _in_order(), tmp_path / "f")
     assert len(cache(lambda x: teacher(x), _in_order(), tmp_path / "f")) == 50
     with pytest.raises(ValueError, match="outputs of the first batch differ"):
@@ -379,11 +383,11 @@ class TestAnEarlierCache:
     (path / "manifest.json").write_text(to_checked_json({"format": 99}))
     with pytest.raises(ValueError, match="has format 99, and this version reads 3: remove it and write it again"):
       CachedTeacher(path)
-    with pytest.raises(FileNotFoundError, match="holds no teacher's outputs"):
+    with pytest.raises(FileNotFoundError, match="is no cache of teacher outputs"):
       CachedTeacher(path.parent)
 
   def test_that_lacks_a_layer_names_it(self, path):
-    with pytest.raises(ValueError, match=r"has no features of relu1, but of no layer: write another"):
+    with pytest.raises(ValueError, match=r"has no features of relu1; it has none: write another"):
       tfkd.Distiller(CachedTeacher(path), _cnn("student"), [o.Hint("relu1", "relu1")])
 
 
@@ -410,7 +414,7 @@ class TestInterrupted:
     assert not path.exists()
     (path.parent / f"{path.name}.partial" / ".progress.json.x").mkdir()  # As a kill while it is written may leave it.
 
-  def test_goes_on_where_it_was(self, teacher, tmp_path, monkeypatch):
+  def test_resumes_at_the_recorded_batch(self, teacher, tmp_path, monkeypatch):
     path = tmp_path / "c"
     self._interrupt(monkeypatch, teacher, _in_order(10), path, after=4)
     asked = []
@@ -428,7 +432,7 @@ class TestInterrupted:
     assert len(cache(teacher, _in_order(), path)) == 50  # The data's fingerprint is that of one go.
 
   @pytest.mark.parametrize("change", ["teacher", "data", "truncated", "damaged"])
-  def test_begins_anew_where_it_cannot_go_on(self, teacher, tmp_path, monkeypatch, change):
+  def test_starts_over_if_the_partial_cache_is_unusable(self, teacher, tmp_path, monkeypatch, change):
     path = tmp_path / "c"
     self._interrupt(monkeypatch, teacher, _in_order(10), path, after=4)
     partial = tmp_path / "c.partial"
@@ -446,11 +450,11 @@ class TestInterrupted:
       cached.outputs, teacher.predict(images / np.float32(255), verbose=0), rtol=1e-4, atol=1e-6
     )
 
-  def test_by_a_kill_loses_no_more_than_was_not_recorded(self, tmp_path):
+  def test_a_kill_loses_only_unrecorded_batches(self, tmp_path):
     script = textwrap.dedent("""
       import sys, time, numpy as np, tensorflow as tf
       from tfkd.teachers import cache
-      from tfkd.teachers import _cache as writing
+      from tfkd.teachers import cache_writer as writing
       writing._RECORD_SECONDS = 0.0
       def teacher(x):
         def wait(x):
@@ -473,12 +477,12 @@ class TestInterrupted:
 
 
 def _same_identity(function, model):
-  """A teacher that answers by a function and has a model's weights."""
+  """Returns the function with the weights of a model, so that a cache describes both alike."""
   function.weights = model.weights
   return function
 
 
-def test_two_that_ask_for_one_path_share_the_work(teacher, tmp_path):
+def test_concurrent_calls_with_one_path_run_the_teacher_once(teacher, tmp_path):
   asked = []
 
   def counting(x):
@@ -498,7 +502,7 @@ def test_two_that_ask_for_one_path_share_the_work(teacher, tmp_path):
   assert sum(asked) == 50 + 16  # The second looks at one batch, whether the cache is this teacher's.
 
 
-def test_outputs_that_the_type_cannot_hold_are_an_error(tmp_path):
+def test_outputs_that_do_not_fit_the_dtype_raise(tmp_path):
   dataset = tf.data.Dataset.range(40).map(lambda i: tf.cast(i, tf.float32)).batch(10)
   with pytest.raises(ValueError, match=r"outputs is too large for float16 in example 33, at \[0\]"):
     cache(lambda x: 2e3 * x[:, None], dataset, tmp_path / "c", dtype="float16")
@@ -506,14 +510,14 @@ def test_outputs_that_the_type_cannot_hold_are_an_error(tmp_path):
     cache(lambda x: tf.math.log(x)[:, None], dataset, tmp_path / "c")
   with pytest.raises(ValueError, match="dtype must be one of float16, float32; got 'int8'"):
     cache(lambda x: x[:, None], dataset, tmp_path / "c", dtype="int8")
-  with pytest.raises(ValueError, match="keeps one output"):
+  with pytest.raises(ValueError, match="stores one output"):
     cache(lambda x: {"a": x, "b": x}, dataset, tmp_path / "c")
   with pytest.raises(ValueError, match="no examples"):
     cache(lambda x: x[:, None], dataset.take(0), tmp_path / "c")
   assert not (tmp_path / "c").exists()
 
 
-def test_a_full_disk_is_said_before_the_work(teacher, tmp_path, monkeypatch):
+def test_a_full_disk_raises_before_the_teacher_runs(teacher, tmp_path, monkeypatch):
   monkeypatch.setattr(writing.shutil, "disk_usage", lambda path: SimpleNamespace(free=20_000))
   with pytest.raises(OSError, match=r"outputs take 0.10 MB, and .* has 0.02 MB of space: use fewer layers or"):
     cache(teacher, _in_order(), tmp_path / "c", layers=["relu0"])

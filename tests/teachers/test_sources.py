@@ -1,4 +1,4 @@
-"""Teachers of every kind read the student's batch in their own way."""
+"""Teachers from models, ensembles, SavedModels and KerasHub."""
 
 import sys
 
@@ -37,7 +37,7 @@ class TestPreprocessing:
     found = teachers.Preprocessing(None, 255.0, (1.0, 2.0, 3.0), (4.0, 5.0, 6.0))(X)
     np.testing.assert_allclose(found, (255.0 * X - [1, 2, 3]) / [4, 5, 6], rtol=1e-5)
 
-  def test_without_options_nothing_changes(self):
+  def test_defaults_change_nothing(self):
     np.testing.assert_array_equal(teachers.Preprocessing()(X), X)
 
   @pytest.mark.parametrize("size", [(8, 8), (32, 32), (5, 23)])
@@ -110,7 +110,7 @@ class TestEnsemble:
 
 class TestSavedModel:
   @pytest.mark.parametrize("library", [keras, keras3], ids=["tf_keras", "keras3"])
-  def test_answers_as_the_model_that_was_exported(self, library, tmp_path):
+  def test_outputs_equal_the_exported_model(self, library, tmp_path):
     model = _classifier(library)
     path = str(tmp_path / "exported")
     model.export(path)
@@ -118,8 +118,8 @@ class TestSavedModel:
     teacher = teachers.saved_model(path, teachers.Preprocessing(None, 2.0), signature)
     np.testing.assert_allclose(teacher(X).outputs, model(2 * X, training=False), atol=1e-5)
 
-  def test_what_is_none_is_refused(self, tmp_path):
-    with pytest.raises(ValueError, match=r"no SavedModel: expected a folder with saved_model.pb"):
+  def test_missing_models_and_signatures_raise(self, tmp_path):
+    with pytest.raises(ValueError, match=r"no SavedModel: expected a directory with saved_model.pb"):
       teachers.saved_model(str(tmp_path))
     _classifier(keras3).export(str(tmp_path / "exported"), verbose=False)
     with pytest.raises(ValueError, match=r"no signature 'other': expected one of .*serving_default"):
@@ -139,7 +139,7 @@ class TestKeras3:
   def test_teaches_a_quantized_student_on_two_replicas(self, two_replicas):
     with two_replicas.scope():
       teacher = _classifier(keras3)
-      student = quantization.quantize(models.resnet18(5, (16, 16, 3), width=4), "w8a8", calibration_data=X)
+      student = quantization.quantize(models.cifar_resnet(8, 5, (16, 16, 3)), "w8a8", calibration_data=X)
       hint = objectives.Hint("features", "layer1", weight=0.1, connector="conv1x1", alignment="average_pool")
       distiller = tfkd.Distiller(teacher, student, [objectives.SoftTargets(2.0), hint])
       distiller.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
@@ -184,17 +184,17 @@ class TestKerasHub:
     for ours, theirs in zip(teacher.model.backbone.weights, classifier.backbone.weights, strict=True):
       np.testing.assert_array_equal(np.asarray(ours), np.asarray(theirs))
 
-  def test_without_a_network_it_says_what_to_fetch_and_where_to_put_it(self, monkeypatch):
+  def test_failed_downloads_list_the_files_to_fetch(self, monkeypatch):
     hub = pytest.importorskip("keras_hub")
 
     def fail(*args, **kwargs):
       raise ConnectionError("no route")
 
     monkeypatch.setattr(hub.models.ImageClassifier, "from_preset", fail)
-    with pytest.raises(FileNotFoundError, match=r"fetch from https://www.kaggle.com/models/keras/vit.*as the preset"):
+    with pytest.raises(FileNotFoundError, match=r"fetch from https://www.kaggle.com/models/keras/vit.*as preset"):
       teachers.keras_hub("vit_base_patch16_224_imagenet", 10)
 
-  def test_without_kerashub_it_says_what_to_install(self, monkeypatch):
+  def test_missing_kerashub_names_the_extra_to_install(self, monkeypatch):
     monkeypatch.setitem(sys.modules, "keras_hub", None)
     with pytest.raises(ImportError, match=r"pip install 'tfkd\[vit\]'"):
       teachers.keras_hub("vit_base_patch16_224_imagenet", 10)

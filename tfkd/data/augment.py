@@ -15,7 +15,7 @@ _LUMA = (0.299, 0.587, 0.114)
 
 
 def padded_crop(images, draw, flip=True):
-  """Random crops of images padded by 4 pixels (with reflection), half of them mirrored: the recipe of CIFAR.
+  """Crops images at random after reflection padding by 4 pixels, and mirrors half of them: the recipe of CIFAR.
 
   Args:
     images: float [n, height, width, channels].
@@ -40,19 +40,19 @@ def padded_crop(images, draw, flip=True):
 
 
 def photograph(images, draw, side, scale=(0.35, 1.0), ratio=(0.75, 4 / 3), degrees=15.0, jitter=0.2):
-  """A random part of each photograph, turned, mirrored and tinted: ImageNet's recipe, and the Food-11 homework's.
+  """Crops, rotates, mirrors and recolors photographs at random: the recipe of ImageNet and of the Food-11 homework.
 
-  One bilinear sampling does crop, rotation, mirror and resize. Brightness, contrast and saturation follow, as in
+  Crop, rotation, mirror and resize take one bilinear sampling. Brightness, contrast and saturation follow, as in
   torchvision's ColorJitter; its random order of the three is fixed here.
 
   Args:
     images: float [n, height, width, 3] in [0, 1].
     draw: function from a count to float32 [n, count], uniform in [0, 1); called once.
     side: height and width of the result.
-    scale: range of the part's area, as a share of the image.
-    ratio: range of its width over its height, drawn on a logarithmic scale.
-    degrees: largest rotation either way.
-    jitter: largest deviation of the three colour factors from 1.
+    scale: range of the area of the crop, as a share of the image.
+    ratio: range of width over height of the crop, drawn on a logarithmic scale.
+    degrees: largest rotation in either direction.
+    jitter: largest difference of the three color factors from 1.
 
   Returns:
     float [n, side, side, 3] in [0, 1].
@@ -73,7 +73,7 @@ def photograph(images, draw, side, scale=(0.35, 1.0), ratio=(0.75, 4 / 3), degre
 
 
 def _random_boxes(uniform, size, side, scale, ratio, degrees):
-  """[n, 8] of ImageProjectiveTransform, from positions of the result to positions of the image."""
+  """Returns the [n, 8] of ImageProjectiveTransform that map positions of the result to positions of the image."""
   height, width = (float(s) for s in size)
 
   def between(i, low, high):
@@ -83,7 +83,7 @@ def _random_boxes(uniform, size, side, scale, ratio, degrees):
   aspect = tf.exp(between(1, np.log(ratio[0]), np.log(ratio[1])))
   w = tf.minimum(tf.sqrt(area * aspect), width)
   h = tf.minimum(tf.sqrt(area / aspect), height)
-  # Centres of pixels: the first is at 0, the last at size - 1.
+  # Pixel centers: the first is at 0, the last at size - 1.
   x = (width - 1) / 2 + between(2, -0.5, 0.5) * (width - w)
   y = (height - 1) / 2 + between(3, -0.5, 0.5) * (height - h)
   angle = between(4, -degrees, degrees) * np.pi / 180
@@ -101,23 +101,24 @@ def _grey(images):
 
 
 def mixup(images, labels, seed, alpha):
-  """Each example with its mirror in the batch, whose order is random already: l * own + (1 - l) * other's.
+  """Mixes example i with example n - 1 - i of a batch: share * example + (1 - share) * other.
 
-  Source: Zhang et al. 2018, arXiv:1710.09412, with a share l ~ Beta(alpha, alpha) for each example.
+  The order of batches is random already. Source: Zhang et al. 2018, arXiv:1710.09412, with a share drawn from
+  Beta(alpha, alpha) for each example.
 
   Args:
     images: float [n, height, width, channels].
     labels: float [n, classes], distributions.
     seed: int [2].
-    alpha: positive number; small ones leave most examples nearly as they are.
+    alpha: positive number; a small one leaves most examples nearly unchanged.
 
   Returns:
     Images and labels, mixed by the same shares.
   """
   n = tf.shape(images)[0]
   # Beta(a, a) as a ratio of gamma variates.
-  own, other = (tf.random.stateless_gamma([n], seed + i, alpha) for i in (1, 2))  # 0 is the stream of other changes.
-  # Both underflow to 0 where alpha is tiny: an example stays its own then.
+  own, other = (tf.random.stateless_gamma([n], seed + i, alpha) for i in (1, 2))  # Augment uses seed + 0.
+  # Both underflow to 0 if alpha is tiny: the example stays unchanged.
   share = tf.where(own + other > 0, tf.math.divide_no_nan(own, own + other), 1.0)
 
   def mixed(x):

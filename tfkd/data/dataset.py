@@ -1,4 +1,4 @@
-"""The base class of data sets: what is known before reading, and how examples are read."""
+"""The base class of data sets: names, shapes and preprocessing, and reading of examples."""
 
 import os
 from collections.abc import Sequence

@@ -73,7 +73,7 @@ def load_arrays(
     images uint8 [n, side, side, 3], in the order of file names; labels int32 [n], -1 in evaluation.
 
   Raises:
-    FileNotFoundError: data_dir or the split's folder is missing.
+    FileNotFoundError: data_dir or the split's directory is missing.
     ValueError: there are no images, a file name has no valid label, or images are unreadable; the message counts and
       names them.
   """

@@ -1,4 +1,4 @@
-"""Networks that read images of another size and range than they are given."""
+"""Networks that resize and normalize their images."""
 
 from collections.abc import Sequence
 
@@ -39,5 +39,5 @@ def resized(network: keras.Model, image_shape: Sequence[int], preprocessing: Pre
 
 
 def network_of(model: keras.Model) -> keras.Model:
-  """Returns the network inside a model that `resized` made; any other model as it is."""
+  """Returns the network inside a model that `resized` made, and other models unchanged."""
   return model.layers[-1] if [layer.name for layer in model.layers[1:3]] == [_RESIZE, _NORMALIZE] else model

@@ -12,7 +12,7 @@ layers = keras.layers
 def svhn_cnn(
   num_classes: int = 10, input_shape: tuple[int, int, int] = (32, 32, 3), width: int = 16, name: str = "svhn_cnn"
 ) -> keras.Model:
-  """Builds the homework's network, which serves as teacher and, quantized, as student.
+  """Builds the network of the homework, which is the teacher and, quantized, the student.
 
   Convolutions of `width` / pool / 2 width, 2 width / pool / 4 width, 4 width / pool / 8 width, 8 width / average pool
   4x4 / dense. Every convolution is 3x3 and followed by batch normalisation and ReLU; names are `conv0`, `bn0`, `relu0`
@@ -38,16 +38,16 @@ def svhn_cnn(
   x = inputs = keras.Input(input_shape, name="images")
   channels = (width, 2 * width, 2 * width, 4 * width, 4 * width, 8 * width, 8 * width)
   for i, filters in enumerate(channels):
-    # No bias: the batch normalisation that follows has one.
+    # Without bias, since batch normalization follows.
     x = layers.Conv2D(filters, 3, padding="same", use_bias=False, name=f"conv{i}")(x)
-    # 0.99 would need about 500 steps before evaluation sees the statistics that training saw.
+    # With Keras' default 0.99, moving statistics would need about 500 steps to approach those of training batches.
     x = layers.BatchNormalization(momentum=0.9, name=f"bn{i}")(x)
     x = layers.ReLU(name=f"relu{i}")(x)
     if i in (0, 2, 4):
       x = layers.MaxPooling2D(name=f"pool{i}")(x)
   x = layers.AveragePooling2D(4, name="average_pool")(x)
   x = layers.Flatten(name="flatten")(x)
-  # float32 under mixed precision too: the losses start from these logits.
+  # Losses read float32 logits under mixed precision too.
   outputs = layers.Dense(num_classes, dtype="float32", name="logits")(x)
   return keras.Model(inputs, outputs, name=name)
 

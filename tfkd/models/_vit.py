@@ -23,16 +23,16 @@ def vit(
   depth: int = 12,
   name: str = "vit",
 ) -> keras.Model:
-  """A vision transformer with a class token and learned positions, as timm and Hugging Face have it.
+  """Builds a vision transformer with a class token and learned positions, as timm and Hugging Face do.
 
-  Blocks are normalised before attention and before the two dense layers, whose middle is four times as wide, with GELU
-  between them; heads are 64 channels wide. Outputs of the blocks are called `block0`, `block1` and so on: tokens
-  [batch, 1 + patches, width], the class token first. `embedding` is the class token after the last normalisation.
+  Each block normalizes before attention and before its two dense layers, which expand the width four times, with GELU
+  between them; heads have 64 channels. Outputs of the blocks are layers `block0`, `block1` and so on: tokens
+  [batch, 1 + patches, width], the class token first. `embedding` is the class token after the last normalization.
 
   Args:
     num_classes: size of the output, >= 2.
     input_shape: (height, width, channels), multiples of the patch size.
-    patch_size: side of a patch, in pixels.
+    patch_size: height and width of a patch, in pixels.
     width: channels of a token, a multiple of 64: 192 for Ti, 384 for S, 768 for B.
     depth: number of blocks.
     name: name of the model.
@@ -41,7 +41,8 @@ def vit(
     A `tf_keras` functional model from images to logits [batch, num_classes].
 
   Raises:
-    ValueError: images do not divide into patches, width not into heads, or there are fewer than two classes.
+    ValueError: height or width is not a multiple of patch_size, width is not a multiple of 64, or there are fewer than
+      two classes.
   """
   if input_shape[0] % patch_size or input_shape[1] % patch_size:
     raise ValueError(f"patches of {patch_size} pixels do not divide images of input_shape={tuple(input_shape)}.")
@@ -57,7 +58,7 @@ def vit(
     x = _block(x, f"block{number}")
   x = _normalized(x, "norm")
   x = FirstToken(name="embedding")(x)
-  # float32 under mixed precision too: the losses start from these logits.
+  # Losses read float32 logits under mixed precision too.
   return keras.Model(inputs, layers.Dense(num_classes, dtype="float32", name="logits")(x), name=name)
 
 
@@ -78,7 +79,7 @@ def _normalized(x, name):
 
 @keras.utils.register_keras_serializable(package="tfkd")
 class Tokens(layers.Layer):
-  """Puts a learned class token before the patches' tokens, and adds a learned embedding of the position to each.
+  """Prepends a learned class token to the tokens of patches, and adds a learned position embedding to each.
 
   Input: float [batch, patches, width]. Output: float [batch, 1 + patches, width].
   """
@@ -98,7 +99,7 @@ class Tokens(layers.Layer):
 
 @keras.utils.register_keras_serializable(package="tfkd")
 class FirstToken(layers.Layer):
-  """Input: float [batch, tokens, width]. Output: the first token, float [batch, width]."""
+  """Selects the first token: float [batch, tokens, width] to float [batch, width]."""
 
   def call(self, inputs):
     return inputs[:, 0]

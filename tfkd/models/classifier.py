@@ -1,15 +1,15 @@
-"""The end of a convolutional network: the mean over positions, and logits."""
+"""The last layers of convolutional networks: global average pooling and logits."""
 
 import tensorflow as tf
 import tf_keras as keras
 
 
 def classifier(inputs: tf.Tensor, x: tf.Tensor, num_classes: int, name: str) -> keras.Model:
-  """Completes a model.
+  """Adds global average pooling and a dense layer, and makes the model.
 
   Args:
     inputs: the model's input.
-    x: float [batch, height, width, channels], its last map.
+    x: float [batch, height, width, channels], the last feature map.
     num_classes: size of the output, >= 2.
     name: name of the model.
 
@@ -22,5 +22,5 @@ def classifier(inputs: tf.Tensor, x: tf.Tensor, num_classes: int, name: str) -> 
   if num_classes < 2:
     raise ValueError(f"num_classes must be at least 2; got {num_classes}.")
   x = keras.layers.GlobalAveragePooling2D(name="embedding")(x)
-  # float32 under mixed precision too: the losses start from these logits.
+  # Losses read float32 logits under mixed precision too.
   return keras.Model(inputs, keras.layers.Dense(num_classes, dtype="float32", name="logits")(x), name=name)

@@ -22,11 +22,11 @@ def depthwise_cnn(
   stages: Sequence[Sequence[int]] = _STAGES,
   name: str = "depthwise_cnn",
 ) -> keras.Model:
-  """A network of depthwise-separable blocks, 59,851 weights with eleven classes: the homework's limit is 60,000.
+  """Builds a network of depthwise-separable blocks, with 59,851 weights for eleven classes (the limit is 60,000).
 
-  Convolution of 16 channels, then blocks (see `depthwise_block`). Their last outputs are layers called `layer1` to
-  `layer4`, of the height and width that a ResNet-18's stages have on the same image, so that these teach those. As
-  there, images of more than 64 pixels are halved twice before the first stage.
+  A convolution of 16 channels, then stages of blocks (see `depthwise_block`). The outputs of the stages are layers
+  `layer1` to `layer4`, with the height and width of ResNet-18's stages on the same image, so that these can teach them.
+  As in ResNet-18, images of more than 64 pixels are halved twice before the first stage.
   Source: Howard et al. 2017, arXiv:1704.04861.
 
   Args:
@@ -57,7 +57,7 @@ def depthwise_cnn(
 def plain_cnn(
   num_classes: int = 11, input_shape: tuple[int, int, int] = (128, 128, 3), name: str = "plain_cnn"
 ) -> keras.Model:
-  """The homework's sample student, four 3x3 convolutions, 47,787 weights with eleven classes.
+  """Builds the sample student of the homework: four 3x3 convolutions, 47,787 weights for eleven classes.
 
   Convolutions of 32 / 32 / pool / 64 / pool / 32 / pool channels without padding, each followed by batch normalisation
   and ReLU; then the mean over positions and a dense layer. The last has 32 channels, where the sample of the years with
@@ -65,14 +65,14 @@ def plain_cnn(
 
   Args:
     num_classes: size of the output, >= 2.
-    input_shape: (height, width, channels), 30 pixels a side at least.
+    input_shape: (height, width, channels), of at least 30 x 30 pixels.
     name: name of the model.
 
   Returns:
     A `tf_keras` functional model from images to logits [batch, num_classes].
 
   Raises:
-    ValueError: fewer than two classes, or images that are too small.
+    ValueError: fewer than two classes, or images below 30 x 30 pixels.
   """
   if min(input_shape[:2]) < 30:
     raise ValueError(f"height and width must be at least 30; got input_shape={tuple(input_shape)}.")

@@ -1,4 +1,4 @@
-"""PyTorch's files, read without PyTorch: `.safetensors`, and `.pth` that hold tensors alone."""
+"""Reads PyTorch checkpoints without PyTorch: `.safetensors`, and `.pth` files that contain only tensors."""
 
 import math
 import pickle
@@ -19,15 +19,15 @@ def read_state_dict(path: str) -> dict[str, np.ndarray]:
 
   Args:
     path: `.safetensors`, or a file of `torch.save(model.state_dict(), path)` (PyTorch 1.6 or newer). Nothing in it is
-      executed: whatever is no tensor, number, string or container is refused.
+      executed: everything but tensors, numbers, strings and containers is refused.
 
   Returns:
-    dict from name to array, as the model has them: of a dict under "state_dict" or "model" that one, and without
-    DataParallel's "module." before every name.
+    dict from the model's names to arrays. A dict under "state_dict" or "model" is unpacked, and DataParallel's prefix
+    "module." is removed.
 
   Raises:
-    FileNotFoundError: there is no such file.
-    ValueError: the file is damaged, holds more than tensors, or is of another format.
+    FileNotFoundError: path does not exist.
+    ValueError: the file is damaged, contains other objects than tensors, or has another format.
   """
   if path.endswith(".safetensors"):
     from safetensors import SafetensorError
@@ -62,7 +62,7 @@ def _read_pth(path):
 
 
 class _TensorsOnly(pickle.Unpickler):
-  """Reads PyTorch's pickle; knows a handful of names and refuses all others, so that no file can run code."""
+  """Reads PyTorch's pickles. Only a few names are allowed, so that no file can run code."""
 
   def __init__(self, archive, pickled):
     super().__init__(archive.open(pickled))
@@ -91,7 +91,7 @@ class _TensorsOnly(pickle.Unpickler):
 
 
 def _tensor(storage, offset, size, stride, *_):
-  """The view of a storage that a tensor is."""
+  """Returns the tensor that views a part of a storage."""
   last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
   if min([offset, *size, *stride]) < 0 or (math.prod(size) and last >= len(storage)) or math.prod(size) > len(storage):
     raise pickle.UnpicklingError(f"a tensor of size {tuple(size)} is not of its {len(storage)} numbers")

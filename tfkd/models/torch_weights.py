@@ -1,4 +1,4 @@
-"""Networks with the weights of their likes in PyTorch."""
+"""Loads weights of PyTorch models into networks of `tfkd.models`."""
 
 import math
 import re
@@ -37,19 +37,19 @@ _HUGGING_FACE = (
 
 
 def load_torch_weights(model: keras.Model, path: str, head: bool = True) -> None:
-  """Gives a network of `tfkd.models` the weights of its like in PyTorch.
+  """Loads a PyTorch checkpoint into the matching network of `tfkd.models`.
 
-  For `resnet18`, `resnet34` and `resnet50`, torchvision's or timm's names; for `vit`, timm's or Hugging Face's.
+  Reads names of torchvision and timm for `resnet18`, `resnet34` and `resnet50`, of timm and Hugging Face for `vit`.
   Position embeddings of another image size are interpolated (bicubic).
 
   Args:
-    model: with the depth, width, stem and patch size that the file has, and its number of classes unless head is False.
-      Of a model with a size of its own (see `build`), the network inside.
+    model: network with the depth, width, stem and patch size of the file, and its number of classes unless head is
+      False. If the model resizes its images (see `resized`), the weights are those of the network inside.
     path: see `read_state_dict`.
-    head: load the last dense layer too; False leaves it as it is, to be trained on other classes.
+    head: load the last dense layer too; False leaves it unchanged, to be trained on other classes.
 
   Raises:
-    ValueError: keys are missing, unknown or of another shape; all are named, and the model is left as it was.
+    ValueError: keys are missing, unknown or of another shape. The message lists them; the model is unchanged.
   """
   model = network_of(model)
   is_vit = any(isinstance(layer, Tokens) for layer in model.layers)
@@ -78,15 +78,15 @@ def load_torch_weights(model: keras.Model, path: str, head: bool = True) -> None
   if problems:
     shown = "; ".join(problems[:8]) + (f"; and {len(problems) - 8} more" if len(problems) > 8 else "")
     raise ValueError(
-      f"{path} does not fit {model.name}: {shown}. Depth, width, stem or patches, and classes must be the file's; "
-      "head=False leaves out the classes."
+      f"{path} does not fit {model.name}: {shown}. Depth, width, stem or patches, and classes must equal those of the "
+      "file; head=False skips the last layer."
     )
   for name, arrays in weights.items():
     model.get_layer(name).set_weights(arrays)
 
 
 def _resnet_key(layer, variable):
-  """The name of a variable in torchvision's residual networks."""
+  """Returns the name of a variable in torchvision's residual networks."""
   layer = re.sub(r"^layer(\d+)_block(\d+)_", r"layer\1.\2.", layer)
   layer = layer.replace("shortcut_bn", "downsample.1").replace("shortcut", "downsample.0").replace("logits", "fc")
   layer = re.sub(r"conv(\d+)_bn$", r"bn\1", layer)
@@ -94,7 +94,7 @@ def _resnet_key(layer, variable):
 
 
 def _vit_key(layer: str, variable: tf.Variable) -> str:
-  """The name of a variable in timm's vision transformers, with query, key and value apart."""
+  """Returns the name of a variable in timm's vision transformers, with separate query, key and value."""
   if layer == "tokens":
     return {"class_token": "cls_token", "positions": "pos_embed"}[_kind(variable)]
   layer = {"patches": "patch_embed.proj", "logits": "head"}.get(layer, layer)
@@ -111,7 +111,7 @@ def _kind(variable):
 
 
 def _as_keras(tensor, variable):
-  """With the axes in Keras' order: (out, in, ...) becomes (..., in, out), and heads are apart."""
+  """Transposes (out, in, ...) to (..., in, out), and splits the heads of attention layers."""
   if _kind(variable) == "kernel" and tensor.ndim > 1:
     tensor = tensor.transpose(*range(2, tensor.ndim), 1, 0)
   is_of_heads = "_attention/" in variable.name and math.prod(tensor.shape) == math.prod(variable.shape)
@@ -119,7 +119,7 @@ def _as_keras(tensor, variable):
 
 
 def _as_timm(state):
-  """Hugging Face's names as timm's, and timm's joint matrices of query, key and value as three."""
+  """Renames Hugging Face's keys to timm's, and splits timm's joint matrices into query, key and value."""
   found = {}
   for name, tensor in state.items():
     for pattern, replacement in _HUGGING_FACE:
@@ -133,7 +133,7 @@ def _as_timm(state):
 
 
 def _interpolated(positions, grid):
-  """Position embeddings [1, 1 + patches, width] for another grid of patches; the class token's stays."""
+  """Interpolates position embeddings [1, 1 + patches, width] to another grid; that of the class token is kept."""
   side = math.isqrt(positions.shape[1] - 1) if positions.ndim == 3 else 0
   if not side or positions.shape[1] - 1 != side**2 or grid == (side, side):
     return positions

@@ -1,6 +1,7 @@
-"""Names, files and types of what a cache of teacher outputs holds."""
+"""Names, files and types of the arrays in a cache of teacher outputs."""
 
 import urllib.parse
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -10,26 +11,26 @@ MANIFEST = "manifest.json"
 OUTPUTS, FINGERPRINTS = "outputs", "fingerprints"
 
 
-def name_of_layer(layer):
-  """Name of a layer's features beside "outputs" and "fingerprints", which a layer may be called, too."""
+def name_of_layer(layer: str) -> str:
+  """Returns the array name of a layer's features, which differs from "outputs" and "fingerprints" for every layer."""
   return f"layers/{layer}"
 
 
-def file_name(name):
-  """File of "outputs", "fingerprints" or a layer, whose name may have slashes."""
+def file_name(name: str) -> str:
+  """Returns the file name of an array; names of layers may contain slashes."""
   return f"{urllib.parse.quote(name, safe='')}.bin"
 
 
-def dtype_of(name, dtype):
-  """Element type of "outputs", "fingerprints" or a layer in a cache of a type."""
+def dtype_of(name: str, dtype: str) -> np.dtype:
+  """Returns the element type of an array in a cache with outputs of this dtype."""
   return np.dtype(np.int64 if name == FINGERPRINTS else dtype)
 
 
-def specs_of_inputs(dataset):
-  """Types and shapes of a data set's inputs: a list of [dtype, [dimension or None, ...]], without the batch's.
+def specs_of_inputs(dataset: tf.data.Dataset) -> list[list[Any]]:
+  """Lists types and shapes of the inputs of a data set as [dtype, [dimension or None, ...]], without the batch axis.
 
   Raises:
-    ValueError: no `tf.data.Dataset` of batches of dense tensors.
+    ValueError: dataset is not a `tf.data.Dataset` of batches of dense tensors.
   """
   if not isinstance(dataset, tf.data.Dataset):
     raise ValueError(
@@ -45,8 +46,8 @@ def specs_of_inputs(dataset):
   return [[s.dtype.name, s.shape[1:].as_list() if s.shape.rank else None] for s in specs]
 
 
-def differing_specs(stored, found):
-  """What differs between two results of `specs_of_inputs`, in words; empty where they are compatible."""
+def differing_specs(stored: list[list[Any]], found: list[list[Any]]) -> str:
+  """Describes how two results of `specs_of_inputs` differ; empty if they are compatible."""
   fit = len(stored) == len(found) and all(
     a[0] == b[0] and tf.TensorShape(a[1]).is_compatible_with(b[1]) for a, b in zip(stored, found, strict=True)
   )

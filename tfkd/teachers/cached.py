@@ -1,4 +1,4 @@
-"""A teacher whose outputs lie on disk, written by `tfkd.teachers.cache`."""
+"""Teachers whose outputs `tfkd.teachers.cache` stored on disk."""
 
 import math
 import os
@@ -28,15 +28,15 @@ _BY_EXAMPLE = (np.concatenate, np.take, np.repeat, np.split, np.array_split, np.
 
 
 class CachedOutputs(np.memmap):
-  """A memory-mapped array of a cache, whose first axis is that of the examples.
+  """A memory-mapped array of a cache, with examples along the first axis.
 
-  `tfkd.data.batches` compares the fingerprints with those of its inputs. They stay with what is sliced, indexed, taken,
-  split, repeated or concatenated along the first axis; other arrays that are computed from this one have none, and are
-  not compared.
+  `tfkd.data.batches` compares the fingerprints with those of its inputs. Slicing, indexing, `np.take`, splitting,
+  repeating and concatenating along the first axis keep the fingerprints of the selected examples. Arrays computed in
+  other ways have none, and are not compared.
   """
 
-  fingerprints = None
-  """int64 [n], of the inputs that the outputs were computed from, or None."""
+  fingerprints: np.ndarray | None = None
+  """int64 [n], of the inputs from which the outputs were computed, or None."""
 
   def __getitem__(self, index):
     found = super().__getitem__(index)
@@ -75,78 +75,78 @@ def _with_fingerprints(array, kept):
 
 
 class CachedTeacher(Precomputed):
-  """A teacher that `cache` wrote: its outputs travel with the data, and cost a step nothing.
+  """Reads teacher outputs that `cache` stored; the data set carries them to the training step.
 
     in_order = tfkd.data.batches(images, labels, 512, scale_pixels=True)
     cached = tfkd.teachers.cache(teacher, in_order, "cache/train")
     train = tfkd.data.batches((images, cached.outputs), labels, 128, scale_pixels=True, shuffle_seed=0)
     tfkd.Distiller(cached, student, objectives).fit(train, ...)
 
-  Files are read through the system's page cache, which all processes of a machine share.
+  Files are memory-mapped, so that all processes of a machine share the system's page cache.
 
   Args:
-    path: the folder.
+    path: directory of the cache.
 
   Raises:
-    FileNotFoundError: there is no cache.
-    ValueError: a file is damaged, or of another version of the format.
+    FileNotFoundError: there is no cache at path.
+    ValueError: a file is damaged, or the format has another version.
   """
 
   def __init__(self, path: str | os.PathLike):
     self.path = os.fspath(path)
     self.manifest = _read_manifest(self.path)
-    """What it holds, and of which teacher and data: see the file."""
+    """Contents of manifest.json: shapes and checksums of the arrays, and the descriptions of teacher and inputs."""
     self.fingerprints = self._map(FINGERPRINTS, np.memmap)
-    """int64 [n], of the inputs of each example, see `tfkd.storage.fingerprints`."""
+    """int64 [n], one per example, see `tfkd.storage.fingerprints`."""
     outputs = self._map(OUTPUTS, CachedOutputs)
     features = {layer: self._map(name_of_layer(layer), CachedOutputs) for layer in self.manifest["layers"]}
     self.outputs = (outputs, features) if features else outputs
-    """Memory-mapped [n, classes], or a pair of that and a dict from layer to memory-mapped [n, ...]; n counts the views
-    of an example, too. `tfkd.data.batches` checks that it is given the inputs that these belong to."""
+    """Memory-mapped [n, classes], or a pair of that and a dict from layer to memory-mapped [n, ...]; n is the number of
+    examples times augmentation views. `tfkd.data.batches` checks that its inputs belong to these outputs."""
 
-  def __len__(self):
+  def __len__(self) -> int:
     return self.manifest["examples"]
 
   def describe(self) -> dict[str, Any]:
-    """The description of the teacher whose outputs are stored."""
+    """Returns the description of the teacher whose outputs are stored."""
     names = ("weights", "preprocessing", "ensemble", "members")
     return {name: self.manifest[name] for name in names if name in self.manifest}
 
   def feature_shapes(self, layers: Sequence[str]) -> dict[str, tf.TensorShape]:
-    """Static output shapes, a dict by layer name.
+    """Returns static output shapes by layer name.
 
     Raises:
-      ValueError: there is no such layer in the cache.
+      ValueError: the cache lacks a layer.
     """
     kept = self.manifest["layers"]
     if missing := [layer for layer in layers if layer not in kept]:
       raise ValueError(
-        f"{self.path} has no features of {', '.join(missing)}, but of {', '.join(kept) or 'no layer'}: write another "
-        "cache, with `layers`."
+        f"{self.path} has no features of {', '.join(missing)}; it has {', '.join(kept) or 'none'}: write another cache "
+        "and pass these layers."
       )
     return {layer: tf.TensorShape([None, *self.manifest["shapes"][name_of_layer(layer)]]) for layer in layers}
 
   def zip(self, dataset: tf.data.Dataset) -> tf.data.Dataset:
-    """Joins the outputs to a data set; `tfkd.data.batches` needs no such thing.
+    """Joins the outputs to any data set. `tfkd.data.batches` joins them itself.
 
-    Each example is compared with the one whose outputs are stored, by a fingerprint of its bytes.
+    Compares each example with the cached one by a fingerprint of its bytes.
 
     Args:
-      dataset: the one that was cached, in the same order, in batches of any size; `padded_batch` needs the same size,
-        since padding is part of an example. Shuffle and repeat the result of this, unbatched.
+      dataset: the data set that was cached, in the same order, in batches of any size; `padded_batch` needs the same
+        size, since padding is part of an example. To shuffle or repeat, unbatch the returned data set.
 
     Returns:
-      `tf.data.Dataset` of the same, with the pair (inputs, outputs) in the place of inputs: ((inputs, outputs), labels,
-      ...), or ((inputs, outputs),) of a data set of inputs alone, as `fit` reads them. At the first example that is not
-      the cached one it raises `tf.errors.InvalidArgumentError`.
+      `tf.data.Dataset` with the pair (inputs, outputs) in place of inputs: ((inputs, outputs), labels, ...), or
+      ((inputs, outputs),) for a data set of inputs alone, as `fit` reads them. Iteration raises
+      `tf.errors.InvalidArgumentError` at the first example that is not the cached one.
 
     Raises:
-      ValueError: the inputs are of other types or shapes.
+      ValueError: the inputs have other types or shapes.
     """
     reason = differing_specs(self.manifest["inputs"], specs_of_inputs(dataset))
     if reason:
       raise ValueError(
-        f"{self.path} is of other inputs ({reason}): scale and convert the data set as the one that `cache` was given."
+        f"{self.path} has outputs of other inputs ({reason}): scale and convert the data set as when it was cached."
       )
 
     has_labels = isinstance(dataset.element_spec, tuple)
@@ -161,17 +161,17 @@ class CachedTeacher(Precomputed):
     return dataset.scan(tf.constant(0, tf.int64), join)
 
   def _checked_stop(self, start, found):
-    """Position after a batch whose examples are the cached ones from `start` on."""
+    """Returns the position after a batch, whose examples must be the cached ones from `start` on."""
     stop = start + len(found)
     if stop > len(self):
       raise ValueError(
         f"{self.path} has {len(self)} examples, and the data set more: it is another one, or repeated before `zip` "
-        "instead of after it."
+        "instead of afterwards."
       )
     wrong = np.flatnonzero(found != self.fingerprints[start:stop])
     if len(wrong):
       raise ValueError(
-        f"example {start + wrong[0]} of the data set is not the one whose outputs {self.path} holds: expected the data "
+        f"example {start + wrong[0]} of the data set is not the one whose outputs {self.path} has: expected the data "
         "that were cached, in their order, scaled and augmented alike; shuffle after `zip`, or write another cache."
       )
     return np.int64(stop)
@@ -198,7 +198,9 @@ class CachedTeacher(Precomputed):
 def _read_manifest(path):
   file = os.path.join(path, MANIFEST)
   if not os.path.exists(file):
-    raise FileNotFoundError(f"{path} holds no teacher's outputs: there is no {MANIFEST}. Write it with `cache`.")
+    raise FileNotFoundError(
+      f"{path} is no cache of teacher outputs: it has no {MANIFEST}. Write one with tfkd.teachers.cache."
+    )
   try:
     with open(file, encoding="utf-8") as opened:
       manifest = from_checked_json(opened.read())

@@ -1,4 +1,4 @@
-"""Teachers from where people keep them."""
+"""Teachers from SavedModels and KerasHub presets."""
 
 import os
 from collections.abc import Callable
@@ -9,45 +9,47 @@ from tfkd.teachers.frozen import Frozen
 
 
 def saved_model(
-  path: str | os.PathLike, preprocess: Callable | None = None, signature: str = "serving_default"
+  path: str | os.PathLike,
+  preprocess: Callable[[tf.Tensor], tf.Tensor] | None = None,
+  signature: str = "serving_default",
 ) -> Frozen:
-  """A teacher from a SavedModel folder, of whatever library wrote it.
+  """Makes a teacher from a SavedModel directory, whichever library wrote it.
 
   Args:
-    path: folder with `saved_model.pb`.
+    path: directory with `saved_model.pb`.
     preprocess: see `Frozen`.
-    signature: which of its functions to call; it takes one tensor and gives one, the logits.
+    signature: name of the function to call, which takes one tensor and returns one, the logits.
 
   Returns:
     A `Frozen` teacher.
 
   Raises:
-    ValueError: there is no such folder or signature, or it takes or gives several tensors.
+    ValueError: there is no SavedModel at path, or no such signature, or it takes or returns several tensors.
   """
   if not os.path.exists(os.path.join(path, "saved_model.pb")):
-    raise ValueError(f"{path} is no SavedModel: expected a folder with saved_model.pb.")
+    raise ValueError(f"{path} is no SavedModel: expected a directory with saved_model.pb.")
   loaded = tf.saved_model.load(path)
   if signature not in loaded.signatures:
     raise ValueError(f"{path} has no signature {signature!r}: expected one of {', '.join(loaded.signatures)}.")
   function = loaded.signatures[signature]
   names, outputs = list(function.structured_input_signature[1]), list(function.structured_outputs)
   if len(names) != 1 or len(outputs) != 1:
-    raise ValueError(f"{signature} of {path} takes {names} and gives {outputs}: expected one tensor each.")
+    raise ValueError(f"{signature} of {path} takes {names} and returns {outputs}: expected one tensor each.")
 
-  def call(inputs, loaded=loaded):  # The folder's variables live as long as `loaded` does.
+  def call(inputs, loaded=loaded):  # TensorFlow deletes the variables together with `loaded`.
     return function(**{names[0]: inputs})[outputs[0]]
 
   return Frozen(call, preprocess)
 
 
 def keras_hub(preset: str, num_classes: int | None = None) -> Frozen:
-  """An image classifier of KerasHub, with the preprocessing that it was trained with.
+  """Makes a teacher from an image classifier of KerasHub, with the preprocessing of its training.
 
   Needs `pip install tfkd[vit]`.
 
   Args:
-    preset: name, as "vit_base_patch16_224_imagenet", or a folder to which a preset was saved.
-    num_classes: makes a new last layer of so many classes, which has to be trained; None keeps the preset's own.
+    preset: name, such as "vit_base_patch16_224_imagenet", or a directory to which a preset was saved.
+    num_classes: size of a new last layer, which has to be trained; None keeps the last layer of the preset.
 
   Returns:
     A `Frozen` teacher of images in [0, 1]; its `model` is the Keras 3 classifier.
@@ -55,8 +57,8 @@ def keras_hub(preset: str, num_classes: int | None = None) -> Frozen:
   Raises:
     ImportError: KerasHub is not installed.
     RuntimeError: Keras 3 runs on another backend than TensorFlow.
-    FileNotFoundError: the preset cannot be downloaded; says which files to fetch, and where to put them.
-    ValueError: there is no such preset.
+    FileNotFoundError: the preset cannot be downloaded; the message lists the files to fetch.
+    ValueError: unknown preset.
   """
   try:
     import keras
@@ -74,9 +76,9 @@ def keras_hub(preset: str, num_classes: int | None = None) -> Frozen:
     handle = hub.models.ImageClassifier.presets.get(preset, {}).get("kaggle_handle", preset)
     page = handle.replace("kaggle://", "https://www.kaggle.com/models/")
     raise FileNotFoundError(
-      f"{preset} could not be downloaded ({type(error).__name__}): where there is a network, fetch from {page} "
+      f"{preset} could not be downloaded ({type(error).__name__}): on a machine with network access, fetch from {page} "
       "config.json, model.weights.h5, preprocessor.json, image_converter.json, task.json and task.weights.h5, put them "
-      "into a folder, and give that folder as the preset."
+      "into a directory, and pass that directory as preset."
     ) from error
   converter = model.preprocessor.image_converter
   return Frozen(model, lambda images: converter(255.0 * tf.cast(images, tf.float32)))
