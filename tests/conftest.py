@@ -35,10 +35,17 @@ def vectors():
   return x, (x @ rng.normal(size=(6, 4)) + rng.normal(size=(24, 4))).argmax(axis=1)
 
 
-@pytest.fixture
-def images():
-  """Images [64, 32, 32, 3] in [0, 1] and labels in 0..9 that show in the brightness."""
+@pytest.fixture(scope="session")
+def images_once():
+  """Images [64, 32, 32, 3] in [0, 1] and labels in 0..9 that determine the brightness; tests must not change them."""
   rng = np.random.default_rng(0)
   y = rng.integers(0, 10, 64)
   x = np.clip(rng.uniform(0, 0.2, (64, 32, 32, 3)) + y[:, None, None, None] / 12, 0, 1)
   return x.astype(np.float32), y
+
+
+@pytest.fixture
+def images(images_once):
+  """A copy of `images_once` for one test."""
+  x, y = images_once
+  return x.copy(), y.copy()

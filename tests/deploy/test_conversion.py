@@ -1,4 +1,4 @@
-"""TensorFlow's converter: in a process of its own, and never silently wrong."""
+"""TensorFlow's converter runs in a separate process, and its failures are errors."""
 
 import json
 import re
@@ -20,7 +20,7 @@ SERIES = RNG.random((8, 12, 4), np.float32)
 IMAGES = RNG.random((8, 12, 12, 3), np.float32)
 
 
-def test_a_crash_of_the_converter_is_an_error_whose_advice_works(tmp_path):
+def test_a_crash_of_the_converter_is_an_error_with_a_working_remedy(tmp_path):
   path = str(tmp_path / "a.tflite")
 
   def recurrent(unroll):
@@ -37,7 +37,7 @@ def test_a_crash_of_the_converter_is_an_error_whose_advice_works(tmp_path):
   assert difference.max() < 0.05
 
 
-def test_float_tensors_that_no_operation_reads_are_no_obstacle(tmp_path):
+def test_float_tensors_that_no_operation_reads_are_ignored(tmp_path):
   path = str(tmp_path / "a.tflite")
   model = keras.Sequential([keras.Input((12, 4)), layers.LSTM(4), layers.Dense(2)])
   deploy.to_tflite(model, path, representative_data=SERIES)
@@ -96,8 +96,9 @@ def _sizes(content):
   return sorted(d["shape"][-1] for d in opened.get_input_details())
 
 
-def test_a_job_that_was_interrupted_gives_no_other_its_file(tmp_path, monkeypatch):
-  """Nor does what others print to standard output, or a name that numpy's functions have for themselves."""
+@pytest.mark.end_to_end
+def test_the_result_of_an_interrupted_job_is_not_returned_for_the_next(tmp_path, monkeypatch):
+  """Output of other modules and inputs called "file" do not disturb the exchange with the process."""
   a, b = keras.Input((2,), name="file"), keras.Input((5,), name="b")
   model = keras.Model([a, b], layers.Dense(2)(layers.Concatenate()([a, b])))
   examples = [RNG.random((4, size), np.float32) for size in (2, 5)]
@@ -125,7 +126,7 @@ def test_a_python_that_does_not_start_is_named(monkeypatch):
     conversion.convert(keras.Sequential([keras.Input((3,)), layers.Dense(2)]))
 
 
-def test_what_has_no_file_is_refused_in_a_sentence(tmp_path):
+def test_models_and_data_that_cannot_be_exported_are_refused(tmp_path):
   path = str(tmp_path / "a.tflite")
 
   class Own(keras.Model):

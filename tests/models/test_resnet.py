@@ -58,7 +58,7 @@ def test_stages_are_tapped_by_name(model, stages):
   assert f"layer{len(stages) + 1}" not in shapes
 
 
-def test_the_identity_before_a_preactivation_changes_nothing():
+def test_the_stand_in_before_a_preactivation_changes_nothing():
   stand_in = models.wide_resnet(10, 1).get_layer("layer1_block0_pre_identity")
   feature = np.random.default_rng(0).normal(size=(2, 8, 8, 16)).astype(np.float32)
   np.testing.assert_array_equal(stand_in(feature), feature)

@@ -1,4 +1,4 @@
-"""Calibration data has the forms that the model's own `fit` takes."""
+"""Calibration data is read in every form that the model's `fit` takes."""
 
 import numpy as np
 import pytest
@@ -84,7 +84,7 @@ def test_a_student_of_two_inputs_has_the_ranges_of_both():
   assert sorted(highs) == [B.max(), A.max()]
 
 
-def test_an_array_is_read_evenly_and_a_data_set_from_its_beginning():
+def test_arrays_are_sampled_evenly_and_data_sets_from_their_beginning():
   (batch,) = next(input_batches(_one_input(), np.repeat(np.arange(1280.0)[:, None], 3, axis=1), 1))
   np.testing.assert_array_equal(batch[:, 0], np.arange(0, 1280, 10))
   assert sum(len(batch[0]) for batch in input_batches(_one_input(), _dataset(A), 2)) == 16
@@ -94,13 +94,13 @@ def test_an_array_is_read_evenly_and_a_data_set_from_its_beginning():
   "model, data, words",
   [
     (_one_input, tf.data.Dataset.from_tensor_slices(A), "batch the data set"),
-    (_one_input, B, r"input 'input.*' has shape \(None, 3\), and a batch of the data \(20, 2\)"),
-    (_two_inputs, A, "reads 2 inputs, a, b, and the data has 1"),
-    (_two_inputs, {"a": A}, "reads inputs a, b; the data has a"),
-    (_two_inputs, _dataset(A, B), "reads 2 inputs.*the data has 1"),
+    (_one_input, B, r"input 'input.*' has shape \(None, 3\); a batch of the data has \(20, 2\)"),
+    (_two_inputs, A, "has 2 inputs, a, b; the data has 1"),
+    (_two_inputs, {"a": A}, "has inputs a, b; the data has a"),
+    (_two_inputs, _dataset(A, B), "has 2 inputs.*the data has 1"),
     (_two_inputs, [A, B[:5]], "different lengths: 20, 5"),
   ],
 )
-def test_what_does_not_fit_is_refused(model, data, words):
+def test_data_that_does_not_fit_the_inputs_is_refused(model, data, words):
   with pytest.raises(ValueError, match=words):
     list(input_batches(model(), data, 2))

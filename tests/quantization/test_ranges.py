@@ -1,4 +1,4 @@
-"""The ranges and grids that a quantized student starts with, read from what it computes and from its variables."""
+"""Ranges and grids of a new quantized student, read from its outputs and variables."""
 
 import numpy as np
 import pytest
@@ -31,7 +31,7 @@ def test_a_calibrated_range_is_the_mean_of_all_batches():
   np.testing.assert_allclose(_input_range(student), [-6 / 2, 10 / 2], rtol=1e-6)
 
 
-def test_a_sorted_array_is_looked_at_from_its_first_example_to_its_last():
+def test_a_sorted_array_is_sampled_from_its_first_example_to_its_last():
   values = np.linspace(-1, 9, 30_000, dtype=np.float32)[:, None]
   student = quantization.quantize(_linear(), "w8a8", calibration_data=values)
   # Twenty batches' largest values, evenly spread up to 9; and of the lowest batches, the least.
@@ -60,7 +60,7 @@ def test_the_negative_half_of_an_activation_is_in_its_range(make, least):
   student = quantization.quantize(model, "w8a8", calibration_data=values)
   step = (np.ptp([0, *expected.ravel()]) + 8) / 255  # Of the grids of output and input.
   continuous = np.abs(values - activation.threshold) > 0.1
-  np.testing.assert_allclose(student.predict(values, verbose=0)[continuous], expected[continuous], atol=step)
+  np.testing.assert_allclose(student(values).numpy()[continuous], expected[continuous], atol=step)
   # Training moves each end by a thousandth of the way to the batch's own, from wherever it stood.
   (low,) = (w for w in student.get_layer(f"quant_{activation.name}").weights if w.name.endswith("_min:0"))
   low.assign(-6.0)
@@ -76,7 +76,7 @@ def test_low_bit_kernels_have_a_grid_of_twice_their_mean_by_default():
   for scheme, scale in (("w2a7", 2.0), (quantization.FixedGrid(2, 7, weight_scale=3.0), 3.0)):
     student = quantization.quantize(model, scheme)
     # Both signs, since a ReLU shows one of them.
-    found = np.subtract(*student.predict(np.array([[1.0], [-1.0]]), verbose=0))
+    found = np.subtract(*student(np.array([[1.0], [-1.0]])).numpy())
     squashed = np.tanh(np.float64(kernel))
     width = scale * np.abs(squashed).mean()
     expected = (np.round((np.clip(squashed / width, -0.5, 0.5) + 0.5) * 3) / 3 - 0.5) * width

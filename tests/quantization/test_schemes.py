@@ -1,6 +1,8 @@
-"""Quantized students: calibration, training, exact round trips, sizes, and clear refusals."""
+"""Quantized students are calibrated, trained, saved exactly and counted; unsuitable models are refused."""
 
+import itertools
 import logging
+import types
 
 import numpy as np
 import pytest
@@ -12,40 +14,62 @@ from tfkd import Distiller, quantization
 from tfkd.models import svhn_cnn
 from tfkd.objectives import SoftTargets
 
+pytestmark = pytest.mark.xdist_group("quantization_schemes")
 layers = keras.layers
 SCHEMES = ("w8a8", "w4a8", "w2a1", "w1a2")
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 
+def _small():
+  """Builds a network with a ReLU layer after batch normalisation, one as an argument, and a dense layer."""
+  inputs = keras.Input((32, 32, 3))
+  x = layers.Conv2D(8, 3, strides=2, use_bias=False, name="conv0")(inputs)
+  x = layers.ReLU(name="relu0")(layers.BatchNormalization(name="bn0")(x))
+  x = layers.Conv2D(8, 3, strides=2, activation="relu", name="conv1")(x)
+  return keras.Model(inputs, layers.Dense(10, name="logits")(layers.Flatten(name="flat")(x)), name="small")
+
+
 def _quantized(scheme, images, model=None, **kwargs):
-  return quantization.quantize(model or svhn_cnn(width=4), scheme, calibration_data=images[0], **kwargs)
+  return quantization.quantize(model or _small(), scheme, calibration_data=images[0], **kwargs)
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
-def test_a_student_learns_from_labels_and_teacher(scheme, images):
-  student = _quantized(scheme, images)
+@pytest.fixture(scope="module", params=SCHEMES)
+def trained(request, images_once, tmp_path_factory):
+  """A student that learned from labels and a teacher, was compiled, and fitted for one epoch more."""
+  keras.utils.set_random_seed(0)
+  x, y = images_once
+  student = _quantized(request.param, images_once)
   distiller = Distiller(
     lambda x: 20 * tf.reduce_mean(x, [1, 2, 3])[:, None] * tf.range(10.0) / 10, student, [SoftTargets(4.0)]
   )
   distiller.compile(keras.optimizers.Adam(5e-3), loss=LOSS)
-  losses = distiller.fit(*images, batch_size=16, epochs=8, verbose=0).history["loss"]
-  assert losses[-1] < losses[0]
-
-
-@pytest.mark.parametrize("suffix", [".keras", ".h5", ""])
-@pytest.mark.parametrize("scheme", SCHEMES)
-def test_round_trip_is_exact_and_trains_on(scheme, suffix, images, tmp_path):
-  x, y = images
-  student = _quantized(scheme, images)
+  losses = distiller.fit(x, y, batch_size=16, epochs=8, verbose=0).history["loss"]
+  checkpoint = tmp_path_factory.mktemp("checkpoint") / "best.keras"
   student.compile("adam", loss=LOSS)
-  student.fit(x, y, batch_size=32, verbose=0)
-  path = str(tmp_path / f"student{suffix}")
-  expected = student.predict(x, verbose=0)
+  student.fit(x, y, batch_size=32, verbose=0, callbacks=[keras.callbacks.ModelCheckpoint(str(checkpoint))])
+  return types.SimpleNamespace(
+    scheme=request.param, student=student, losses=losses, checkpoint=checkpoint, outputs=student(x).numpy()
+  )
+
+
+def test_a_student_learns_from_labels_and_teacher(trained):
+  assert trained.losses[-1] < trained.losses[0]
+
+
+@pytest.mark.parametrize(
+  "trained, suffix",
+  # SavedModels are slow: one scheme of each kind.
+  [*itertools.product(SCHEMES, (".keras", ".h5")), ("w8a8", ""), ("w2a1", "")],
+  indirect=["trained"],
+)
+def test_a_saved_student_is_loaded_exactly_and_trains_on(trained, suffix, images, tmp_path):
+  x, y = images
+  path, student = str(tmp_path / f"student{suffix}"), trained.student
   for _ in range(2):  # A loaded model is saved and loaded again.
     quantization.save(student, path)
     student = quantization.load(path)
-    np.testing.assert_array_equal(student.predict(x, verbose=0), expected)
-    assert str(quantization.scheme_of(student)) == scheme
+    np.testing.assert_array_equal(student(x), trained.outputs)
+    assert str(quantization.scheme_of(student)) == trained.scheme
   before = student.get_weights()
   student.fit(x, y, batch_size=32, verbose=0)
   assert any((a != b).any() for a, b in zip(before, student.get_weights(), strict=True))
@@ -53,22 +77,17 @@ def test_round_trip_is_exact_and_trains_on(scheme, suffix, images, tmp_path):
     assert student.optimizer.iterations == 4
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
-def test_plain_keras_saving_and_checkpoints_work_too(scheme, images, tmp_path):
-  x, y = images
-  student = _quantized(scheme, images)
-  student.compile("adam", loss=LOSS)
-  student.fit(x, y, verbose=0, callbacks=[keras.callbacks.ModelCheckpoint(str(tmp_path / "best.keras"))])
-  loaded = keras.models.load_model(tmp_path / "best.keras")
-  np.testing.assert_array_equal(loaded.predict(x, verbose=0), student.predict(x, verbose=0))
-  student.save_weights(tmp_path / "student.weights.h5")
-  other = _quantized(scheme, images)
+def test_saving_and_checkpoints_of_keras_work_too(trained, images, tmp_path):
+  loaded = keras.models.load_model(trained.checkpoint)
+  np.testing.assert_array_equal(loaded(images[0]), trained.outputs)
+  trained.student.save_weights(tmp_path / "student.weights.h5")
+  other = _quantized(trained.scheme, images)
   other.load_weights(tmp_path / "student.weights.h5")
-  np.testing.assert_array_equal(other.predict(x, verbose=0), student.predict(x, verbose=0))
+  np.testing.assert_array_equal(other(images[0]), trained.outputs)
 
 
 @pytest.mark.parametrize("scheme", ["w8a8", "w2a1"])
-def test_a_distiller_with_a_quantized_student_is_saved_and_goes_on(scheme, images, tmp_path):
+def test_a_distiller_with_a_quantized_student_is_saved_and_trains_on(scheme, images, tmp_path):
   x, y = images
 
   def teacher(inputs):
@@ -87,13 +106,16 @@ def test_a_distiller_with_a_quantized_student_is_saved_and_goes_on(scheme, image
 
 
 def test_a_quantized_student_trains_compiled_by_xla(images):
-  distiller = Distiller(None, _quantized("w2a1", images), [SoftTargets(4.0, source="labels")])
+  model = keras.Sequential([keras.Input((32, 32, 3)), layers.MaxPooling2D(8), layers.Conv2D(4, 3, activation="relu")])
+  model.add(layers.Flatten())
+  model.add(layers.Dense(10))
+  distiller = Distiller(None, quantization.quantize(model, "w2a1"), [SoftTargets(4.0, source="labels")])
   distiller.compile("adam", loss=LOSS, jit_compile=True)
-  assert np.isfinite(distiller.fit(*images, verbose=0).history["loss"]).all()
+  assert np.isfinite(distiller.fit(*images, batch_size=64, verbose=0).history["loss"]).all()
 
 
-def test_the_float_model_is_not_changed(images):
-  model = svhn_cnn(width=4)
+def test_training_the_student_does_not_change_the_float_model(images):
+  model = _small()
   before = model.get_weights()
   student = _quantized("w2a1", images, model)
   student.compile("sgd", loss=LOSS)
@@ -104,19 +126,19 @@ def test_the_float_model_is_not_changed(images):
 
 def test_calibrated_eight_bit_student_predicts_as_the_float_model(images):
   x, y = images
-  model = svhn_cnn(width=4)
+  model = _small()
   model.compile(keras.optimizers.Adam(0.01), loss=LOSS)
   model.fit(x, y, epochs=15, batch_size=16, verbose=0)
-  expected = model.predict(x, verbose=0)
+  expected = model(x).numpy()
   student = _quantized("w8a8", images, model)
-  error = np.abs(student.predict(x, verbose=0) - expected).max()
+  error = np.abs(student(x) - expected).max()
   assert error < 0.1 * np.ptp(expected)
   uncalibrated = quantization.quantize(model, "w8a8")
-  assert np.abs(uncalibrated.predict(x, verbose=0) - expected).max() > 3 * error
+  assert np.abs(uncalibrated(x) - expected).max() > 3 * error
 
 
 def test_calibration_moves_ranges_only(images):
-  student = quantization.quantize(svhn_cnn(width=4), "w8a8")
+  student = quantization.quantize(_small(), "w8a8")
   names = [w.name for w in student.weights]
   before = student.get_weights()
   dataset = tf.data.Dataset.from_tensor_slices(images).batch(32)
@@ -131,25 +153,25 @@ def test_calibration_moves_ranges_only(images):
 
 def test_calibration_needs_a_batch(images):
   with pytest.raises(ValueError, match="yielded no batch"):
-    quantization.quantize(svhn_cnn(width=4), "w8a8", calibration_data=images[0][:0])
+    quantization.quantize(_small(), "w8a8", calibration_data=images[0][:0])
 
 
-def test_missing_calibration_is_said(caplog):
+def test_missing_calibration_data_gives_a_warning(caplog):
   with caplog.at_level(logging.WARNING):
-    quantization.quantize(svhn_cnn(width=4), "w8a8")
+    quantization.quantize(_small(), "w8a8")
   assert "uncalibrated ranges" in caplog.text
 
 
 def test_low_bit_rounds_every_convolution_and_leaves_the_logits_in_float(images):
   x, _ = images
-  student = _quantized("w2a1", images)
+  student = _quantized("w2a1", images, svhn_cnn(width=4))
   names = [layer.name for layer in student.layers]
   assert {f"quant_conv{i}" for i in range(7)} <= set(names) and "logits" in names
   for i in range(7):
     layer = student.get_layer(f"quant_conv{i}")
     layer(tf.zeros([1, *layer.input_shape[1:]]))
     assert len(np.unique(np.round(layer.layer.kernel, 5))) == 4
-  features = keras.Model(student.inputs, student.get_layer("quant_relu3").output).predict(x, verbose=0)
+  features = keras.Model(student.inputs, student.get_layer("quant_relu3").output)(x)
   assert set(np.unique(features)) <= {0.0, 1.0}
 
 
@@ -166,17 +188,17 @@ def test_float_layers_and_weight_scale_are_parameters(images):
     _quantized("w2a1", images, float_layers=["conv9"])
 
 
-def test_sizes_count_the_network_and_not_its_ranges(images):
+def test_sizes_count_the_network_and_not_its_ranges():
   model = svhn_cnn()
   kernels = sum(int(np.prod(w.shape)) for w in model.weights if "conv" in w.name)
   rest = 4 * (model.count_params() - kernels)
   counts = {"parameters": 293_882, "trainable_parameters": 292_954}
   assert quantization.sizes(model) == {**counts, "float32_bytes": 1_175_528, "packed_bytes": 1_175_528}
-  low = quantization.sizes(_quantized("w2a1", images, model))
+  low = quantization.sizes(quantization.quantize(model, "w2a1"))
   assert low == {**counts, "float32_bytes": 1_175_528, "packed_bytes": kernels // 4 + 7 * 4 + rest}
   dense = 128 * 10
   channels = 16 + 32 + 32 + 64 + 64 + 128 + 128
-  four = quantization.sizes(_quantized("w4a8", images, model))["packed_bytes"]
+  four = quantization.sizes(quantization.quantize(model, "w4a8"))["packed_bytes"]
   # tfmot's dense kernels have one range, its convolutions one for each output channel.
   assert four == (kernels + dense) // 2 + 4 * (channels + 1) + rest - 4 * dense
 
@@ -225,19 +247,19 @@ def test_preflight_names_every_obstacle_at_once():
     (layers.RandomFlip(name="it"), "input pipeline"),
   ],
 )
-def test_preflight_says_what_to_do(layer, words):
+def test_preflight_names_the_layer_and_the_remedy(layer, words):
   with pytest.raises(ValueError, match=f"'it'.*{words}"):
     quantization.quantize(_chain(layer), "w8a8")
 
 
-def test_preflight_knows_bare_operations():
+def test_preflight_refuses_bare_operations():
   inputs = keras.Input((8, 8, 3))
   model = keras.Model(inputs, layers.Conv2D(3, 1)(inputs) + inputs)
   with pytest.raises(ValueError, match="bare TensorFlow operation; use a layer"):
     quantization.quantize(model, "w8a8")
 
 
-def test_preflight_of_low_bits():
+def test_preflight_of_fixed_grids():
   model = _chain(
     layers.Conv2D(4, 3, activation="tanh", name="curved"),
     layers.LayerNormalization(name="norm"),
@@ -260,14 +282,14 @@ class HardSwish(layers.Layer):
 @pytest.mark.parametrize(
   "after", [HardSwish, layers.Softmax, lambda: layers.ReLU(negative_slope=0.1), lambda: layers.ReLU(threshold=1.0)]
 )
-def test_low_bits_are_of_plain_relus(after):
+def test_fixed_grids_need_plain_relus(after):
   model = _chain(layers.Conv2D(2, 1), layers.ReLU(), layers.Conv2D(2, 1), after())
   with pytest.raises(ValueError, match="only the features of a plain ReLU are rounded"):
     quantization.quantize(model, "w2a1")
 
 
 @pytest.mark.parametrize("scheme", ["w2a1", "w8a4"])
-def test_low_bits_of_features_need_a_relu(scheme):
+def test_a_fixed_grid_needs_a_relu_and_a_kernel(scheme):
   model = _chain(layers.Conv2D(2, 1), layers.BatchNormalization(), layers.MaxPooling2D(), layers.Conv2D(2, 1))
   with pytest.raises(ValueError, match=f"it has no ReLU, whose features {scheme} rounds"):
     quantization.quantize(model, scheme)
@@ -276,12 +298,16 @@ def test_low_bits_of_features_need_a_relu(scheme):
 
 
 @pytest.mark.parametrize("layer", [layers.Conv1D, layers.SeparableConv1D, layers.DepthwiseConv1D])
-def test_convolutions_of_one_dimension_are_named_with_what_to_do(layer):
+def test_one_dimensional_convolutions_are_refused_with_the_two_dimensional_form(layer):
   inputs = keras.Input((20, 4))
   made = layer(3, name="it") if layer is layers.DepthwiseConv1D else layer(3, 3, name="it")
   with pytest.raises(ValueError, match=r"'it'.*insert Reshape\(\(1, steps, channels\)\) before") as error:
     quantization.quantize(keras.Model(inputs, made(inputs)), "w8a8")
   assert "Lambda" not in str(error.value)
+
+
+def test_the_two_dimensional_form_of_a_one_dimensional_convolution_is_quantized():
+  inputs = keras.Input((20, 4))
   x = layers.SeparableConv2D(3, (1, 3))(layers.Reshape((1, 20, 4))(inputs))
   quantization.quantize(keras.Model(inputs, layers.Flatten()(x)), "w8a8")
 
@@ -293,7 +319,7 @@ def test_int4_has_no_transposed_convolution():
   quantization.quantize(model, "w5a8")
 
 
-def test_preflight_passes_what_tfmot_can_do(images):
+def test_preflight_accepts_all_layers_that_tfmot_quantizes(images):
   residual = keras.Input((32, 32, 3))
   x = layers.Conv2D(4, 3, padding="same", activation="relu")(residual)
   y = layers.DepthwiseConv2D(3, padding="same", use_bias=False)(x)
@@ -302,7 +328,7 @@ def test_preflight_passes_what_tfmot_can_do(images):
   z = layers.ReLU()(layers.Add()([x, y]))
   model = keras.Model(residual, layers.Dense(10)(layers.GlobalAveragePooling2D()(z)))
   student = _quantized("w8a8", images, model)
-  assert np.isfinite(student.predict(images[0], verbose=0)).all()
+  assert np.isfinite(student(images[0])).all()
 
 
 def test_preflight_refuses_other_models():
@@ -315,7 +341,7 @@ def test_preflight_refuses_other_models():
     quantization.quantize(keras.Sequential([layers.Dense(2)]), "w8a8")
 
 
-def test_load_explains_what_it_found(tmp_path, images):
+def test_load_raises_for_missing_and_damaged_files(tmp_path, images):
   with pytest.raises(FileNotFoundError, match="no model at"):
     quantization.load(str(tmp_path / "none.keras"))
   path = tmp_path / "student.keras"
@@ -324,11 +350,11 @@ def test_load_explains_what_it_found(tmp_path, images):
   with pytest.raises(ValueError, match="does not hold a readable model"):
     quantization.load(str(path))
   with pytest.raises(ValueError, match=r"must end in .keras or .h5"):
-    quantization.save(svhn_cnn(width=4), str(tmp_path / "student.pb"))
+    quantization.save(_small(), str(tmp_path / "student.pb"))
   assert [p.name for p in tmp_path.iterdir()] == ["student.keras"]
 
 
-def test_ranges_of_relu_are_tfmots_own_step_by_step():
+def test_ranges_of_relu_equal_those_of_tfmot_in_every_step():
   inputs = keras.Input((8, 8, 3))
   x = keras.layers.Conv2D(4, 3, use_bias=False)(inputs)
   outputs = keras.layers.ReLU(name="relu")(keras.layers.BatchNormalization()(x))
@@ -344,16 +370,16 @@ def test_ranges_of_relu_are_tfmots_own_step_by_step():
     found = []
     for quantized in (ours, theirs):
       with tf.GradientTape() as tape:
-        answer = quantized(batch, training=True)
-        loss = tf.reduce_sum(answer**2)
-      found.append([answer, *tape.gradient(loss, quantized.trainable_variables), *quantized.weights])
+        outputs = quantized(batch, training=True)
+        loss = tf.reduce_sum(outputs**2)
+      found.append([outputs, *tape.gradient(loss, quantized.trainable_variables), *quantized.weights])
     for a, b in zip(*found, strict=True):
       np.testing.assert_array_equal(a, b)
     np.testing.assert_array_equal(ours(batch), theirs(batch))
 
 
 @pytest.mark.parametrize("name", ["model.keras", "model.h5"])
-def test_code_in_a_file_is_not_run_unless_asked_for(tmp_path, name):
+def test_code_in_a_file_runs_only_without_safe_mode(tmp_path, name):
   path, ran = tmp_path / name, tmp_path / "ran"
   inputs = keras.Input((2,))
   code = layers.Lambda(lambda x, to=str(ran): open(to, "w").close() or x)  # noqa: SIM115

@@ -1,4 +1,16 @@
-"""Students as files for devices: TFLite export, packs of few bits, and what LiteRT makes of them."""
+"""Exports students as files for devices, and runs those files.
+
+`to_tflite` takes these steps:
+
+1. checks the model and the arguments (`export`);
+2. converts the model in a separate process (`tfkd.quantization.conversion`);
+3. restores the trained grid of the kernels (`tfkd.quantization.grid`);
+4. checks that no tensor of an integer file is a float (`export`);
+5. adds metadata with a digest (`metadata`) and writes the file atomically.
+
+`pack` and `unpack` (`packed`) store students whose bits LiteRT has no kernels for. `logits`, `evaluate` and `benchmark`
+run TFLite files in LiteRT.
+"""
 
 from tfkd.deploy._benchmark import benchmark as benchmark
 from tfkd.deploy._evaluate import evaluate as evaluate

@@ -1,12 +1,13 @@
 """Classifies pictures with a TFLite file: `python -m tfkd.deploy student.tflite --images cat.jpg dog.png`.
 
-Prints the file's metadata, and for each picture the most probable classes. The middle of a picture is resized to the
-input of the file, and its pixels are scaled by the metadata's mean and std, (pixel / 255 - mean) / std. For files
-without them, give --mean and --std.
+Prints the file's metadata and the most probable classes of each picture. The center of a picture is resized to the
+file's input, and its pixels are scaled by the metadata's mean and std, (pixel / 255 - mean) / std. Files without them
+need --mean and --std.
 """
 
 import os
 import sys
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,16 +16,17 @@ from absl import app, flags
 from tfkd.data.images import read_image
 from tfkd.deploy._evaluate import interpreter, run
 from tfkd.deploy.metadata import metadata_or_none, scaling_of
+from tfkd.preprocessing import Preprocessing
 
-flags.DEFINE_list("images", [], "Pictures; further ones may follow, separated by spaces.")
-flags.DEFINE_integer("top", 3, "How many classes of each picture to print.", lower_bound=1)
-flags.DEFINE_integer("threads", None, "LiteRT threads; all cores by default.", lower_bound=1)
-flags.DEFINE_list("mean", None, "Subtracted from pixel / 255: one number, or one for each channel. [the file's]")
-flags.DEFINE_list("std", None, "Divided by then, likewise. [the file's]")
+flags.DEFINE_list("images", [], "Pictures, separated by commas; more may follow, separated by spaces.")
+flags.DEFINE_integer("top", 3, "Number of classes to print for each picture.", lower_bound=1)
+flags.DEFINE_integer("threads", None, "Number of LiteRT threads; all cores by default.", lower_bound=1)
+flags.DEFINE_list("mean", None, "Subtracted from pixel / 255: one number, or one per channel. [metadata of the file]")
+flags.DEFINE_list("std", None, "Divisor after that: one number, or one per channel. [metadata of the file]")
 
 
-def main(argv):
-  """Describes the file, then the pictures."""
+def main(argv: Sequence[str]) -> None:
+  """Describes the file and classifies the pictures."""
   if len(argv) < 2:
     raise app.UsageError("expected a TFLite file: python -m tfkd.deploy student.tflite --images cat.jpg dog.png")
   path, *pictures = argv[1:]
@@ -34,66 +36,81 @@ def main(argv):
     sys.exit(f"{error}")
 
 
-def _describe(path, pictures):
+def _describe(path: str, pictures: Sequence[str]) -> None:
   fields = metadata_or_none(path) or {}
   opened = interpreter(path, flags.FLAGS.threads)
   (given,), (taken,) = opened.get_input_details(), opened.get_output_details()
   shape = given["shape"].tolist()
-  what = f"images of {shape[1]} x {shape[2]}" if len(shape) == 4 else f"inputs of shape {shape[1:]}"
-  _say(f"{path}: {os.path.getsize(path):,} bytes, {what}, {given['dtype'].__name__} in, {taken['dtype'].__name__} out")
-  for name, value in fields.items():
-    if name not in ("labels", "weights_sha256"):
-      _say(f"  {name}: {value}")
   scaling = _scaling(path, fields, shape[-1] if shape else None)
-  if len(shape) == 4:
-    words = "not known" if scaling is None else "(pixel / 255 - {}) / {}".format(*(part.tolist() for part in scaling))
-    _say(f"  input scaling: {words}")
-  if pictures:
-    _check(path, given, taken, scaling, fields.get("labels"))
-  is_probability = bool(pictures) and _gives_probabilities(path)
+  _print_file(path, fields, given, taken, scaling)
+  if not pictures:
+    return
+  _check(path, given, taken, scaling, fields.get("labels"))
+  is_probability = _ends_in_probabilities(path)
   for picture in pictures:
-    mean, std = scaling  # pyright: ignore[reportGeneralTypeIssues]  (`_check` has refused None)
-    image = (read_image(picture, *shape[1:3]).astype(np.float32) / 255 - mean) / std
-    scores = run(opened, image[None])[0]
+    image = scaling(read_image(picture, *shape[1:3]).astype(np.float32)[None] / 255)
+    scores = run(opened, image.numpy())[0]
     probabilities = scores if is_probability else _softmax(scores)
     labels = fields.get("labels") or [f"class {number}" for number in range(len(probabilities))]
     best = np.argsort(-probabilities)[: flags.FLAGS.top]
-    _say(f"{picture}: " + ", ".join(f"{labels[number]} {100 * probabilities[number]:.1f} %" for number in best))
+    _print(f"{picture}: " + ", ".join(f"{labels[number]} {100 * probabilities[number]:.1f} %" for number in best))
 
 
-def _scaling(path, fields, channels) -> Any:
-  """Mean and std of the file or of the flags, or None.
+def _print_file(
+  path: str,
+  fields: Mapping[str, Any],
+  given: Mapping[str, Any],
+  taken: Mapping[str, Any],
+  scaling: Preprocessing | None,
+) -> None:
+  """Prints size, input, output, metadata and input scaling of a file."""
+  shape = given["shape"].tolist()
+  inputs = f"images of {shape[1]} x {shape[2]}" if len(shape) == 4 else f"inputs of shape {shape[1:]}"
+  types = f"{given['dtype'].__name__} in, {taken['dtype'].__name__} out"
+  _print(f"{path}: {os.path.getsize(path):,} bytes, {inputs}, {types}")
+  for name, value in fields.items():
+    if name not in ("labels", "weights_sha256"):
+      _print(f"  {name}: {value}")
+  if len(shape) == 4:
+    formula = f"(pixel / 255 - {scaling.mean.tolist()}) / {scaling.std.tolist()}" if scaling else "not known"
+    _print(f"  input scaling: {formula}")
+
+
+def _scaling(path: str, fields: Mapping[str, Any], channels: int | None) -> Preprocessing | None:
+  """Returns the input scaling of the metadata or of the flags, or None.
 
   Raises:
-    ValueError: they are no numbers, one is missing, or the flags contradict the file.
+    ValueError: mean and std are invalid, one is missing, or the flags contradict the metadata.
   """
   try:
-    own = scaling_of(fields, channels)
+    stored = scaling_of(fields, channels)
   except ValueError as error:
     raise ValueError(f"{path}: {error}") from error
-  asked = {name: flags.FLAGS[name].value for name in ("mean", "std") if flags.FLAGS[name].value is not None}
+  given = {name: flags.FLAGS[name].value for name in ("mean", "std") if flags.FLAGS[name].value is not None}
   try:
-    asked = scaling_of({name: [float(number) for number in numbers] for name, numbers in asked.items()}, channels)
+    given = scaling_of({name: [float(number) for number in numbers] for name, numbers in given.items()}, channels)
   except ValueError as error:
     raise ValueError(f"--mean and --std: {error}") from error
-  if own and asked and not all(np.allclose(a, b) for a, b in zip(own, asked, strict=True)):
+  if stored and given and not (np.allclose(stored.mean, given.mean) and np.allclose(stored.std, given.std)):
     raise ValueError(
-      f"{path} says mean {own[0].tolist()} and std {own[1].tolist()}, and the flags say mean {asked[0].tolist()} and "
-      f"std {asked[1].tolist()}: leave --mean and --std out."
+      f"{path} has mean {stored.mean.tolist()} and std {stored.std.tolist()}; got --mean {given.mean.tolist()} and "
+      f"--std {given.std.tolist()}: leave --mean and --std out."
     )
-  return own or asked
+  return stored or given
 
 
-def _check(path, given, taken, scaling, labels):
-  """Checks that pictures are what a file takes.
-
-  Raises:
-    ValueError: they are not.
-  """
+def _check(
+  path: str,
+  given: Mapping[str, Any],
+  taken: Mapping[str, Any],
+  scaling: Preprocessing | None,
+  labels: Sequence[str] | None,
+) -> None:
+  """Raises ValueError unless a file classifies pictures."""
   shape, results = given["shape"].tolist(), taken["shape"].tolist()
   alternative = "run it on arrays with tfkd.deploy.logits"
   if len(shape) != 4:
-    raise ValueError(f"{path} takes inputs of shape {shape}, which are no images: {alternative}.")
+    raise ValueError(f"{path} takes inputs of shape {shape}, which are not images: {alternative}.")
   if shape[3] != 3:
     raise ValueError(f"{path} takes images of {shape[3]} channels; pictures have 3: {alternative}.")
   if shape[0] != 1:
@@ -101,21 +118,23 @@ def _check(path, given, taken, scaling, labels):
   for end, details in (("input", given), ("output", taken)):
     if details["dtype"] != np.float32 and not details["quantization"][0]:
       raise ValueError(
-        f"{path} has an {end} of {details['dtype'].__name__} without a scale: it is not known what it means."
+        f"{path} has an {end} of {details['dtype'].__name__} without a scale; expected float32 or quantized values."
       )
   if len(results) != 2 or results[1] < 2:
-    raise ValueError(f"{path} gives results of shape {results}; expected [1, classes]: {alternative}.")
+    raise ValueError(f"{path} has outputs of shape {results}; expected [1, classes]: {alternative}.")
   if labels and len(labels) != results[1]:
-    raise ValueError(f"{path} names {len(labels)} classes and gives {results[1]}: write its labels again.")
+    raise ValueError(
+      f"{path} has {len(labels)} labels and {results[1]} outputs: write the labels with tfkd.deploy.write_metadata."
+    )
   if scaling is None:
     raise ValueError(
-      f"{path} has no input scaling in its metadata: give --mean and --std of (pixel / 255 - mean) / std, or add them "
+      f"{path} has no input scaling in its metadata: pass --mean and --std of (pixel / 255 - mean) / std, or add them "
       "to the file with tfkd.deploy.write_metadata(path, mean=..., std=...)."
     )
 
 
-def _gives_probabilities(path):
-  """Whether a file ends in a softmax or a sigmoid."""
+def _ends_in_probabilities(path: str) -> bool:
+  """Returns whether a file ends in a softmax or a sigmoid."""
   from ai_edge_litert import schema_py_generated as schema
 
   with open(path, "rb") as file:
@@ -133,13 +152,13 @@ def _gives_probabilities(path):
   return False
 
 
-def _softmax(logits):
+def _softmax(logits: np.ndarray) -> np.ndarray:
   exponentials = np.exp(logits - logits.max())
   return exponentials / exponentials.sum()
 
 
-def _say(line):
-  print(line)  # noqa: T201  (the answer)
+def _print(line: str) -> None:
+  print(line)  # noqa: T201  (the result of the command)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""How long a TFLite file takes for an image on this machine."""
+"""Latency of TFLite files on this machine."""
 
 import os
 import time
 
 import numpy as np
 
-from tfkd.deploy._evaluate import interpreter
+from tfkd.deploy._evaluate import Interpreter, interpreter
 
 _WARM_UP = 10
 
@@ -18,16 +18,17 @@ def benchmark(
   rounds: int = 50,
   calls: int = 10,
 ) -> dict[str, float]:
-  """Measures the latency of one image, for itself or against the same network in float32.
+  """Measures the latency of one image, optionally relative to a float32 file of the same network.
 
-  The two files take turns of `calls` images, so that what else the machine does falls on both alike. The ratio is what
-  can be compared between runs.
+  The two files run in turns of `calls` images, so that the load of other processes affects both alike. Compare ratios,
+  not milliseconds, between runs.
 
   Args:
     path: TFLite file with one input and one output.
-    num_threads: LiteRT threads.
-    float_path: file to compare with.
-    rounds, calls: turns, and images of a turn.
+    num_threads: number of LiteRT threads.
+    float_path: TFLite file to compare with.
+    rounds: number of turns of each file.
+    calls: number of images per turn.
 
   Returns:
     dict: "median_ms" and "p95_ms" over rounds * calls images; with `float_path` also "float_median_ms", "float_p95_ms",
@@ -38,7 +39,8 @@ def benchmark(
   """
   paths = {"": path} if float_path is None else {"": path, "float_": float_path}
   opened = {name: _ready(path, num_threads) for name, path in paths.items()}
-  seconds = {name: [] for name in opened}
+  # `tfkd.ops.timing` measures averages of turns; percentiles need the time of every call.
+  seconds: dict[str, list[float]] = {name: [] for name in opened}
   for _ in range(rounds):
     for name, file in opened.items():
       for _ in range(calls):
@@ -47,15 +49,15 @@ def benchmark(
         seconds[name].append(time.perf_counter() - start)
   measured = {}
   for name, values in seconds.items():
-    median, late = 1000 * np.percentile(values, [50, 95])
-    measured |= {f"{name}median_ms": float(median), f"{name}p95_ms": float(late)}
+    median, p95 = 1000 * np.percentile(values, [50, 95])
+    measured |= {f"{name}median_ms": float(median), f"{name}p95_ms": float(p95)}
   if float_path is not None:
     measured["ratio"] = measured["median_ms"] / measured["float_median_ms"]
   return measured
 
 
-def _ready(path, num_threads):
-  """An interpreter with an image of noise, warmed up: kernels choose their paths in the first calls."""
+def _ready(path: str | os.PathLike, num_threads: int) -> Interpreter:
+  """Returns an interpreter that has run on noise a few times, since kernels are chosen in the first calls."""
   opened = interpreter(path, num_threads)
   (given,) = opened.get_input_details()
   noise = np.random.default_rng(0).random(given["shape"])

@@ -1,4 +1,4 @@
-"""What a TFLite file says of itself: JSON in one of its buffers, with a digest of the whole file."""
+"""Metadata of TFLite files: JSON in one of the file's buffers, with a digest of the whole file."""
 
 import json
 import os
@@ -8,42 +8,45 @@ from typing import Any
 import numpy as np
 from absl import logging
 
+from tfkd.preprocessing import Preprocessing
 from tfkd.storage.digests import sha256_of_bytes
 from tfkd.storage.files import write_bytes
 
 _NAME = b"TFKD_METADATA"
 _DIGEST = "file_sha256"
-_ZEROS = "0" * 64  # Stand in the digest's place while it is computed.
+_ZEROS = "0" * 64  # In place of the digest while it is computed.
 
 
 def read_metadata(path: str | os.PathLike) -> dict[str, Any]:
-  """Reads what `to_tflite` and `write_metadata` wrote into a file.
+  """Reads the metadata that `to_tflite` and `write_metadata` wrote into a file.
 
   Args:
     path: TFLite file.
 
   Returns:
-    dict; see `to_tflite`.
+    JSON values by name; see `to_tflite`.
 
   Raises:
-    FileNotFoundError: no file at `path`.
-    ValueError: not a TFLite file, one without metadata, or changed since it was written.
+    FileNotFoundError: there is no file at `path`.
+    ValueError: the file is not a TFLite file, has no metadata, or was changed since it was written.
   """
   return _unpacked(_content(path), path)[1]
 
 
 def write_metadata(path: str | os.PathLike, **fields: Any) -> int:
-  """Adds fields to the metadata of a file that `to_tflite` wrote, or replaces them; whole or not at all.
+  """Adds or replaces fields in the metadata of a file that `to_tflite` wrote, atomically.
 
   Args:
     path: TFLite file.
-    **fields: of JSON, such as accuracy=0.971; numpy's numbers and arrays too.
+    **fields: JSON values, such as accuracy=0.971; numpy numbers and arrays are converted.
 
   Returns:
-    int, bytes of the file, whose size changes with its metadata.
+    New size of the file in bytes.
 
   Raises:
-    As `read_metadata`; and ValueError where mean and std are no scaling, see `scaling_of`.
+    FileNotFoundError: see `read_metadata`.
+    TypeError: a field is not a JSON value.
+    ValueError: see `read_metadata`; or mean and std are invalid, see `scaling_of`.
   """
   content, found = _unpacked(_content(path), path)
   write_bytes(path, with_metadata(content, found | fields))
@@ -52,18 +55,18 @@ def write_metadata(path: str | os.PathLike, **fields: Any) -> int:
   return size
 
 
-def scaling_of(fields: Mapping[str, Any], channels: int | None = None) -> tuple[np.ndarray, np.ndarray] | None:
-  """How metadata say that pixels are scaled: (pixel / 255 - mean) / std.
+def scaling_of(fields: Mapping[str, Any], channels: int | None = None) -> Preprocessing | None:
+  """Returns the input scaling that metadata describe.
 
   Args:
-    fields: dict with "mean" and "std", each a number or a list of one for each channel.
-    channels: int; None for any.
+    fields: "mean" and "std", each a number or a list of one per channel, for images (pixel / 255 - mean) / std.
+    channels: number of channels of the images; None accepts any.
 
   Returns:
-    mean and std, float32 [] or [channels]; None where the fields have neither.
+    `Preprocessing` of images in [0, 1], with mean and std as float32 arrays; None if the fields have neither.
 
   Raises:
-    ValueError: one is missing, they are no finite numbers, std is not positive, or there are other channels.
+    ValueError: one of the two is missing, or they are invalid, see `Preprocessing.mean_and_std`.
   """
   given = {name: fields[name] for name in ("mean", "std") if fields.get(name) is not None}
   if not given:
@@ -72,33 +75,23 @@ def scaling_of(fields: Mapping[str, Any], channels: int | None = None) -> tuple[
     raise ValueError(
       f"mean and std belong together; got {next(iter(given))} alone: give both, 0 and 1 for pixel / 255."
     )
-  try:
-    mean, std = (np.squeeze(np.asarray(given[name], np.float32)) for name in ("mean", "std"))
-  except (ValueError, TypeError) as error:
-    raise ValueError(f"mean and std must be numbers; got {given['mean']!r} and {given['std']!r}.") from error
-  sizes = {part.size for part in (mean, std) if part.ndim}
-  fits = mean.ndim <= 1 and std.ndim <= 1 and len(sizes) <= 1 and (channels is None or sizes <= {channels})
-  if not (fits and np.isfinite(mean).all() and np.isfinite(std).all() and (std > 0).all()):
-    expected = "each channel" if channels is None else f"each of {channels} channels"
-    raise ValueError(
-      f"mean and std must be finite numbers, or one for {expected}, and std > 0; got {given['mean']} and "
-      f"{given['std']}."
-    )
-  return mean, std
+  mean, std = Preprocessing(mean=given["mean"], std=given["std"]).mean_and_std(channels)
+  return Preprocessing(mean=mean.astype(np.float32), std=std.astype(np.float32))
 
 
 def with_metadata(content: bytes, fields: Mapping[str, Any]) -> bytes:
-  """Puts metadata in place of what a TFLite file has of it, and shortens the names of its tensors.
+  """Returns a TFLite file with other metadata and with shortened names of tensors.
 
   Args:
-    content: bytes of the file.
-    fields: dict of what JSON can hold, and of numpy's numbers and arrays.
+    content: content of the file.
+    fields: JSON values by name; numpy numbers and arrays are converted.
 
   Returns:
-    bytes.
+    Content of the new file.
 
   Raises:
-    ValueError: mean and std are no scaling, see `scaling_of`.
+    TypeError: a field is not a JSON value.
+    ValueError: mean and std are invalid, see `scaling_of`.
   """
   from ai_edge_litert import schema_py_generated as schema
 
@@ -116,23 +109,24 @@ def with_metadata(content: bytes, fields: Mapping[str, Any]) -> bytes:
   model.buffers[entries[_NAME].buffer].data = np.frombuffer(text.encode(), np.uint8)
   for graph in model.subgraphs:
     for tensor in graph.tensors:
-      # The converter joins the names of all that it fused, which a small file has no room for.
+      # The converter joins the names of all fused tensors, which would be a large share of a small file.
       tensor.name = tensor.name.partition(b";")[0]
   content = _packed(model, len(content))
   return content.replace(_field(_ZEROS), _field(sha256_of_bytes(content)))
 
 
-def _plain(value):
+def _plain(value: Any) -> Any:
+  """Converts values of numpy for JSON."""
   if isinstance(value, (np.generic, np.ndarray)):
     return value.tolist()
-  raise TypeError(f"metadata must be of what JSON can hold; got a {type(value).__name__}.")
+  raise TypeError(f"metadata must be JSON values; got {type(value).__name__}.")
 
 
-def _packed(model, size):
-  """Bytes of a model, with what the schema's Python writer lacks.
+def _packed(model: Any, size: int) -> bytes:
+  """Serializes a model of the TFLite schema.
 
-  Constants begin at multiples of 16 bytes, as kernels expect. Vectors that are equal, as most zero points are, are
-  written once; that takes a twentieth off a file of four bits.
+  Unlike the schema's Python writer, this starts constants at multiples of 16 bytes, as kernels expect, and writes equal
+  vectors such as zero points once, which makes a file of four-bit weights smaller by a twentieth.
   """
   import flatbuffers
   from ai_edge_litert import schema_py_generated as schema
@@ -170,35 +164,34 @@ def _packed(model, size):
 
 
 def metadata_or_none(path: str | os.PathLike) -> dict[str, Any] | None:
-  """As `read_metadata`, with None for a file that never had any.
+  """Reads metadata as `read_metadata` does, and returns None for a file without any.
 
   Raises:
-    FileNotFoundError: no file at `path`.
-    ValueError: not a TFLite file, or changed since it was written.
+    FileNotFoundError: there is no file at `path`.
+    ValueError: the file is not a TFLite file, or was changed since it was written.
   """
   content = _content(path)
-  # Without reading its structure: a file may be of any other program.
+  # A search of the bytes: the structure of files from other programs need not be readable.
   return _unpacked(content, path)[1] if _NAME in content else None
 
 
-def _content(path):
+def _content(path: str | os.PathLike) -> bytes:
   if not os.path.isfile(path):
     raise FileNotFoundError(f"no TFLite file at {path}.")
   with open(path, "rb") as file:
     return file.read()
 
 
-def _unpacked(content, path):
-  """The content as it was when its digest was computed, and the fields."""
+def _unpacked(content: bytes, path: str | os.PathLike) -> tuple[bytes, dict[str, Any]]:
+  """Returns the content as of the computation of its digest, and the fields."""
   try:
     text = _text(content)
     fields = json.loads(text) if text is not None else None
-  except Exception as error:  # Of damaged offsets, each of its kind.
+  except Exception as error:  # Damaged offsets raise errors of many types.
     raise ValueError(f"{path} is not a TFLite file, or damaged ({type(error).__name__}: {error}).") from error
   if not isinstance(fields, dict) or _DIGEST not in fields:
     raise ValueError(
-      f"{path} has no metadata of tfkd: expected a file by tfkd.deploy.to_tflite, which says what its classes and its "
-      "input are."
+      f"{path} has no metadata of tfkd: expected a file by tfkd.deploy.to_tflite, which has labels and input scaling."
     )
   digest = str(fields.pop(_DIGEST))
   before = content.replace(_field(digest), _field(_ZEROS))
@@ -207,16 +200,16 @@ def _unpacked(content, path):
   return before, fields
 
 
-def _field(digest):
+def _field(digest: str) -> bytes:
   return f'"{_DIGEST}":"{digest}"'.encode()
 
 
-def _text(content):
-  """The JSON, or None where there is none."""
+def _text(content: bytes) -> str | None:
+  """Returns the JSON of a file, or None."""
   from ai_edge_litert import schema_py_generated as schema
 
   if not schema.Model.ModelBufferHasIdentifier(content, 0):
-    raise ValueError("it does not begin as one")
+    raise ValueError("wrong identifier")
   model = schema.Model.GetRootAs(content, 0)
   for number in range(model.MetadataLength()):
     entry = model.Metadata(number)

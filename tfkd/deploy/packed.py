@@ -1,15 +1,18 @@
-"""Students of few bits as files of that size: kernels bit by bit, everything else as float32.
+"""Stores students with few bits in small files: kernels with their own bits, everything else as float32.
 
-A pack is a zip archive, whose CRC-32s find damage: `student.json` has the architecture and says what follows what in
-`weights.bin`. No kernel of LiteRT computes in these bits: a pack is for storage and transport.
+A pack is a zip archive, whose CRC-32s detect damage: `student.json` holds the architecture and the order of the tensors
+in `weights.bin`. No kernel of LiteRT computes in these bits: a pack is for storage and transport.
 """
 
 import json
 import math
 import os
 import zipfile
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
+import tensorflow as tf
 import tf_keras as keras
 
 from tfkd.quantization import LowBitWeights, scheme_of
@@ -17,27 +20,27 @@ from tfkd.storage.files import atomic_path
 
 _FORMAT = 1
 _HEADER, _WEIGHTS = "student.json", "weights.bin"
-_LONGEST_HEADER = 2**26
+_LONGEST_HEADER = 2**26  # Bytes.
 
 
 def pack(student: keras.Model, path: str | os.PathLike) -> int:
-  """Writes a student with fewer than eight feature bits as a packed file.
+  """Writes a student with fewer than eight feature bits to a packed file.
 
   Args:
     student: model that `tfkd.quantization.quantize` made with a scheme such as "w2a1".
-    path: where to write; replaced whole or not at all.
+    path: path of the file, written atomically; an existing file is replaced.
 
   Returns:
-    int, bytes of the file.
+    Size of the file in bytes.
 
   Raises:
-    ValueError: the student has another scheme, or none.
+    ValueError: the student is float, or its scheme is exported otherwise.
   """
   scheme = scheme_of(student)
   if scheme is None or scheme.export_kind != "pack":
     raise ValueError(
-      f"pack is for students with fewer than eight feature bits, as w2a1; {student.name} is {scheme or 'float'}: use "
-      "to_tflite."
+      f"pack is for students with fewer than eight feature bits, such as w2a1; {student.name} is "
+      f"{scheme or 'float'}: use to_tflite."
     )
   model, kernels = _on_its_grid(student)
   tensors, content = [], []
@@ -59,18 +62,18 @@ def pack(student: keras.Model, path: str | os.PathLike) -> int:
 
 
 def unpack(path: str | os.PathLike) -> keras.Model:
-  """Reads what `pack` wrote. Nothing in the file is executed.
+  """Restores a student from a file of `pack`. No code from the file is executed.
 
   Args:
-    path: of the file.
+    path: path of the file.
 
   Returns:
-    `tf_keras` model that answers as the student does, bit by bit. Its kernels are constants of the grid: it is to
-    predict, not to train on.
+    `tf_keras` model with the student's outputs, bit for bit. Its kernels are rounded constants, so that it can predict
+    but not be trained.
 
   Raises:
-    FileNotFoundError: no file at `path`.
-    ValueError: not such a file, or damaged.
+    FileNotFoundError: there is no file at `path`.
+    ValueError: the file is not a pack, or is damaged.
   """
   if not os.path.isfile(path):
     raise FileNotFoundError(f"no packed student at {path}.")
@@ -90,17 +93,17 @@ def unpack(path: str | os.PathLike) -> keras.Model:
     for variable, tensor, start, stop in zip(_stored(model), header["tensors"], starts[:-1], starts[1:], strict=True):
       variable.assign(_values(tensor, content[start:stop]))
     model.trainable = False
-  except Exception as error:  # Of damage, zipfile, json and Keras raise each their own kinds.
+  except Exception as error:  # zipfile, json and Keras raise errors of different types for damaged content.
     raise ValueError(f"{path} is not a packed student, or damaged ({type(error).__name__}: {error}).") from error
   return model
 
 
-def _on_its_grid(student):
-  """A model whose kernels are the student's rounded ones, and of these {id of the variable: (levels, width, bits)}."""
+def _on_its_grid(student: keras.Model) -> tuple[keras.Model, dict[int, tuple[np.ndarray, np.float32, int]]]:
+  """Returns a copy whose kernels are rounded, and (levels, width, bits) of each kernel by the id of its variable."""
   config = student.get_config()
   for layer in config["layers"]:
     if "quantize_config" in layer["config"]:
-      layer["config"]["quantize_config"]["config"]["kernel"] = None  # There is nothing left to round.
+      layer["config"]["quantize_config"]["config"]["kernel"] = None  # The kernel is rounded already.
   model = type(student).from_config(config)
   kernels = {}
   for layer, copy in zip(student.layers, model.layers, strict=True):
@@ -108,7 +111,7 @@ def _on_its_grid(student):
     if not quantized:
       copy.set_weights(layer.get_weights())
       continue
-    for weight in layer.layer.weights:  # Its bias.
+    for weight in layer.layer.weights:  # The bias.
       next(w for w in copy.layer.weights if w.name == weight.name).assign(weight)
     ((kernel, quantizer, _),) = quantized
     variable = getattr(copy.layer, layer.quantize_config.kernel)
@@ -118,28 +121,30 @@ def _on_its_grid(student):
   return model, kernels
 
 
-def _stored(model):
-  """Variables that a file holds, in order; integers are of tfmot's training alone."""
+def _stored(model: keras.Model) -> list[tf.Variable]:
+  """Returns the variables that a file holds, in order; tfmot uses integer variables in training only."""
   return [variable for variable in model.variables if variable.dtype.is_floating]
 
 
-def _bytes(tensor):
+def _bytes(tensor: Mapping[str, Any]) -> int:
+  """Returns the number of bytes of a tensor, given its entry in the header."""
   count = math.prod(tensor["shape"])
   return math.ceil(count * tensor["bits"] / 8) if "bits" in tensor else 4 * count
 
 
-def _values(tensor, content):
+def _values(tensor: Mapping[str, Any], content: bytes) -> Any:
   if "bits" not in tensor:
     return np.frombuffer(content, "<f4").reshape(tensor["shape"])
   levels = _from_bits(content, math.prod(tensor["shape"]), tensor["bits"]).reshape(tensor["shape"])
   return LowBitWeights.decode(levels, tensor["width"], tensor["bits"])
 
 
-def _to_bits(levels, bits):
-  """Integers below 2^bits, one after the other, the most significant bit first."""
+def _to_bits(levels: np.ndarray, bits: int) -> bytes:
+  """Concatenates the bits of uint8 integers below 2^bits, most significant bit first."""
   return np.packbits(np.unpackbits(levels.reshape(-1, 1), axis=1)[:, 8 - bits :]).tobytes()
 
 
-def _from_bits(content, count, bits):
+def _from_bits(content: bytes, count: int, bits: int) -> np.ndarray:
+  """Inverts `_to_bits` for a number of integers."""
   digits = np.unpackbits(np.frombuffer(content, np.uint8), count=count * bits).reshape(count, bits)
   return digits @ (1 << np.arange(bits)[::-1])

@@ -1,11 +1,13 @@
-"""What a student weighs: counted from its variables, not from a checkpoint that also holds optimizer slots."""
+"""Counts parameters and bytes from a student's variables, not from a checkpoint, which also holds optimizer slots."""
 
 import math
+from collections.abc import Iterator
 
+import tensorflow as tf
 import tf_keras as keras
 from tensorflow_model_optimization.python.core.quantization.keras import quantize_layer, quantize_wrapper
 
-from tfkd.quantization.schemes import quantizer_bits
+from tfkd.quantization.schemes import Quantizer, quantizer_bits
 
 _FLOAT_BYTES = 4
 
@@ -17,11 +19,11 @@ def sizes(model: keras.Model) -> dict[str, int]:
     model: `tf_keras` model.
 
   Returns:
-    dict of int: "parameters": weights of the network, batch normalisation included, quantizers' ranges not;
-    "trainable_parameters": those without batch normalisation's moving averages, as papers count; "float32_bytes": four
-    bytes for each of all; "packed_bytes": quantized kernels at their own bits, with one float32 scale for
-    each, or one for each output channel where the grid is per channel, and everything else as float32. Equal to
-    float32_bytes for a float model.
+    dict: "parameters", the weights of the network, including batch normalisation but not the quantizers' ranges;
+    "trainable_parameters", the same without the moving averages of batch normalisation, as papers count;
+    "float32_bytes", four bytes per parameter; "packed_bytes", quantized kernels with their own bits and one float32
+    scale per grid (per kernel or per output channel), and everything else as float32, equal to float32_bytes for a
+    float model.
   """
   quantized = list(_quantized_kernels(model))
   weights = _network_weights(model)
@@ -39,15 +41,15 @@ def sizes(model: keras.Model) -> dict[str, int]:
   }
 
 
-def _quantized_kernels(model):
+def _quantized_kernels(model: keras.Model) -> Iterator[tuple[tf.Variable, Quantizer]]:
   for layer in model.layers:
     if isinstance(layer, quantize_wrapper.QuantizeWrapper):
       for kernel, quantizer, _ in layer._weight_vars:
         yield kernel, quantizer
 
 
-def _network_weights(model):
-  """Variables of the float network, each once."""
+def _network_weights(model: keras.Model) -> list[tf.Variable]:
+  """Returns the variables of the float network without duplicates."""
   weights = {}
   for layer in model.layers:
     if isinstance(layer, quantize_layer.QuantizeLayer):
@@ -57,8 +59,8 @@ def _network_weights(model):
     else:
       found = layer.weights
     weights.update((id(v), v) for v in found)
-  return weights.values()
+  return list(weights.values())
 
 
-def _num_scales(kernel, quantizer):
+def _num_scales(kernel: tf.Variable, quantizer: Quantizer) -> int:
   return kernel.shape[-1] if getattr(quantizer, "per_axis", False) else 1

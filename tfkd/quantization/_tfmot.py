@@ -1,20 +1,21 @@
-"""Loads tensorflow-model-optimization (tfmot) and leaves the process as it was.
+"""Imports tensorflow-model-optimization (tfmot) without its side effects on the process.
 
-When imported, tfmot sets TF_USE_LEGACY_KERAS=1, which decides what `tf.keras` is for every other library, here and in
-child processes. It needs the variable for nothing: where `tf.keras` is Keras 3, it takes `tf_keras`.
+When imported, tfmot sets TF_USE_LEGACY_KERAS=1, which changes `tf.keras` for every other library in this process and
+its children. tfmot does not need the variable: if `tf.keras` is Keras 3, it uses `tf_keras`.
 """
 
 import os
+from types import ModuleType
 
 import tensorflow as tf
 
 _VARIABLE = "TF_USE_LEGACY_KERAS"
 
 
-def load():
-  """Imports tfmot; `tf.keras` and the environment stay as the user has them."""
+def load() -> ModuleType:
+  """Imports tfmot without changing `tf.keras` or the environment."""
   found = os.environ.get(_VARIABLE)
-  dir(tf.keras)  # TensorFlow decides at the first use which Keras it is.
+  dir(tf.keras)  # The first use of `tf.keras` determines which Keras it is.
   try:
     import tensorflow_model_optimization as tfmot
   finally:

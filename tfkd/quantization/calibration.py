@@ -1,10 +1,11 @@
-"""Setting the ranges of moving-average quantizers from data, before the first step.
+"""Sets the ranges of moving-average quantizers from data, before the first step.
 
-tfmot starts every range at [-6, 6] and moves it by a thousandth per step: for the first three thousand steps the
-ranges, not the data, decide what the network sees.
+tfmot starts every range at [-6, 6] and moves it by a thousandth of the difference per step, so that without calibration
+the ranges are wrong for the first three thousand steps.
 """
 
 import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import tensorflow as tf
@@ -18,13 +19,13 @@ _TFMOT_LEAST = -6.0
 
 
 def calibrate(model: keras.Model, data: Any, num_batches: int = NUM_BATCHES) -> None:
-  """Sets all ranges of a quantized model to the mean of the batches' own ranges.
+  """Sets every range of a quantized model to the mean of the ranges of single batches.
 
   Args:
     model: quantized `tf_keras` model; its ranges change, its weights and batch normalisation statistics do not.
     data: inputs in any form that `model.fit` takes, see `input_batches`. Arrays may be sorted by class; a data set
       should not be, since only its first batches are read.
-    num_batches: at most this many batches are used; of arrays, of 128 examples spread evenly.
+    num_batches: maximum number of batches. Of arrays, batches of 128 examples are spread evenly over the array.
 
   Raises:
     ValueError: data yields no batch, or does not fit the model's inputs.
@@ -44,17 +45,17 @@ def calibrate(model: keras.Model, data: Any, num_batches: int = NUM_BATCHES) -> 
 
 
 def is_uncalibrated(model: keras.Model) -> bool:
-  """Returns whether a quantized model has features in a range that no data has set, so that its outputs are wrong."""
+  """Returns whether ranges of a quantized model still have tfmot's initial values, so that its outputs are wrong."""
   least = (v for v in model.non_trainable_variables if v.shape.rank == 0 and v.name.endswith("_min:0"))
   return any(v.numpy() == _TFMOT_LEAST for v in least)
 
 
 class _Observer:
-  """Stands in for a moving-average quantizer: sets the range to the mean over batches, then quantizes with it."""
+  """Replaces a moving-average quantizer: sets the range to the mean over batches, then quantizes with it."""
 
-  def __init__(self, quantizer):
+  def __init__(self, quantizer: Any):
     self._quantizer = quantizer
-    self._counts = {}  # By variable: around some activations one quantizer serves two tensors.
+    self._counts: dict[int, int] = {}  # By variable: some activations use one quantizer for two tensors.
 
   def __call__(self, inputs, training, weights, **kwargs):
     count = self._counts[id(weights["min_var"])] = self._counts.get(id(weights["min_var"]), 0) + 1
@@ -66,13 +67,13 @@ class _Observer:
 
 
 @contextlib.contextmanager
-def _observing(model):
-  """Replaces every quantizer of features by an observer, and puts it back."""
+def _observing(model: keras.Model) -> Iterator[None]:
+  """Replaces every quantizer of features with an observer for the duration of the block."""
   undo = []
 
-  def observe(owner, attribute, quantizer, replacement):
+  def observe(owner: Any, attribute: str, quantizer: Any, replacement: Callable[[_Observer], Any]) -> None:
     undo.append((owner, attribute, getattr(owner, attribute)))
-    # Past Keras' attribute tracking, which would wrap the list and take the observer for a part of the model.
+    # Bypasses Keras' attribute tracking, which would wrap the list and make the observer a part of the model.
     owner.__dict__[attribute] = replacement(_Observer(quantizer))
 
   for layer in model.layers:

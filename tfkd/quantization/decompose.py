@@ -1,4 +1,7 @@
-"""Splits layers whose parts are rounded one by one in an integer file, before they are quantized."""
+"""Splits layers whose parts are rounded separately in an integer file, before they are quantized."""
+
+from collections.abc import Collection, Sequence
+from typing import Any
 
 import tensorflow as tf
 import tf_keras as keras
@@ -6,18 +9,19 @@ import tf_keras as keras
 from tfkd.ops import graph
 
 layers = keras.layers
-_FUSED_ACTIVATIONS = ("linear", "relu")  # Of the layer's own: rounded once, behind it.
-_OWN_QUANTIZERS = ("softmax", "sigmoid", "tanh", "gelu")  # tfmot rounds what they read, too.
+_FUSED_ACTIVATIONS = ("linear", "relu")  # As an argument of a layer: rounded once, after the activation.
+_OWN_QUANTIZERS = ("softmax", "sigmoid", "tanh", "gelu")  # tfmot also rounds the inputs of these.
 
 
 @keras.utils.register_keras_serializable(package="tfkd")
 class AffineNormalization(layers.BatchNormalization):
-  """Batch normalisation that no convolution absorbs: in inference a depthwise convolution, which has an integer form.
+  """Batch normalisation that does not fold into a convolution, computed as a depthwise convolution in inference.
 
-  Its kernel has one weight a channel, which a scale by channel represents exactly. In training it is its base class.
+  The depthwise convolution has an integer form. Its kernel has one weight per channel, which one scale per channel
+  represents exactly.
   """
 
-  def call(self, inputs, training=None, **kwargs):
+  def call(self, inputs: tf.Tensor, training: bool | tf.Tensor | None = None, **kwargs: Any) -> tf.Tensor:
     if training is None or tf.is_tensor(training) or training:
       return super().call(inputs, training=training, **kwargs)
     scale = tf.math.rsqrt(self.moving_variance + self.epsilon)
@@ -32,31 +36,31 @@ class AffineNormalization(layers.BatchNormalization):
     return outputs if inputs.shape.rank == 4 else tf.reshape(outputs, shape)
 
 
-# HDF5 files have wrapped layers under their plain names.
+# HDF5 files refer to wrapped layers by their unqualified class names.
 keras.saving.get_custom_objects()["AffineNormalization"] = AffineNormalization
 
 
-def decompose(model, kept):
-  """A model of the same outputs and weights, in which every layer is rounded as a whole.
+def decompose(model: keras.Model, kept: Collection[str]) -> keras.Model:
+  """Returns a model with the same outputs and weights in which every layer is rounded as a whole.
 
   A separable convolution becomes two layers, `<name>_depthwise` and `<name>`; a layer with an activation that LiteRT
-  does not fuse `<name>_linear` and `<name>`; batch normalisation an `AffineNormalization`.
+  does not fuse becomes `<name>_linear` and `<name>`; batch normalisation becomes an `AffineNormalization`.
 
   Args:
     model: functional or built `Sequential` `tf_keras` model; it is not changed.
-    kept: names of layers that stay as they are: those that stay in float, and the batch normalisations that fold into
-      the layer before them.
+    kept: names of layers that are not split: float layers, and batch normalisations that fold into the layer before
+      them.
 
   Returns:
-    `model` itself where there is nothing to split; else a new functional model, whose last layer of each chain has the
-    name of the layer that it came from.
+    `model` itself if nothing has to be split; otherwise a new functional model, in which the last layer of each chain
+    has the name of the original layer.
   """
   parts = {layer.name: None if layer.name in kept else _parts(layer) for layer in model.layers}
   if not any(parts.values()):
     return model
   made = {}
 
-  def replace(layer):
+  def replace(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
     made[layer.name] = parts[layer.name] or [graph.copy_of(layer)]
     return made[layer.name]
 
@@ -67,8 +71,8 @@ def decompose(model, kept):
   return split
 
 
-def _parts(layer):
-  """The layers that take a layer's place, or None where it stays."""
+def _parts(layer: keras.layers.Layer) -> list[keras.layers.Layer] | None:
+  """Returns the layers that replace a layer, or None if it is not split."""
   if isinstance(layer, layers.SeparableConv2D):
     depthwise, pointwise = _separated(layer)
     return [depthwise, *(_parts(pointwise) or [pointwise])]
@@ -83,8 +87,8 @@ def _parts(layer):
   return [linear, after]
 
 
-def is_split(layer):
-  """Whether a layer's activation function becomes a layer of its own, since LiteRT does not fuse it."""
+def is_split(layer: keras.layers.Layer) -> bool:
+  """Returns whether a layer's activation becomes a separate layer because LiteRT does not fuse it."""
   activation = getattr(layer, "activation", None)
   if isinstance(layer, layers.Activation) or activation is None:
     return False
@@ -92,35 +96,41 @@ def is_split(layer):
   return activation_name(activation) not in kept
 
 
-def activation_name(activation):
-  """Name of an activation function or layer, as messages and tfmot have it."""
+def activation_name(activation: Any) -> str:
+  """Returns the name of an activation function or layer, as used by tfmot and in messages."""
   return getattr(activation, "__name__", type(activation).__name__)
 
 
-def is_plain_relu(layer):
-  """Whether a layer is a ReLU layer without a slope or threshold: none of its outputs is below 0."""
+def is_plain_relu(layer: keras.layers.Layer) -> bool:
+  """Returns whether a layer is a ReLU layer without slope and threshold, so that its outputs are not negative."""
   return isinstance(layer, layers.ReLU) and not layer.negative_slope and not layer.threshold
 
 
-def _separated(layer):
+def _separated(layer: keras.layers.SeparableConv2D) -> tuple[keras.layers.DepthwiseConv2D, keras.layers.Conv2D]:
+  """Returns a separable convolution as two layers without weights yet."""
   config = layer.get_config()
   shared = {key: config[key] for key in ("trainable", "dtype", "data_format", "dilation_rate")}
   depthwise = layers.DepthwiseConv2D(
-    name=f"{layer.name}_depthwise", use_bias=False, **shared,
+    name=f"{layer.name}_depthwise",
+    use_bias=False,
+    **shared,
     **{key: config[key] for key in ("kernel_size", "strides", "padding", "depth_multiplier")},
     **{f"depthwise_{key}": config[f"depthwise_{key}"] for key in ("initializer", "regularizer", "constraint")},
-  )  # fmt: skip
+  )
   shared.pop("dilation_rate")
   kept = ("filters", "activation", "use_bias", "activity_regularizer")
   kept += ("bias_initializer", "bias_regularizer", "bias_constraint", "name")
   pointwise = layers.Conv2D(
-    kernel_size=1, **shared, **{key: config[key] for key in kept},
+    kernel_size=1,
+    **shared,
+    **{key: config[key] for key in kept},
     **{f"kernel_{key}": config[f"pointwise_{key}"] for key in ("initializer", "regularizer", "constraint")},
-  )  # fmt: skip
+  )
   return depthwise, pointwise
 
 
-def _set_weights(parts, layer):
+def _set_weights(parts: Sequence[keras.layers.Layer], layer: keras.layers.Layer) -> None:
+  """Distributes the weights of a layer over its parts."""
   weights = layer.get_weights()
   for part in parts:
     count = len(part.weights)

@@ -1,31 +1,34 @@
-"""Whether a quantized model converts to the file that its scheme promises, found out before the training."""
+"""Checks before training that a quantized model converts to the kind of file that its scheme is exported to."""
 
 import json
 import re
+from collections.abc import Sequence
 
 import tensorflow as tf
+import tf_keras as keras
 
 from tfkd.quantization import conversion
 from tfkd.quantization.calibration import calibrate
+from tfkd.quantization.schemes import Scheme
 
 _EXAMPLES = 8
 _ADVICE = (
-  "Replace such a layer; or keep it in float with float_layers, and export with to_tflite(..., allow_float=True); or "
-  "quantize the float model after its training, with to_tflite(model, path, representative_data=...)."
+  "Replace these layers; or keep them in float with float_layers, and export with to_tflite(..., allow_float=True); or "
+  "quantize the float model after training, with to_tflite(model, path, representative_data=...)."
 )
-_checked = set()  # Networks that convert. What converts does not depend on weights.
+_checked: set[str] = set()  # Configurations of networks that convert, with any weights.
 
 
-def check_export(quantized, scheme, allow_float):
-  """Converts a quantized model that need not be trained yet.
+def check_export(quantized: keras.Model, scheme: Scheme, allow_float: bool) -> None:
+  """Converts a quantized model, trained or not, and discards the file.
 
   Args:
-    quantized: functional or `Sequential` `tf_keras` model; where its input sizes are not fixed, nothing is checked.
-    scheme: its scheme.
+    quantized: functional or `Sequential` `tf_keras` model. Models without fixed input sizes are not checked.
+    scheme: scheme of the model.
     allow_float: whether layers were left in float on purpose.
 
   Raises:
-    ValueError: TFLite lacks an operation, or tensors stay in float32; their layers are named with what to do.
+    ValueError: TFLite lacks an operation, or tensors stay in float32; names their layers and the remedies.
   """
   network = json.dumps([quantized.get_config(), allow_float], sort_keys=True, default=str)
   if any(None in tensor.shape[1:] for tensor in quantized.inputs) or network in _checked:
@@ -33,7 +36,7 @@ def check_export(quantized, scheme, allow_float):
   weights = quantized.get_weights()
   is_integer = scheme.export_kind == "tflite"
   if scheme.needs_calibration:
-    # Ranges that differ, as data makes them: what needs two equal ones fails only then.
+    # Noise makes ranges differ, as data does: operations that need two equal ranges fail only then.
     calibrate(quantized, [_noise(tensor) for tensor in quantized.inputs])
   try:
     content = conversion.convert(quantized, io="int8" if is_integer else None)
@@ -46,20 +49,20 @@ def check_export(quantized, scheme, allow_float):
   if floats:
     layers = float_layers(floats, quantized)
     raise ValueError(
-      f"{quantized.name} would not leave as an integer file: {len(floats)} tensors stay in float32, of the layers "
+      f"{quantized.name} does not convert to an integer file: {len(floats)} tensors stay in float32, of the layers "
       f"{', '.join(layers)}. {_ADVICE}"
     )
   _checked.add(network)
 
 
-def _noise(tensor):
+def _noise(tensor: tf.Tensor) -> tf.Tensor:
   shape = [_EXAMPLES, *tensor.shape[1:]]
-  # An integer may be an index, of which the first always exists.
+  # Integers may be indices, for which 0 is always valid.
   return tf.random.stateless_normal(shape, (0, 0)) if tensor.dtype.is_floating else tf.zeros(shape, tensor.dtype)
 
 
-def float_layers(names, quantized):
-  """Float names of the layers that tensors of a file come from."""
+def float_layers(names: Sequence[str], quantized: keras.Model) -> list[str]:
+  """Returns the layers, by their names in the float model, that tensors of a file belong to."""
   found = {name for tensor in names for name in re.findall(r"quant_([\w.]+?)(?=[/;]|$)", tensor)}
-  ours = [layer.name.removeprefix("quant_") for layer in quantized.layers]
-  return [name for name in ours if name in found]
+  layers = [layer.name.removeprefix("quant_") for layer in quantized.layers]
+  return [name for name in layers if name in found]

@@ -1,6 +1,7 @@
-"""Batches of a model's inputs, from data in the forms that its `fit` takes."""
+"""Reads batches of a model's inputs from data in the forms that its `fit` takes."""
 
 import itertools
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,15 +11,15 @@ import tf_keras as keras
 _BATCH_SIZE = 128
 
 
-def input_batches(model: keras.Model, data: Any, num_batches: int) -> Any:
-  """Yields batches of what a model reads.
+def input_batches(model: keras.Model, data: Any, num_batches: int) -> Iterator[list[tf.Tensor]]:
+  """Yields batches of a model's inputs.
 
   Args:
     model: functional or `Sequential` model.
-    data: what `model.fit` takes, with or without labels and sample weights: an array [n, ...]; a list, tuple or dict of
-      arrays, one for each input; a tuple (inputs, labels[, sample_weight]) of arrays; or a `tf.data` data set, a
-      `keras.utils.Sequence` or a generator of such batches. Of inputs paired with teacher outputs, the inputs.
-    num_batches: at most this many batches are read; of arrays, of 128 examples spread evenly.
+    data: data as for `model.fit`, with or without labels and sample weights: an array [n, ...]; a list, tuple or dict
+      of arrays, one for each input; a tuple (inputs, labels[, sample_weight]) of arrays; or a `tf.data` data set, a
+      `keras.utils.Sequence` or a generator of such batches. Teacher outputs that are paired with inputs are ignored.
+    num_batches: maximum number of batches. Of arrays, batches of 128 examples are spread evenly over the array.
 
   Yields:
     list of tensors [batch, ...], one for each of `model.inputs`.
@@ -35,30 +36,30 @@ def input_batches(model: keras.Model, data: Any, num_batches: int) -> Any:
   else:
     elements = ((batch,) for batch in _spread(_arrays(model, data), num_batches))
   for element in elements:
-    # As Keras reads a batch: (inputs,), (inputs, labels) or (inputs, labels, sample_weight).
+    # Batches of Keras: (inputs,), (inputs, labels) or (inputs, labels, sample_weight).
     inputs = element[0] if isinstance(element, (tuple, list)) else element
     yield [_checked(t, i, n) for t, i, n in zip(_by_input(model, inputs), model.inputs, _names(model), strict=True)]
 
 
-def _names(model):
-  """Names of the inputs; of Keras 3, of their tensors."""
+def _names(model: keras.Model) -> list[str]:
+  """Returns the names of the inputs, for Keras 3 models those of their tensors."""
   return getattr(model, "input_names", None) or [tensor.name for tensor in model.inputs]
 
 
-def _checked(values, expected, name):
-  """A batch as a tensor of an input's type."""
+def _checked(values: Any, expected: tf.Tensor, name: str) -> tf.Tensor:
+  """Returns a batch as a tensor of the type of an input, after checks of its shape and values."""
   tensor = tf.convert_to_tensor(values)
   shape = tf.TensorShape(expected.shape)
   if not shape.is_compatible_with(tensor.shape):
-    advice = "batch the data set" if tensor.shape.rank == shape.rank - 1 else "give data as the model's fit reads it"
-    raise ValueError(f"input '{name}' has shape {shape}, and a batch of the data {tensor.shape}: {advice}.")
+    advice = "batch the data set" if tensor.shape.rank == shape.rank - 1 else "pass data as for the model's fit"
+    raise ValueError(f"input '{name}' has shape {shape}; a batch of the data has {tensor.shape}: {advice}.")
   if tensor.dtype.is_floating and not np.isfinite(tensor).all():
-    raise ValueError(f"input '{name}' of the data has values that are not finite: they have no range.")
+    raise ValueError(f"input '{name}' of the data has values that are not finite; ranges need finite ones.")
   return tf.cast(tensor, expected.dtype)
 
 
-def _arrays(model, data):
-  """One array for each input."""
+def _arrays(model: keras.Model, data: Any) -> list[np.ndarray]:
+  """Returns one array for each input."""
   single = len(model.inputs) == 1
   if isinstance(data, tuple) and len(data) in (2, 3) and (single or _has_entries(data[0], len(model.inputs))):
     data = data[0]
@@ -67,31 +68,32 @@ def _arrays(model, data):
   return [np.asarray(array) for array in _by_input(model, data)]
 
 
-def _has_entries(data, count):
+def _has_entries(data: Any, count: int) -> bool:
   return isinstance(data, (tuple, list, dict)) and len(data) == count
 
 
-def _by_input(model, data):
-  """The entries of a nested structure, in the order of the model's inputs."""
+def _by_input(model: keras.Model, data: Any) -> list[Any]:
+  """Returns the entries of a nested structure in the order of the model's inputs."""
   names = _names(model)
   if isinstance(data, dict):
     missing = [name for name in names if name not in data]
     if missing:
-      raise ValueError(f"{model.name} reads inputs {', '.join(names)}; the data has {', '.join(map(str, data))}.")
+      raise ValueError(f"{model.name} has inputs {', '.join(names)}; the data has {', '.join(map(str, data))}.")
     return [data[name] for name in names]
   if not isinstance(data, (tuple, list)):
     data = [data]
   if len(names) == 1 and len(data) == 2:
-    data = data[:1]  # Teacher outputs travel with the inputs.
+    data = data[:1]  # The second entry holds teacher outputs.
   if len(data) != len(names):
     raise ValueError(
-      f"{model.name} reads {len(names)} inputs, {', '.join(map(str, names))}, and the data has {len(data)}: give a "
-      "dict by name, or of a data set elements ((first, second, ...), labels)."
+      f"{model.name} has {len(names)} inputs, {', '.join(map(str, names))}; the data has {len(data)}: pass a dict by "
+      "name, or a data set with elements ((first, second, ...), labels)."
     )
   return list(data)
 
 
-def _spread(arrays, num_batches):
+def _spread(arrays: Sequence[np.ndarray], num_batches: int) -> Iterator[list[np.ndarray]]:
+  """Yields batches of examples that are spread evenly over arrays."""
   if len({len(array) for array in arrays}) > 1:
     raise ValueError(f"the inputs' arrays have different lengths: {', '.join(str(len(a)) for a in arrays)}.")
   count = min(len(arrays[0]), num_batches * _BATCH_SIZE)

@@ -1,9 +1,11 @@
-"""Weights and features below eight bits, as a tfmot scheme (Zhou et al. 2016, arXiv:1606.06160, and the SVHN homework).
+"""Quantizers and the tfmot scheme for weights and features on fixed grids.
 
-tfmot's own n-bit scheme keeps features at eight bits and learns ranges by moving averages; here both grids are fixed,
-so nothing needs calibration and two bits of weight with one bit of feature train from scratch.
+Source: Zhou et al. 2016, arXiv:1606.06160, and the SVHN homework. tfmot's n-bit scheme keeps features at eight bits and
+learns ranges by moving averages. Here both grids are fixed, so that no calibration is needed and networks with two-bit
+weights and one-bit features can be trained from random weights.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -26,7 +28,7 @@ class LowBitWeights(tfmot.quantization.keras.quantizers.Quantizer):
   The gradient is that of tanh: it passes rounding and clip unchanged and takes s as a constant.
   Source: Zhou et al. 2016, arXiv:1606.06160, eq. 9. Differs: the paper divides by twice the largest |t|, the SVHN
   homework by twice the mean, which puts every weight beyond the mean on an outer level. Two weights in five are then
-  clipped; were their gradient zero, they would never come back.
+  clipped, and with zero gradient they would stay clipped.
 
   Args:
     bits: bits of a weight, 1..8.
@@ -37,17 +39,17 @@ class LowBitWeights(tfmot.quantization.keras.quantizers.Quantizer):
     self.bits = bits
     self.scale = scale
 
-  def build(self, tensor_shape: Any, name: str, layer: keras.layers.Layer) -> dict[str, Any]:
+  def build(self, tensor_shape: tf.TensorShape, name: str, layer: keras.layers.Layer) -> dict[str, Any]:
     return {}
 
-  def __call__(self, inputs, training, weights, **kwargs):
+  def __call__(self, inputs: tf.Tensor, training: bool, weights: dict[str, Any], **kwargs: Any) -> tf.Tensor:
     squashed = tf.tanh(inputs)
     rounded = self.decode(*self._encode(squashed), self.bits)
-    # The value to the last bit, with the gradient of what was rounded.
+    # The rounded value, bit for bit, with the gradient of the squashed weights.
     return tf.stop_gradient(rounded) + (squashed - tf.stop_gradient(squashed))
 
-  def encode(self, kernel: tf.Tensor) -> tuple[Any, Any]:
-    """The levels of a kernel's weights, whole numbers in [0, 2^bits - 1] as float32, and the width s of the grid."""
+  def encode(self, kernel: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns the levels of a kernel, integers in [0, 2^bits - 1] as float32, and the width s of the grid."""
     return self._encode(tf.tanh(kernel))
 
   def _encode(self, squashed):
@@ -56,10 +58,10 @@ class LowBitWeights(tfmot.quantization.keras.quantizers.Quantizer):
     return tf.round((clipped + 0.5) * (2.0**self.bits - 1)), width
 
   @staticmethod
-  def decode(levels: Any, width: Any, bits: int) -> Any:
-    """The weights of levels, to the last bit those that the student computes with."""
+  def decode(levels: tf.Tensor, width: tf.Tensor | float, bits: int) -> tf.Tensor:
+    """Inverts `encode` and returns exactly the weights that the student uses, bit for bit."""
     width = tf.convert_to_tensor(width)
-    # Times the inverse: TensorFlow makes that of a division by a constant in graphs, and there alone.
+    # Multiplies by the inverse: TensorFlow rewrites division by a constant so in graphs, but not in eager mode.
     return (tf.cast(levels, width.dtype) * (1 / (2.0**bits - 1)) - 0.5) * width
 
   def get_config(self) -> dict[str, Any]:
@@ -79,18 +81,18 @@ class LowBitFeatures(tfmot.quantization.keras.quantizers.Quantizer):
   def __init__(self, bits: int):
     self.bits = bits
 
-  def build(self, tensor_shape: Any, name: str, layer: keras.layers.Layer) -> dict[str, Any]:
+  def build(self, tensor_shape: tf.TensorShape, name: str, layer: keras.layers.Layer) -> dict[str, Any]:
     return {}
 
-  def __call__(self, inputs, training, weights, **kwargs):
+  def __call__(self, inputs: tf.Tensor, training: bool, weights: dict[str, Any], **kwargs: Any) -> tf.Tensor:
     return _rounded_features(inputs, self.bits)
 
   def get_config(self) -> dict[str, Any]:
     return {"bits": self.bits}
 
 
-def _rounded_features(inputs, bits):
-  # Features are large: automatic differentiation of a clip and a straight-through rounding takes three times as long.
+def _rounded_features(inputs: tf.Tensor, bits: int) -> tf.Tensor:
+  # A custom gradient, since differentiating the clip and the straight-through rounding takes three times as long.
   @tf.custom_gradient
   def rounded(x):
     clipped = tf.clip_by_value(x, 0.0, 1.0)
@@ -99,7 +101,7 @@ def _rounded_features(inputs, bits):
   return rounded(inputs)
 
 
-def _rounded(x, bits):
+def _rounded(x: tf.Tensor, bits: int) -> tf.Tensor:
   """Rounds x in [0, 1] to multiples of 1 / (2^bits - 1)."""
   steps = 2.0**bits - 1
   return tf.round(x * steps) / steps if bits > 1 else tf.round(x)
@@ -107,39 +109,40 @@ def _rounded(x, bits):
 
 @keras.utils.register_keras_serializable(package="tfkd")
 class LowBitConfig(tfmot.quantization.keras.QuantizeConfig):
-  """Which tensors of one layer are rounded: its kernel, its output, or both.
+  """Rounds the kernel of a layer, its output, or both.
 
   Args:
-    kernel: name of the layer's kernel attribute, or None to leave weights alone.
-    weight_bits, weight_scale: see `LowBitWeights`.
-    feature_bits: bits of the layer's output (see `LowBitFeatures`), or None to leave it alone.
+    kernel: name of the layer's kernel attribute; None rounds no weights.
+    weight_bits: bits of a weight, see `LowBitWeights`.
+    weight_scale: scale of the grid, see `LowBitWeights`.
+    feature_bits: bits of the layer's output, see `LowBitFeatures`; None does not round it.
   """
 
-  def __init__(self, kernel, weight_bits, weight_scale, feature_bits):
+  def __init__(self, kernel: str | None, weight_bits: int, weight_scale: float, feature_bits: int | None):
     self.kernel = kernel
     self.weight_bits = weight_bits
     self.weight_scale = weight_scale
     self.feature_bits = feature_bits
 
-  def get_weights_and_quantizers(self, layer):
+  def get_weights_and_quantizers(self, layer: keras.layers.Layer) -> list[tuple[tf.Variable, LowBitWeights]]:
     if self.kernel is None:
       return []
     return [(getattr(layer, self.kernel), LowBitWeights(self.weight_bits, self.weight_scale))]
 
-  def set_quantize_weights(self, layer, quantize_weights):
+  def set_quantize_weights(self, layer: keras.layers.Layer, quantize_weights: Sequence[tf.Tensor]) -> None:
     for weight in quantize_weights:
       setattr(layer, self.kernel, weight)
 
-  def get_activations_and_quantizers(self, layer):
+  def get_activations_and_quantizers(self, layer: keras.layers.Layer) -> list:
     return []
 
-  def set_quantize_activations(self, layer, quantize_activations):
+  def set_quantize_activations(self, layer: keras.layers.Layer, quantize_activations: Sequence[Any]) -> None:
     pass
 
-  def get_output_quantizers(self, layer):
+  def get_output_quantizers(self, layer: keras.layers.Layer) -> list[LowBitFeatures]:
     return [] if self.feature_bits is None else [LowBitFeatures(self.feature_bits)]
 
-  def get_config(self):
+  def get_config(self) -> dict[str, Any]:
     return {
       "kernel": self.kernel,
       "weight_bits": self.weight_bits,
@@ -149,23 +152,28 @@ class LowBitConfig(tfmot.quantization.keras.QuantizeConfig):
 
 
 class LowBitScheme(tfmot.quantization.keras.QuantizeScheme):
-  """Kernels of convolutions and dense layers at `weight_bits`, outputs of ReLU at `feature_bits`.
+  """tfmot scheme that rounds kernels of convolutions and dense layers, and outputs of ReLU.
 
-  Batch normalisation stays in float between the two, as it folds into the thresholds of the next rounding.
+  Batch normalisation between the two stays in float: it could be folded into the thresholds of the next rounding.
+
+  Args:
+    weight_bits: bits of a weight, see `LowBitWeights`.
+    feature_bits: bits of a feature, see `LowBitFeatures`.
+    weight_scale: scale of the grid of weights, see `LowBitWeights`.
   """
 
-  def __init__(self, weight_bits, feature_bits, weight_scale):
+  def __init__(self, weight_bits: int, feature_bits: int, weight_scale: float):
     self._registry = _LowBitRegistry(weight_bits, feature_bits, weight_scale)
 
-  def get_layout_transformer(self):
+  def get_layout_transformer(self) -> tfmot.quantization.keras.QuantizeLayoutTransform:
     return _KeepLayout()
 
-  def get_quantize_registry(self):
+  def get_quantize_registry(self) -> tfmot.quantization.keras.QuantizeRegistry:
     return self._registry
 
 
 class _LowBitRegistry(tfmot.quantization.keras.QuantizeRegistry):
-  def __init__(self, weight_bits, feature_bits, weight_scale):
+  def __init__(self, weight_bits: int, feature_bits: int, weight_scale: float):
     self._weight_bits = weight_bits
     self._feature_bits = feature_bits
     self._weight_scale = weight_scale
@@ -184,13 +192,13 @@ class _KeepLayout(tfmot.quantization.keras.QuantizeLayoutTransform):
 
 
 def kernel_name(layer: keras.layers.Layer) -> str | None:
-  """Name of the attribute that holds the layer's kernel, or None where this scheme rounds none."""
-  # The exact class: a subclass may keep its weights elsewhere.
+  """Returns the name of the attribute with the kernel of a layer, or None if the scheme rounds no weights of it."""
+  # The exact class, because a subclass may have other weights.
   return _KERNELS.get(type(layer))
 
 
 def is_relu(layer: keras.layers.Layer) -> bool:
-  """Whether the layer's output is a plain ReLU's, never negative, on which features can be rounded in [0, 1]."""
+  """Returns whether the layer ends in a plain ReLU, whose output is not negative and can be rounded in [0, 1]."""
   if isinstance(layer, layers.ReLU):
     return is_plain_relu(layer)
   return activation_name(getattr(layer, "activation", None)) in ("relu", "relu6")

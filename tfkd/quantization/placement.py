@@ -1,11 +1,13 @@
-"""Where a network is rounded for integer kernels: which tensors exist in the file, and which are fused away.
+"""Chooses which tensors of a network are rounded for integer kernels: those that exist in the file after fusion.
 
-tfmot's own layout transforms leave kernels before a ReLU layer in float, share one range between the inputs of a
-concatenation that others read too, and assume that every batch normalisation folds. Here each layer gets its
-`QuantizeConfig` from what LiteRT fuses: a convolution with the batch normalisation behind it, and either with a ReLU.
+tfmot's layout transforms leave kernels before a ReLU layer in float, share one range between the inputs of a
+concatenation even if other layers read them, and assume that every batch normalisation folds. This module derives the
+`QuantizeConfig` of each layer from the fusions of LiteRT: a convolution with the batch normalisation after it, and
+either of them with a ReLU.
 """
 
 import copy
+from collections.abc import Mapping
 
 import tensorflow_model_optimization as tfmot
 import tf_keras as keras
@@ -22,30 +24,43 @@ layers = keras.layers
 _FOLDS_NORMALIZATION = (layers.Conv2D, layers.DepthwiseConv2D, layers.SeparableConv2D)
 _FUSES_RELU = (layers.Conv2D, layers.DepthwiseConv2D, layers.Dense, layers.Add)
 _KNOWN = (
-  layers.InputLayer, layers.Conv2D, layers.DepthwiseConv2D, layers.Dense, layers.BatchNormalization, layers.Add,
-  layers.Flatten, layers.Dropout, layers.MaxPooling2D, layers.GlobalAveragePooling2D, layers.ZeroPadding2D,
-)  # fmt: skip
+  layers.InputLayer,
+  layers.Conv2D,
+  layers.DepthwiseConv2D,
+  layers.Dense,
+  layers.BatchNormalization,
+  layers.Add,
+  layers.Flatten,
+  layers.Dropout,
+  layers.MaxPooling2D,
+  layers.GlobalAveragePooling2D,
+  layers.ZeroPadding2D,
+)
 _AVERAGE_POOLING = (layers.AveragePooling1D, layers.AveragePooling2D)
 _TAKES_ANY_RANGE = (*_FUSES_RELU, layers.BatchNormalization, layers.ReLU, layers.LeakyReLU, *_AVERAGE_POOLING)
 
 
 class Integers(tfmot.quantization.keras.QuantizeScheme):
-  """A scheme whose layers bring their configurations: only the quantization of the model's inputs is left to tfmot."""
+  """tfmot scheme for layers that have their configurations already; tfmot only quantizes the inputs of the model.
 
-  def __init__(self, registry):
+  Args:
+    registry: tfmot's `QuantizeRegistry` for these bits.
+  """
+
+  def __init__(self, registry: tfmot.quantization.keras.QuantizeRegistry):
     self._registry = registry
 
-  def get_layout_transformer(self):
+  def get_layout_transformer(self) -> tfmot.quantization.keras.QuantizeLayoutTransform:
     return _Inputs()
 
-  def get_quantize_registry(self):
+  def get_quantize_registry(self) -> tfmot.quantization.keras.QuantizeRegistry:
     return _FloatLayers(self._registry)
 
 
 class _FloatLayers(tfmot.quantization.keras.QuantizeRegistry):
-  """Of the layers that stay in float, those whose output is rounded for the layer that reads it.
+  """Supports the float layers whose output is rounded for the layer that reads it.
 
-  An average keeps the range of what it averages; a range of its own could only conflict.
+  Average pooling is excluded: it keeps the range of its input, and a second range could conflict with it.
   """
 
   def __init__(self, registry):
@@ -70,15 +85,14 @@ class _FloatInput(default_8bit_transforms.InputLayerQuantize):
     return super().replacement(match_layer) if is_float else match_layer
 
 
-def configurations(model, registry):
-  """The `QuantizeConfig` of every layer that has one.
+def configurations(
+  model: keras.Model, registry: tfmot.quantization.keras.QuantizeRegistry
+) -> Mapping[str, tfmot.quantization.keras.QuantizeConfig]:
+  """Returns the `QuantizeConfig` of every layer that is rounded, by layer name.
 
   Args:
-    model: float `tf_keras` model of the layers that `decompose` leaves.
-    registry: tfmot's `QuantizeRegistry` of the scheme.
-
-  Returns:
-    dict from layer name to `QuantizeConfig`.
+    model: float `tf_keras` model that `decompose` returned.
+    registry: tfmot's `QuantizeRegistry` for the bits of the scheme.
   """
   fused, read_by = fused_layers(model), graph.readers(model)
   found = {}
@@ -92,40 +106,42 @@ def configurations(model, registry):
     if layer.name in fused:
       found[layer.name] = _without_output(found[layer.name])
     elif any(isinstance(reader, _AVERAGE_POOLING) for readers in read_by[layer.name] for reader in readers):
-      # The converter does not carry a range through pooling, padding and the like into an average and others at once.
+      # The converter does not propagate one range through pooling or padding into an average and another layer.
       _round_output(found[layer.name])
   return found
 
 
-def is_known(model):
-  """Whether all layers are of kinds whose integer form is known in every order, so that no trial is needed."""
+def is_known(model: keras.Model) -> bool:
+  """Returns whether the model is of layers that convert in every combination, so that no trial conversion is needed."""
   is_shared = any(len(tensors) > 1 for tensors in graph.readers(model).values())
   one_of_each = len(model.inputs) == len(model.outputs) == 1
   return one_of_each and not is_shared and all(_is_known(layer) for layer in model.layers)
 
 
-def _is_known(layer):
+def _is_known(layer: keras.layers.Layer) -> bool:
   if isinstance(layer, (layers.Activation, layers.ReLU)):
     return is_relu(layer)
   plain = activation_name(getattr(layer, "activation", keras.activations.linear)) in ("linear", "relu")
   return type(layer) in _KNOWN and plain
 
 
-def _without_output(config):
-  """A configuration that rounds the same weights, and not what the layer gives."""
+def _without_output(
+  config: tfmot.quantization.keras.QuantizeConfig,
+) -> tfmot.quantization.keras.QuantizeConfig:
+  """Returns a configuration that rounds the same weights, but not the output of the layer."""
   if not getattr(config, "weight_attrs", None):
     return default_8bit_quantize_configs.NoOpQuantizeConfig()
   config.activation_attrs, config.quantize_output = [], False
   return config
 
 
-def _round_output(config):
+def _round_output(config: tfmot.quantization.keras.QuantizeConfig) -> None:
   if hasattr(config, "weight_attrs") and not config.activation_attrs:
     config.quantize_output = True
 
 
-def absorbed(model):
-  """Names of the batch normalisations that fold into the convolution before them."""
+def absorbed(model: keras.Model) -> set[str]:
+  """Returns the names of the batch normalisations that fold into the convolution before them."""
   fused, read_from = fused_layers(model), graph.producers(model)
   return {
     layer.name
@@ -134,8 +150,8 @@ def absorbed(model):
   }
 
 
-def fused_layers(model):
-  """Names of the layers whose output is no tensor of the file."""
+def fused_layers(model: keras.Model) -> set[str]:
+  """Returns the names of the layers whose output is not a tensor of the file."""
   read_by, fused = graph.readers(model), set()
   for layer in (node.layer for node in graph.calls(model)):
     tensors = read_by[layer.name]
@@ -149,7 +165,7 @@ def fused_layers(model):
       fuses = type(layer) in _FUSES_RELU or isinstance(layer, layers.BatchNormalization)
       is_fused = fuses and is_linear(layer)
     elif all(isinstance(f, layers.Concatenate) for f in followers):
-      # A concatenation gives its inputs its own range.
+      # The inputs of a concatenation take the range of its output.
       is_fused = isinstance(layer, _TAKES_ANY_RANGE) and is_linear(layer) or is_relu(layer)
     else:
       is_fused = False
@@ -158,13 +174,13 @@ def fused_layers(model):
   return fused
 
 
-def is_linear(layer):
-  """Whether the layer has no activation function of its own."""
+def is_linear(layer: keras.layers.Layer) -> bool:
+  """Returns whether the layer has no activation function."""
   return getattr(layer, "activation", keras.activations.linear) in (keras.activations.linear, None)
 
 
-def is_relu(layer):
-  """Whether the layer is a ReLU that LiteRT fuses with the layer before it."""
+def is_relu(layer: keras.layers.Layer) -> bool:
+  """Returns whether the layer is a ReLU that LiteRT fuses with the layer before it."""
   if isinstance(layer, layers.ReLU):
     return is_plain_relu(layer) and layer.max_value in (None, 6.0)
   return isinstance(layer, layers.Activation) and activation_name(layer.activation) in ("relu", "relu6")

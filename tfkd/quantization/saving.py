@@ -1,23 +1,23 @@
-"""Saving and loading quantized students, in the formats that Keras users expect."""
+"""Saves and loads quantized and float models in the formats of Keras."""
 
 import os
 
 import tf_keras as keras
 from tf_keras.src.saving.serialization_lib import SafeModeScope
 
-from tfkd.quantization import wrappers as _wrappers  # noqa: F401  (loading needs its registrations)
+from tfkd.quantization import wrappers as _wrappers  # noqa: F401  (registers classes that loading needs)
 from tfkd.storage.files import atomic_path
 
 
 def save(model: keras.Model, path: str | os.PathLike) -> None:
-  """Saves a model, quantized or float, under `path`, whole or not at all.
+  """Saves a quantized or float model atomically.
 
   Args:
     model: `tf_keras` model.
-    path: ends in `.keras` or `.h5`; without a suffix, a SavedModel directory is written.
+    path: path that ends in `.keras` or `.h5`, or has no suffix for a SavedModel directory.
 
   Raises:
-    ValueError: another suffix.
+    ValueError: the path has another suffix.
   """
   suffix = os.path.splitext(path)[1]
   if suffix not in (".keras", ".h5", "") or os.fspath(path).endswith(".weights.h5"):
@@ -27,25 +27,26 @@ def save(model: keras.Model, path: str | os.PathLike) -> None:
 
 
 def load(path: str | os.PathLike, safe_mode: bool = True) -> keras.Model:
-  """Loads what `save` wrote; the model predicts the same, and trains on.
+  """Loads a model that `save` wrote, with the same outputs and the state of its optimizer.
 
   Args:
-    path: a file or directory written by `save`.
-    safe_mode: refuse files with Python code, which `Lambda` layers are saved as. False runs it: for files of your own.
+    path: file or directory.
+    safe_mode: whether to refuse files with Python code, which `Lambda` layers are saved as. False executes the code;
+      use it for trusted files only.
 
   Returns:
-    A `tf_keras` model.
+    `tf_keras` model.
 
   Raises:
-    FileNotFoundError: nothing there.
-    ValueError: the file is damaged, not a model, or has code in it.
+    FileNotFoundError: there is nothing at `path`.
+    ValueError: the file is damaged, not a model, or contains code.
   """
   if not os.path.exists(path):
     raise FileNotFoundError(f"no model at {path}.")
   try:
-    # Keras' own `safe_mode` is for `.keras` files alone; `.h5` would be run.
+    # Keras' `safe_mode` covers `.keras` files only; code in `.h5` files would be executed.
     with SafeModeScope(safe_mode):
       return keras.models.load_model(path)
   except Exception as error:
-    # Keras, h5py and zipfile each raise their own kinds for a damaged file.
+    # Keras, h5py and zipfile raise errors of different types for a damaged file.
     raise ValueError(f"{path} does not hold a readable model ({type(error).__name__}: {error}).") from error
