@@ -22,16 +22,16 @@ FROZEN = {*FROZEN_BEFORE, *FROZEN_AFTER}
 
 def _model():
   """Builds three frozen blocks, a block that learns, and convolutions with an activation argument."""
+  half = keras.initializers.Constant(0.5)  # Keeps rounded features of untrained layers from being constant.
   stack = [keras.Input((8, 8, 3))]
   for i in range(4):
     stack += [
       layers.Conv2D(4, 3, padding="same", name=f"conv{i}"),
-      layers.BatchNormalization(name=f"bn{i}"),
+      layers.BatchNormalization(beta_initializer=half, name=f"bn{i}"),
       layers.ReLU(name=f"relu{i}"),
     ]
-    if i < 2:  # Biases of 0.5 keep the rounded features from being constant.
-      bias = keras.initializers.Constant(0.5)
-      stack += [layers.Conv2D(4, 1, activation="relu", bias_initializer=bias, name=f"conv{i + 4}")]
+    if i < 2:
+      stack += [layers.Conv2D(4, 1, activation="relu", bias_initializer=half, name=f"conv{i + 4}")]
   return keras.Sequential([*stack, layers.Flatten(name="flat"), layers.Dense(3, name="head")])
 
 

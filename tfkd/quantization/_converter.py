@@ -1,8 +1,8 @@
-"""Program that converts SavedModels to TFLite, one job for each line of its standard input.
+"""Program that converts SavedModels to TFLite, one job per line of standard input.
 
-A line is the JSON string of a directory, which gets a `model.tflite` or an `error.txt`; then the line is written to
-standard output. A program of its own, since TensorFlow's converter can end its process:
-`tfkd.quantization.conversion` starts it. It imports nothing of tfkd.
+A line is a directory as a JSON string. The program writes `model.tflite` or `error.txt` into the directory and then the
+line to standard output. `tfkd.quantization.conversion` starts it as a separate process, because TensorFlow's converter
+can crash. It imports nothing from tfkd.
 """
 
 import json
@@ -12,15 +12,15 @@ import sys
 import traceback
 
 if __name__ == "__main__":
-  sys.path.pop(0)  # The directory of this file, whose modules must not hide others.
-  signal.signal(signal.SIGINT, signal.SIG_IGN)  # Of a terminal; who started this program ends it.
+  sys.path.pop(0)  # The directory of this file, whose modules must not shadow others.
+  signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal; the parent process ends this program.
   replies = os.fdopen(os.dup(1), "w")
-  os.dup2(2, 1)  # Libraries may print.
+  os.dup2(2, 1)  # Output of libraries must not mix with replies.
   import numpy as np
   import tensorflow as tf
 
-  def run(directory):
-    """Converts the SavedModel in a directory as its `job.json` says; returns the file's bytes."""
+  def run(directory: str) -> bytes:
+    """Converts the SavedModel in a directory as specified by its `job.json`; returns the content of the file."""
     with open(os.path.join(directory, "job.json"), encoding="utf-8") as file:
       job = json.load(file)
     converter = tf.lite.TFLiteConverter.from_saved_model(directory, signature_keys=["serving_default"])
@@ -41,13 +41,13 @@ if __name__ == "__main__":
     directory = json.loads(line)
     try:
       name, content = "model.tflite", run(directory)
-    except Exception as error:  # Of the converter, each of its kind.
+    except Exception as error:  # The converter raises errors of many types.
       traceback.print_exc()
       name, content = "error.txt", f"{type(error).__name__}: {error}".encode()
     try:
       with open(os.path.join(directory, name), "wb") as file:
         file.write(content)
-    except OSError:  # The directory is gone or full: there is no result, which is an error, too.
+    except OSError:  # The directory is missing or full; the parent reports that there is no result.
       traceback.print_exc()
     replies.write(line)
     replies.flush()

@@ -1,4 +1,4 @@
-"""Conversion of models to TFLite, in a process of its own, and what became of their tensors."""
+"""Converts models to TFLite in a separate process, and lists the float tensors of the result."""
 
 import atexit
 import json
@@ -9,44 +9,49 @@ import subprocess
 import sys
 import tempfile
 import threading
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import numpy as np
 import tensorflow as tf
 
 _PROGRAM = os.path.join(os.path.dirname(__file__), "_converter.py")
 NO_OPERATION = "TFLite has no operation for"
-_LONGEST = 300  # Characters of the converter's own words in an error.
+_LONGEST = 300  # Characters of the converter's message in an error.
 
 
-def convert(model, *, io=None, examples=None, integers_only=True):
-  """Converts a model to TFLite, with one signature, "serving_default", of batch one.
+def convert(
+  model: Any,
+  *,
+  io: Literal["int8", "float32"] | None = None,
+  examples: Sequence[np.ndarray] | None = None,
+  integers_only: bool = True,
+) -> bytes:
+  """Converts a model to TFLite with one signature, "serving_default", and batch size 1.
 
-  The converter runs in another process, which the first call starts (some four seconds) and later calls use again.
+  The converter runs in another process, which the first call starts in about four seconds and later calls reuse.
 
   Args:
-    model: functional or `Sequential` model of `tf_keras` or Keras 3 (TensorFlow backend), of fixed input shapes. A
+    model: functional or `Sequential` model of `tf_keras` or Keras 3 (TensorFlow backend) with fixed input shapes. A
       single input is called "images" and a single output "logits"; several have the names of their layers.
-    io: "int8" or "float32": type of float inputs and outputs where the file computes in integers; None for a float
-      file.
-    examples: list of arrays [n, ...], one for each input, which set the ranges of a float model; None for a model that
-      has its ranges.
+    io: type of float inputs and outputs of an integer file; None converts to a float file.
+    examples: arrays [n, ...], one for each input, which set the ranges of a float model; None for a model with ranges.
     integers_only: with examples, whether an operation without an integer form is an error.
 
   Returns:
-    bytes of the file.
+    Content of the file.
 
   Raises:
-    ValueError: the converter failed or crashed; names the log file with all that it wrote.
+    ValueError: the converter failed or crashed; names the log file with its output.
     RuntimeError: the converter's process cannot be started.
   """
   names, outputs = _names(model, "input", "images"), _names(model, "output", "logits")
 
-  def serve(*inputs):
+  def serve(*inputs: tf.Tensor) -> dict[str, tf.Tensor]:
     return dict(zip(outputs, tf.nest.flatten(model(_packed(model, inputs), training=False)), strict=True))
 
   specs = [tf.TensorSpec([1, *i.shape[1:]], i.dtype, name) for i, name in zip(model.inputs, names, strict=True)]
-  # The variables alone: of a Keras model each layer would be traced again to be saved. Keras 3 wraps TensorFlow's.
+  # Only the variables, since saving a Keras model traces each of its layers. Variables of Keras 3 wrap TensorFlow's.
   module: Any = tf.Module()
   module.held = [v if isinstance(v, tf.Variable) else v.value for v in model.variables]
   with tempfile.TemporaryDirectory() as directory:
@@ -59,15 +64,12 @@ def convert(model, *, io=None, examples=None, integers_only=True):
     return _PROCESS.run(directory, model)
 
 
-def float_tensors(content, io):
-  """Names of the tensors of a TFLite file that its operations read or write as float32.
+def float_tensors(content: bytes, io: str | None) -> list[str]:
+  """Returns the names of the float32 tensors that operations of a TFLite file read or write.
 
   Args:
-    content: bytes of the file.
-    io: "float32" leaves out the file's inputs and outputs.
-
-  Returns:
-    list of str.
+    content: content of the file.
+    io: "float32" ignores the inputs and outputs of the file.
   """
   from ai_edge_litert import schema_py_generated as schema
 
@@ -75,7 +77,7 @@ def float_tensors(content, io):
   found = {}
   for graph in model.subgraphs:
     ends = {*graph.inputs, *graph.outputs} if io == "float32" else set()
-    # Recurrent operations list "intermediate" float tensors that are neither inputs nor outputs, and never computed.
+    # Recurrent operations list "intermediate" float tensors that no operation reads or writes.
     used = {index for op in graph.operators or () for index in (*_indices(op.inputs), *_indices(op.outputs))}
     for index in sorted({*used, *graph.inputs, *graph.outputs} - ends - {-1}):
       if graph.tensors[index].type == schema.TensorType.FLOAT32:
@@ -83,23 +85,23 @@ def float_tensors(content, io):
   return list(found)
 
 
-def _indices(array):
+def _indices(array: Any) -> list[int]:
   return [] if array is None else list(array)
 
 
-def _names(model, kind, single):
-  """Names of a model's inputs or outputs in the file."""
+def _names(model: Any, kind: str, single: str) -> list[str]:
+  """Returns the names of a model's inputs or outputs in the file."""
   tensors = getattr(model, f"{kind}s")
   if len(tensors) == 1:
     return [single]
-  # Keras 3 has no such lists, and outputs of operations.
+  # Models of Keras 3 have no such lists; their outputs belong to operations.
   names = getattr(model, f"{kind}_names", None) or [tensor._keras_history.operation.name for tensor in tensors]
   names = [re.sub(r"\W", "_", name) for name in names]
   return names if len(set(names)) == len(names) else [f"{kind}_{i}" for i in range(len(tensors))]
 
 
-def _packed(model, inputs):
-  """Tensors in the structure that the model is called with."""
+def _packed(model: Any, inputs: Sequence[tf.Tensor]) -> Any:
+  """Returns tensors in the structure that the model is called with."""
   if len(inputs) == 1 and not tf.nest.is_nested(getattr(model, "_nested_inputs", None)):
     return inputs[0]
   structure = getattr(model, "_nested_inputs", None)
@@ -107,21 +109,21 @@ def _packed(model, inputs):
 
 
 class _Process:
-  """The converter's process: started when it is needed, and again where it has crashed or was interrupted."""
+  """The converter's process, which is started on first use and after a crash or an interruption."""
 
   def __init__(self):
     self._lock = threading.Lock()
-    self._process = None
-    self._log = None
+    self._process: Any = None
+    self._log: Any = None
 
-  def run(self, directory, model):
-    """Converts a SavedModel directory with a `job.json`; returns the bytes of the file."""
+  def run(self, directory: str, model: Any) -> bytes:
+    """Converts a SavedModel directory with a `job.json` and returns the content of the file."""
     with self._lock:
       if self._process is None or self._process.poll() is not None:
         self._start()
       try:
         is_done = self._ask(directory)
-      except BaseException:  # Ctrl-C, say: nobody waits for this job any more.
+      except BaseException:  # For example KeyboardInterrupt: the reply to this job must not reach the next one.
         self.stop()
         raise
       content = _content(directory, "model.tflite") if is_done else None
@@ -137,29 +139,33 @@ class _Process:
     advice = f" Build the recurrent layers {', '.join(loops)} with unroll=True." if loops else ""
     raise ValueError(f"TensorFlow's converter crashed ({ended}) on {model.name}.{advice} Log: {log}")
 
-  def stop(self):
-    """Ends the process, at once."""
+  def stop(self) -> None:
+    """Kills the process."""
     if self._process is not None:
       self._process.kill()
       self._process.wait()
       self._process = None
 
-  def _start(self):
-    self._log = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115  (lives as long as the process)
+  def _start(self) -> None:
+    self._log = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115  (open as long as the process runs)
     try:
       self._process = subprocess.Popen(
-        [sys.executable or "python", _PROGRAM], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log,
-        text=True, env={**os.environ, "CUDA_VISIBLE_DEVICES": "-1", "PYTHONFAULTHANDLER": "1"},
-      )  # fmt: skip
+        [sys.executable or "python", _PROGRAM],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=self._log,
+        text=True,
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": "-1", "PYTHONFAULTHANDLER": "1"},
+      )
     except OSError as error:
       raise RuntimeError(
-        f"conversion needs a second Python process, and sys.executable {sys.executable!r} does not start ({error}): "
+        f"conversion needs a second Python process, but sys.executable {sys.executable!r} does not start ({error}): "
         "set it to the path of a Python with TensorFlow."
       ) from error
 
-  def _ask(self, directory):
-    """Gives the process a job; returns whether it came to an end of it. Else the process ended."""
-    self._log.seek(0)  # Of earlier jobs nothing is kept. The position is the process' own, too.
+  def _ask(self, directory: str) -> bool:
+    """Sends a job to the process; returns True when the job is done, and False if the process ended."""
+    self._log.seek(0)  # Discards the log of earlier jobs. The process shares the position of this file.
     self._log.truncate()
     line = json.dumps(directory) + "\n"
     try:
@@ -167,16 +173,17 @@ class _Process:
       self._process.stdin.flush()
     except BrokenPipeError:
       return False
-    # Whatever a sitecustomize or the like prints is no reply.
+    # Skips lines that are not the reply, such as output of a sitecustomize module.
     return line in iter(self._process.stdout.readline, "")
 
-  def _written(self):
+  def _written(self) -> bytes:
+    """Returns the output of the process since the last job began."""
     self._log.seek(0)
     return self._log.read()
 
 
-def _content(directory, name):
-  """Content of a file, or None."""
+def _content(directory: str, name: str) -> bytes | None:
+  """Returns the content of a file, or None if there is none."""
   path = os.path.join(directory, name)
   if not os.path.exists(path):
     return None
@@ -184,18 +191,18 @@ def _content(directory, name):
     return file.read()
 
 
-def _kept(content):
-  """Path of a file with what the converter wrote."""
+def _kept(content: bytes) -> str:
+  """Writes the converter's output to a log file and returns its path."""
   try:
     with tempfile.NamedTemporaryFile(prefix="tfkd_converter_", suffix=".log", delete=False) as file:
       file.write(content)
-  except OSError as error:  # The model's error matters more.
+  except OSError as error:  # The error of the conversion must still be raised.
     return f"not written ({error})"
   return file.name
 
 
-def _cause(text):
-  """One sentence of the converter's error, which may be pages of its internal representation."""
+def _cause(text: str) -> str:
+  """Returns one sentence of the converter's error, which may contain pages of its internal representation."""
   operations = sorted(set(re.findall(r"'(tf\.\w+)' op is neither a custom op nor a flex op", text)))
   if operations:
     return f"{NO_OPERATION} {', '.join(operations)}."
@@ -208,6 +215,6 @@ def _cause(text):
 
 _PROCESS = _Process()
 atexit.register(_PROCESS.stop)
-# A forked process has a converter of its own, and a lock that no thread of its parent holds.
-if hasattr(os, "register_at_fork"):  # Not on Windows, which does not fork.
+# A forked process needs its own converter, and a lock that no thread of its parent holds.
+if hasattr(os, "register_at_fork"):  # Windows cannot fork.
   os.register_at_fork(after_in_child=_PROCESS.__init__)
