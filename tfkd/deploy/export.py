@@ -4,10 +4,6 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-import os
-from collections.abc import Mapping, Sequence
-from typing import Any
-
 import numpy as np
 import tensorflow as tf
 import tf_keras as keras
