@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 from absl import app, flags
 
 from tfkd.data.images import read_image
@@ -45,10 +46,11 @@ def _describe(path: str, pictures: Sequence[str]) -> None:
   _print_file(path, fields, given, taken, scaling)
   if not pictures:
     return
-  _check(path, given, taken, scaling, fields.get("labels"))
+  preprocess = _checked_scaling(path, given, taken, scaling, fields.get("labels"))
   is_probability = _ends_in_probabilities(path)
   for picture in pictures:
-    image = scaling(read_image(picture, *shape[1:3]).astype(np.float32)[None] / 255)
+    pixels = read_image(picture, *shape[1:3]).astype(np.float32)
+    image = preprocess(tf.constant(pixels[None] / 255))
     scores = run(opened, image.numpy())[0]
     probabilities = scores if is_probability else _softmax(scores)
     labels = fields.get("labels") or [f"class {number}" for number in range(len(probabilities))]
@@ -72,7 +74,7 @@ def _print_file(
     if name not in ("labels", "weights_sha256"):
       _print(f"  {name}: {value}")
   if len(shape) == 4:
-    formula = f"(pixel / 255 - {scaling.mean.tolist()}) / {scaling.std.tolist()}" if scaling else "not known"
+    formula = f"(pixel / 255 - {scaling.mean}) / {scaling.std}" if scaling else "not known"
     _print(f"  input scaling: {formula}")
 
 
@@ -86,27 +88,31 @@ def _scaling(path: str, fields: Mapping[str, Any], channels: int | None) -> Prep
     stored = scaling_of(fields, channels)
   except ValueError as error:
     raise ValueError(f"{path}: {error}") from error
-  given = {name: flags.FLAGS[name].value for name in ("mean", "std") if flags.FLAGS[name].value is not None}
+  values = {name: flags.FLAGS[name].value for name in ("mean", "std") if flags.FLAGS[name].value is not None}
   try:
-    given = scaling_of({name: [float(number) for number in numbers] for name, numbers in given.items()}, channels)
+    given = scaling_of({name: [float(number) for number in numbers] for name, numbers in values.items()}, channels)
   except ValueError as error:
     raise ValueError(f"--mean and --std: {error}") from error
   if stored and given and not (np.allclose(stored.mean, given.mean) and np.allclose(stored.std, given.std)):
     raise ValueError(
-      f"{path} has mean {stored.mean.tolist()} and std {stored.std.tolist()}; got --mean {given.mean.tolist()} and "
-      f"--std {given.std.tolist()}: leave --mean and --std out."
+      f"{path} has mean {stored.mean} and std {stored.std}; got --mean {given.mean} and --std {given.std}: leave "
+      "--mean and --std out."
     )
   return stored or given
 
 
-def _check(
+def _checked_scaling(
   path: str,
   given: Mapping[str, Any],
   taken: Mapping[str, Any],
   scaling: Preprocessing | None,
   labels: Sequence[str] | None,
-) -> None:
-  """Raises ValueError unless a file classifies pictures."""
+) -> Preprocessing:
+  """Returns the input scaling of a file that classifies pictures.
+
+  Raises:
+    ValueError: the file has other inputs or outputs, or no scaling is known.
+  """
   shape, results = given["shape"].tolist(), taken["shape"].tolist()
   alternative = "run it on arrays with tfkd.deploy.logits"
   if len(shape) != 4:
@@ -131,6 +137,7 @@ def _check(
       f"{path} has no input scaling in its metadata: pass --mean and --std of (pixel / 255 - mean) / std, or add them "
       "to the file with tfkd.deploy.write_metadata(path, mean=..., std=...)."
     )
+  return scaling
 
 
 def _ends_in_probabilities(path: str) -> bool:

@@ -74,7 +74,7 @@ def to_tflite(
 
   examples = None if representative_data is None else _examples(student, representative_data)
   content = conversion.convert(student, io=io, examples=examples, integers_only=not allow_float)
-  if is_trained_integer:
+  if scheme is not None and is_trained_integer:
     content = on_trained_grid(content, scheme.weight_bits)
   if is_integer and not allow_float:
     _check_integer(content, io, student)

@@ -63,7 +63,7 @@ def scaling_of(fields: Mapping[str, Any], channels: int | None = None) -> Prepro
     channels: number of channels of the images; None accepts any.
 
   Returns:
-    `Preprocessing` of images in [0, 1], with mean and std as float32 arrays; None if the fields have neither.
+    `Preprocessing` of images in [0, 1], with mean and std rounded to float32; None if the fields have neither.
 
   Raises:
     ValueError: one of the two is missing, or they are invalid, see `Preprocessing.mean_and_std`.
@@ -76,7 +76,7 @@ def scaling_of(fields: Mapping[str, Any], channels: int | None = None) -> Prepro
       f"mean and std belong together; got {next(iter(given))} alone: give both, 0 and 1 for pixel / 255."
     )
   mean, std = Preprocessing(mean=given["mean"], std=given["std"]).mean_and_std(channels)
-  return Preprocessing(mean=mean.astype(np.float32), std=std.astype(np.float32))
+  return Preprocessing(mean=mean.astype(np.float32).tolist(), std=std.astype(np.float32).tolist())
 
 
 def with_metadata(content: bytes, fields: Mapping[str, Any]) -> bytes:

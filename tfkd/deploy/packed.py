@@ -45,7 +45,7 @@ def pack(student: keras.Model, path: str | os.PathLike) -> int:
   model, kernels = _on_its_grid(student)
   tensors, content = [], []
   for variable in _stored(model):
-    tensor = {"shape": variable.shape.as_list()}
+    tensor: dict[str, Any] = {"shape": variable.shape.as_list()}
     if id(variable) in kernels:
       levels, width, tensor["bits"] = kernels[id(variable)]
       tensor["width"] = float(width)

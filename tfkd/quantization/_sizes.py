@@ -2,8 +2,8 @@
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
-import tensorflow as tf
 import tf_keras as keras
 from tensorflow_model_optimization.python.core.quantization.keras import quantize_layer, quantize_wrapper
 
@@ -41,14 +41,14 @@ def sizes(model: keras.Model) -> dict[str, int]:
   }
 
 
-def _quantized_kernels(model: keras.Model) -> Iterator[tuple[tf.Variable, Quantizer]]:
+def _quantized_kernels(model: keras.Model) -> Iterator[tuple[Any, Quantizer]]:
   for layer in model.layers:
     if isinstance(layer, quantize_wrapper.QuantizeWrapper):
       for kernel, quantizer, _ in layer._weight_vars:
         yield kernel, quantizer
 
 
-def _network_weights(model: keras.Model) -> list[tf.Variable]:
+def _network_weights(model: keras.Model) -> list[Any]:
   """Returns the variables of the float network without duplicates."""
   weights = {}
   for layer in model.layers:
@@ -62,5 +62,5 @@ def _network_weights(model: keras.Model) -> list[tf.Variable]:
   return list(weights.values())
 
 
-def _num_scales(kernel: tf.Variable, quantizer: Quantizer) -> int:
+def _num_scales(kernel: Any, quantizer: Quantizer) -> int:
   return kernel.shape[-1] if getattr(quantizer, "per_axis", False) else 1

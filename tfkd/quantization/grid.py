@@ -33,8 +33,8 @@ def on_trained_grid(content: bytes, bits: int) -> bytes:
   """
   from ai_edge_litert import schema_py_generated as schema
 
-  content = bytearray(content)
-  model = schema.Model.GetRootAs(content, 0)
+  changed = bytearray(content)
+  model = schema.Model.GetRootAs(changed, 0)
   done: dict[int, np.ndarray] = {}  # Ratios by buffer; tensors may share buffers.
   for graph in map(model.Subgraphs, range(model.SubgraphsLength())):
     kernels = _kernels(model, graph, schema)
@@ -46,7 +46,7 @@ def on_trained_grid(content: bytes, bits: int) -> bytes:
         done[tensor.Buffer()] = ratio
         sums = model.Buffers(tensor.Buffer()).DataAsNumpy().view(np.int32)
         sums[:] = np.round(sums / ratio)
-  return bytes(content)
+  return bytes(changed)
 
 
 def _kernels(model: Any, graph: Any, schema: Any) -> dict[int, set[int]]:

@@ -91,7 +91,7 @@ class LowBitFeatures(tfmot.quantization.keras.quantizers.Quantizer):
     return {"bits": self.bits}
 
 
-def _rounded_features(inputs: tf.Tensor, bits: int) -> tf.Tensor:
+def _rounded_features(inputs: tf.Tensor, bits: int) -> Any:
   # A custom gradient, since differentiating the clip and the straight-through rounding takes three times as long.
   @tf.custom_gradient
   def rounded(x):
@@ -131,7 +131,7 @@ class LowBitConfig(tfmot.quantization.keras.QuantizeConfig):
 
   def set_quantize_weights(self, layer: keras.layers.Layer, quantize_weights: Sequence[tf.Tensor]) -> None:
     for weight in quantize_weights:
-      setattr(layer, self.kernel, weight)
+      setattr(layer, str(self.kernel), weight)
 
   def get_activations_and_quantizers(self, layer: keras.layers.Layer) -> list:
     return []
