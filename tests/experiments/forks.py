@@ -1,7 +1,7 @@
 """Runs experiments one after the other, each in a fork of this process, which imported TensorFlow once for all.
 
-Each line of standard input is JSON, `[module, folder, flags]`. What the run writes goes to the files `stdout` and
-`stderr` of the directory named on the command line; its exit code is printed.
+Each line of standard input is JSON, `[module, folder, flags, environment]`. The output of the run goes to the files
+`stdout` and `stderr` of the directory named on the command line; its exit code is printed.
 """
 
 import json
@@ -23,7 +23,8 @@ def main(outputs):
     print(os.waitstatus_to_exitcode(status), flush=True)  # noqa: T201  (the protocol)
 
 
-def _run(outputs, module, folder, flags):
+def _run(outputs, module, folder, flags, environment):
+  os.environ.update(environment)
   signal.alarm(600)
   for descriptor, name in ((1, "stdout"), (2, "stderr")):
     os.dup2(os.open(os.path.join(outputs, name), os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)

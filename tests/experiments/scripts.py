@@ -22,13 +22,14 @@ def run(name, folder, *flags):
   return subprocess.run(command(name, *flags), cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, timeout=600)
 
 
-def run_briefly(name, folder, *flags):
+def run_briefly(name, folder, *flags, **environment):
   """As `run`, without the seconds that importing TensorFlow takes: for runs that end before they train.
 
+  Keyword arguments are environment variables.
   Each is a process of its own, a fork of one that has imported TensorFlow and done nothing with it.
   """
   server, outputs = _forks()
-  server.stdin.write(json.dumps([f"experiments.{name}", str(folder), flags]) + "\n")
+  server.stdin.write(json.dumps([f"experiments.{name}", str(folder), flags, environment]) + "\n")
   server.stdin.flush()
   code = int(server.stdout.readline())
   stdout, stderr = (Path(outputs, output).read_text() for output in ("stdout", "stderr"))

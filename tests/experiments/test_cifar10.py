@@ -155,6 +155,7 @@ def _run(folder, lab, *given):
   return run(f"cifar10.{lab}", folder, *TINY, *given)
 
 
+@pytest.mark.end_to_end
 @pytest.mark.parametrize("lab, published", [("lab_a", "87.16"), ("lab_b", "2.03")])
 def test_a_laboratory_leaves_rows_report_and_pictures_and_goes_on(folder, lab, published):
   result = _run(
@@ -198,6 +199,7 @@ def test_wrong_flags_are_named_without_a_traceback(folder, given, words):
   assert words in result.stderr + result.stdout and "Traceback" not in result.stderr
 
 
+@pytest.mark.end_to_end
 def test_the_cost_of_a_step_is_measured_for_each_batch(folder):
   result = run("cifar10.step_cost", folder, "--teacher=resnet14", "--student=resnet8", "--batch_sizes=4,64")
   assert result.returncode == 0, result.stderr

@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 from tests.experiments.scripts import run
 from tfkd import deploy
 from tfkd.data import house_numbers
@@ -12,6 +14,7 @@ FLAGS = (
 )  # fmt: skip
 
 
+@pytest.mark.end_to_end
 def test_compression_leaves_files_rows_report_and_picture_and_goes_on(tmp_path):
   house_numbers.write(tmp_path / "data", sizes={"train": 64, "test": 32})
   result = run("compression", tmp_path, *FLAGS)

@@ -138,6 +138,7 @@ def test_a_damaged_file_is_named_and_nothing_is_trained(folder):
   assert "on_bad_image=skip" in result.stderr and not (folder / "out").exists()
 
 
+@pytest.mark.end_to_end
 def test_five_scripts_from_files_to_submission(folder):
   options = ("--seeds=0,1", "--on_bad_image=skip")
   early = run_briefly("food11.submit", folder, *TINY, *options)
@@ -195,6 +196,7 @@ def test_wrong_flags_are_named_without_a_traceback(folder, script, options, word
   assert words in result.stderr + result.stdout and "Traceback" not in result.stderr
 
 
+@pytest.mark.end_to_end
 def test_throughput_names_the_bottleneck(folder):
   result = run(
     "food11.throughput", folder, "--teacher=resnet18x0.0625", "--image_size=32", "--images=24", "--rounds=1",

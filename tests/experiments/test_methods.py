@@ -23,6 +23,7 @@ def _run(folder, *flags):
   return run("methods", folder, *TINY, *flags)
 
 
+@pytest.mark.end_to_end
 def test_methods_leave_rows_report_picture_and_costs_and_go_on(folder):
   result = _run(folder, "--method=hint", "--method=sim_kd", "--seeds=0,1")
   assert result.returncode == 0, result.stderr

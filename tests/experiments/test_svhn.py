@@ -26,6 +26,7 @@ def folder(tmp_path):
 TINY = ("--data_dir=data", "--epochs=1", "--teacher_epochs=1", "--batch_size=32")
 
 
+@pytest.mark.end_to_end
 def test_all_leaves_rows_report_picture_logs_and_files(folder):
   result = _run("all", folder, *TINY, "--temperatures=15", "--seeds=0,1", "--workdir=out")
   assert result.returncode == 0, result.stderr

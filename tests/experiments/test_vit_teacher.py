@@ -34,6 +34,7 @@ TINY = (
 )  # fmt: skip
 
 
+@pytest.mark.end_to_end
 def test_from_weights_to_the_table(folder):
   given = (*TINY, "--teacher_checkpoint=vit.safetensors")
   result = run("cifar10.vit_teacher", folder, *given)

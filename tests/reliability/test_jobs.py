@@ -5,9 +5,12 @@ import sys
 
 import pytest
 
-from tests.experiments.scripts import ENVIRONMENT, run, run_briefly
+from tests.experiments.scripts import ENVIRONMENT, run_briefly
 from tests.reliability import jobs as trials
 from tests.reliability.fuzz import OUTCOMES, fuzz
+
+
+pytestmark = pytest.mark.xdist_group("jobs")
 
 
 @pytest.fixture(scope="module")
@@ -17,26 +20,32 @@ def jobs(tmp_path_factory):
     yield trials.Jobs(str(tmp_path_factory.mktemp("jobs")), images=160)
 
 
+@pytest.mark.end_to_end
 def test_a_killed_run_ends_as_one_that_was_not(jobs):
   assert trials.kills(jobs, 2)["lost"] == 0
 
 
+@pytest.mark.end_to_end
 def test_a_terminated_run_exits_with_0_and_goes_on(jobs):
   assert trials.terminations(jobs, 1)["lost"] == 0
 
 
+@pytest.mark.end_to_end
 def test_a_second_process_on_a_workdir_is_refused(jobs):
   assert trials.second_process(jobs)["lost"] == 0
 
 
+@pytest.mark.end_to_end
 def test_two_workers_end_as_two_devices_even_where_one_is_killed(jobs):
   assert [row["lost"] for row in trials.workers(jobs)] == [0, 0]
 
 
+@pytest.mark.end_to_end
 def test_a_worker_of_a_parameter_server_ends_as_one_process_even_where_it_is_killed(jobs):
   assert [row["lost"] for row in trials.servers(jobs)] == [0, 0]
 
 
+@pytest.mark.end_to_end
 def test_a_differing_run_is_found(jobs):
   workdir = jobs.new_workdir()
   jobs.finish(workdir, "--learning_rate=0.004")
@@ -59,10 +68,9 @@ def test_several_workers_need_a_cluster(tmp_path):
   assert result.returncode == 1 and "--strategy=multi_worker needs the environment variable TF_CONFIG" in result.stderr
 
 
-def test_a_parameter_server_needs_a_cluster_with_all_its_jobs(tmp_path, monkeypatch):
-  result = run("svhn.q1", tmp_path, "--strategy=parameter_server")
+def test_a_parameter_server_needs_a_cluster_with_all_its_jobs(tmp_path):
+  result = run_briefly("svhn.q1", tmp_path, "--strategy=parameter_server")
   assert result.returncode == 1 and "--strategy=parameter_server needs the environment variable" in result.stderr
   cluster = '{"cluster": {"chief": ["127.0.0.1:1"]}, "task": {"type": "chief", "index": 0}}'
-  monkeypatch.setitem(ENVIRONMENT, "TF_CONFIG", cluster)
-  result = run("svhn.q1", tmp_path, "--strategy=parameter_server")
+  result = run_briefly("svhn.q1", tmp_path, "--strategy=parameter_server", TF_CONFIG=cluster)
   assert result.returncode == 1 and "it has no worker and no ps" in result.stderr
