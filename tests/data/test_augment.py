@@ -28,7 +28,7 @@ def _steps(**options):
   return np.stack([right, down], axis=1), result
 
 
-def test_parts_have_the_areas_and_shapes_asked_for():
+def test_crops_have_the_requested_areas_and_ratios():
   steps, result = _steps(scale=(0.2, 0.6), ratio=(0.8, 1.25), degrees=0.0)
   np.testing.assert_allclose(steps[:, [0, 1], [1, 0]], 0, atol=1e-3)  # Upright.
   width, height = np.abs(steps[:, 0, 0]) * SIDE, steps[:, 1, 1] * SIDE
@@ -42,7 +42,7 @@ def test_parts_have_the_areas_and_shapes_asked_for():
   assert result[..., 0].min() >= 0 and result[..., 0].max() <= WIDTH and result[..., 1].max() <= HEIGHT
 
 
-def test_the_whole_image_is_resized_as_tensorflow_does():
+def test_whole_images_are_resized_like_tf_image_resize():
   images = tf.constant(np.random.default_rng(0).uniform(size=(N, 30, 30, 3)), tf.float32)
   result = photograph(images, _draw, SIDE, scale=(1.0, 1.0), ratio=(1.0, 1.0), degrees=0.0, jitter=0.0).numpy()
   plain = tf.image.resize(images, (SIDE, SIDE)).numpy()
@@ -51,13 +51,13 @@ def test_the_whole_image_is_resized_as_tensorflow_does():
   np.testing.assert_allclose(result, np.where(mirrored[:, None, None, None], plain[:, :, ::-1], plain), atol=1e-4)
 
 
-def test_rotation_is_up_to_what_was_asked():
+def test_rotations_are_at_most_the_requested_degrees():
   steps, _ = _steps(scale=(0.2, 0.2), ratio=(1.0, 1.0), degrees=20.0)
   angles = np.degrees(np.arctan2(-steps[:, 1, 0], steps[:, 1, 1]))
   assert 17 < np.abs(angles).max() <= 20.1 and np.mean(angles) == pytest.approx(0, abs=1.5)
 
 
-def test_colours_vary_by_what_was_asked():
+def test_color_factors_vary_by_the_requested_jitter():
   grey = tf.fill([N, 8, 8, 3], 0.5)
   result = photograph(grey, _draw, 8, jitter=0.2).numpy()
   # A grey image has no contrast and no saturation: brightness alone changes it.

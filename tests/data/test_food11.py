@@ -31,7 +31,7 @@ def folder(tmp_path):
   return tmp_path
 
 
-def test_any_size_and_mode_becomes_a_square_of_its_colour(folder):
+def test_images_of_all_sizes_and_modes_become_rgb_squares(folder):
   for split in ("train", "test", "evaluation"):
     images, labels = food11.load_arrays(split, str(folder), side=32)
     assert images.shape == (7, 32, 32, 3) and images.dtype == np.uint8
@@ -40,7 +40,7 @@ def test_any_size_and_mode_becomes_a_square_of_its_colour(folder):
     np.testing.assert_allclose(images, expected, atol=10)  # The palette is dithered.
 
 
-def test_batches_are_normalised_parts_of_the_size_asked_for(folder):
+def test_batches_are_normalized_crops_of_image_size(folder):
   ((images, labels),) = data.load("food11", "train", data_dir=str(folder), batch_size=7, image_size=28)
   assert images.shape == (7, 28, 28, 3)
   np.testing.assert_array_equal(labels, np.arange(7))
@@ -52,13 +52,13 @@ def test_batches_are_normalised_parts_of_the_size_asked_for(folder):
   assert data.info("food11").image_shape == (224, 224, 3)
 
 
-def test_sizes_are_refused_where_there_is_one():
+def test_data_sets_without_options_refuse_options():
   for options in ({"image_size": 48}, {"on_bad_image": "skip"}):
     with pytest.raises(ValueError, match="cifar10 has no option (image_size|on_bad_image): it has none"):
       data.info("cifar10", **options)
 
 
-def test_the_middle_is_kept_and_turned_upright(folder):
+def test_images_are_cropped_at_the_center_and_turned_upright(folder):
   # Left half dark, right half light; the camera was turned, and says so.
   pixels = np.repeat(np.repeat([[0, 255]], 40, 0), 40, 1).astype(np.uint8)[..., None].repeat(3, 2)
   exif = Image.Exif()
@@ -69,7 +69,7 @@ def test_the_middle_is_kept_and_turned_upright(folder):
   assert (turned[:6] < 20).all() and (turned[10:] > 235).all()
 
 
-def test_what_was_decoded_is_kept_until_a_file_changes(folder, monkeypatch):
+def test_decoded_images_are_reused_until_a_file_changes(folder, monkeypatch):
   first, _ = food11.load_arrays("train", str(folder), side=16)
   calls = []
   original = food11._decode
@@ -84,7 +84,7 @@ def test_what_was_decoded_is_kept_until_a_file_changes(folder, monkeypatch):
   assert len(calls) == 14
 
 
-def test_an_array_whose_writing_was_cut_short_is_not_used(folder):
+def test_partially_written_arrays_are_not_used(folder):
   food11.load_arrays("train", str(folder), side=16)
   (manifest,) = (folder / ".tfkd").glob("*.json")
   manifest.unlink()
@@ -105,7 +105,7 @@ def damaged(folder):
   return folder
 
 
-def test_images_that_cannot_be_read_are_named_and_counted(damaged):
+def test_unreadable_images_raise_with_names_and_count(damaged):
   with pytest.raises(
     ValueError,
     match="3 of 10 images in .*training are empty, damaged or larger than 100 megapixels: 9_empty.jpg, 9_text.jpg, 9",
@@ -113,7 +113,7 @@ def test_images_that_cannot_be_read_are_named_and_counted(damaged):
     food11.load_arrays("train", str(damaged), side=16)
 
 
-def test_images_that_cannot_be_read_are_left_out_where_asked(damaged):
+def test_on_bad_image_skip_omits_unreadable_images(damaged):
   images, labels = food11.load_arrays("train", str(damaged), side=16, on_bad_image="skip")
   np.testing.assert_array_equal(labels, np.arange(7))
   assert len(images) == 7
@@ -121,7 +121,7 @@ def test_images_that_cannot_be_read_are_left_out_where_asked(damaged):
   assert len(images) == len(labels) == 10 and not images[7:].any()  # A row for every file.
 
 
-def test_folders_that_are_no_food11_are_refused(folder):
+def test_directories_without_food11_raise(folder):
   with pytest.raises(FileNotFoundError, match="as data_dir"):
     food11.load_arrays("train")
   with pytest.raises(FileNotFoundError, match="no directory .*nowhere"):
@@ -137,14 +137,14 @@ def test_folders_that_are_no_food11_are_refused(folder):
     food11.load_arrays("test", str(folder), on_bad_image="ignore")
 
 
-def test_a_folder_that_cannot_be_written_is_read_all_the_same(folder, tmp_path, monkeypatch):
+def test_read_only_directories_can_be_read(folder, tmp_path, monkeypatch):
   monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
   monkeypatch.setattr(food11.os, "access", lambda *_: False)
   images, _ = food11.load_arrays("train", str(folder), side=16)
   assert len(images) == 7 and list((tmp_path / "keras" / "datasets" / "food11").glob("training-16-*.npy"))
 
 
-def test_no_other_program_is_asked_and_no_image_is_too_large(folder, monkeypatch):
+def test_eps_files_and_huge_images_count_as_unreadable(folder, monkeypatch):
   (folder / "training" / "3_eps.jpg").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n")
   monkeypatch.setattr(images, "_MAX_PIXELS", 900_000)
   _save(folder / "training" / "3_large.jpg", np.zeros((1000, 1000, 3), np.uint8))

@@ -53,12 +53,12 @@ def _assert_same(found, expected):
   "labels", [LABELS, RNG.normal(size=50), RNG.integers(0, 4, (50, 6)), {"a": LABELS, "b": RNG.random((50, 2))}, None],
   ids=["classes", "numbers", "by token", "dict", "none"],
 )  # fmt: skip
-def test_values_and_types_are_those_that_were_given(inputs, labels):
+def test_values_and_dtypes_are_unchanged_by_default(inputs, labels):
   (batch,) = list(data.batches(inputs, labels, 50).as_numpy_iterator())
   _assert_same(batch, (inputs,) if labels is None else (inputs, labels))
 
 
-def test_normalisation_is_that_of_the_values_that_were_given():
+def test_normalize_subtracts_mean_and_divides_by_std():
   x = RNG.normal(3, 2, (50, 7)).astype(np.float32)
   mean, std = x.mean(axis=0), x.std(axis=0)
   found, _ = _all(data.batches(x, LABELS, 16, transforms=[_normalize(mean, std)]))
@@ -92,7 +92,7 @@ IDS = RNG.integers(0, 300, (50, 12))
     (5, {}, r"inputs must be dense arrays \[n, ...\]; got a int"),
   ],
 )
-def test_options_that_are_not_for_such_values_are_refused(inputs, options, words):
+def test_transforms_refuse_inputs_of_other_types_and_shapes(inputs, options, words):
   with pytest.raises(ValueError, match=words):
     data.batches(inputs, LABELS, 8, **options)
 
@@ -107,7 +107,7 @@ def test_options_that_are_not_for_such_values_are_refused(inputs, options, words
     (LABELS - 1, r"labels must be in 0..39 for OneHot\(40\); got -1..48"),
   ],
 )
-def test_labels_that_are_no_classes_are_no_distributions(labels, words):
+def test_one_hot_refuses_labels_that_are_no_classes(labels, words):
   with pytest.raises(ValueError, match=words):
     _scaled(IMAGES, labels, 8, transforms=[OneHot(40)])
 
@@ -120,13 +120,13 @@ def test_a_view_has_the_same_bits_in_batches_of_every_size():
     np.testing.assert_array_equal(_all(_scaled(IMAGES, LABELS, size, transforms=transforms))[0], whole)
 
 
-def test_labels_of_tokens_become_distributions_too():
+def test_one_hot_accepts_labels_of_tokens():
   labels = RNG.integers(0, 4, (50, 6)).astype(np.int16)
   _, found = _all(_scaled(IMAGES, labels, 16, transforms=[OneHot(4)]))
   np.testing.assert_array_equal(found, np.eye(4)[labels])
 
 
-def test_shuffles_anew_each_epoch_and_the_same_for_a_seed():
+def test_the_order_depends_on_seed_and_epoch():
   dataset, same = (_scaled(IMAGES, LABELS, 16, shuffle_seed=3) for _ in range(2))
   first, second = _all(dataset)[1], _all(dataset)[1]
   assert set(first) == set(LABELS) and (first != second).any()
@@ -135,7 +135,7 @@ def test_shuffles_anew_each_epoch_and_the_same_for_a_seed():
   assert (_all(_scaled(IMAGES, LABELS, 16, shuffle_seed=4))[1] != first).any()
 
 
-def test_further_inputs_stay_with_their_image():
+def test_further_inputs_stay_with_their_example():
   logits = LABELS[:, None] * np.ones((1, 10), np.float32)
   for (images, rows), labels in _scaled((IMAGES, logits), LABELS, 7, shuffle_seed=0).as_numpy_iterator():
     np.testing.assert_array_equal(rows[:, 0], labels)
@@ -159,7 +159,7 @@ def test_augmentation_differs_between_epochs():
   assert (_all(dataset)[0] != _all(dataset)[0]).any()
 
 
-def test_a_view_of_an_example_is_the_same_whenever_it_is_shown():
+def test_views_of_an_example_are_equal_in_all_epochs():
   in_order = _all(_scaled(IMAGES, LABELS, 16, transforms=[Augment(padded_crop, 3)]))
   np.testing.assert_array_equal(in_order[1], np.tile(LABELS, 3))
   views = in_order[0].reshape(3, 50, 32, 32, 3)
@@ -188,7 +188,7 @@ def test_outputs_of_each_view_stay_with_their_pixels():
     np.testing.assert_array_equal(images, in_order[feature["layer"]])
 
 
-def test_labels_become_distributions_smoothed_as_asked():
+def test_one_hot_smooths_labels():
   _, labels = _all(_scaled(IMAGES, LABELS % 4, 16, transforms=[OneHot(4)]))
   np.testing.assert_array_equal(labels, np.eye(4)[LABELS % 4])
   _, labels = _all(_scaled(IMAGES, LABELS % 4, 16, transforms=[OneHot(4, 0.2)]))
@@ -217,7 +217,7 @@ def test_mixup_of_a_tiny_alpha_and_of_one_example_is_harmless():
   np.testing.assert_allclose(targets, np.eye(50)[:1], rtol=1e-6)
 
 
-def test_the_middle_is_kept_and_normalised():
+def test_center_crop_is_followed_by_normalization():
   mean, std = np.array([0.4, 0.5, 0.6]), np.array([0.2, 0.25, 0.3])
   images, _ = _all(_scaled(IMAGES, LABELS, 16, transforms=[CenterCrop(20), _normalize(mean, std)]))
   np.testing.assert_allclose(images, (IMAGES[:, 6:26, 6:26] / 255 - mean) / std, rtol=1e-4, atol=1e-5)

@@ -76,7 +76,7 @@ GOOD_X, GOOD_Y = np.zeros((32, 32, 3, 4), np.uint8), np.array([[1], [2], [10], [
     ({"X": GOOD_X, "y": np.array([[1.0], [2.5], [3.0], [np.nan]])}, "found 2.5 at image 1"),
   ],
 )
-def test_wrong_content_is_named(tmp_path, variables, words):
+def test_wrong_content_raises_with_the_finding(tmp_path, variables, words):
   path = _write(tmp_path, **variables)
   with pytest.raises(ValueError, match=words) as error:
     svhn.read_mat(path)
@@ -84,7 +84,7 @@ def test_wrong_content_is_named(tmp_path, variables, words):
 
 
 @pytest.mark.parametrize("size", [0, 1, 100, 128, 200, 50_000])
-def test_truncated_files_are_named(folder, size):
+def test_truncated_files_raise(folder, size):
   path = folder / "train_32x32.mat"
   path.write_bytes(path.read_bytes()[:size])
   with pytest.raises(
@@ -93,14 +93,14 @@ def test_truncated_files_are_named(folder, size):
     svhn.read_mat(str(path))
 
 
-def test_other_files_are_named(tmp_path):
+def test_files_of_other_formats_raise(tmp_path):
   path = tmp_path / "train_32x32.mat"
   path.write_bytes(b"<html>404 not found</html>" * 50)
   with pytest.raises(ValueError, match="not a MATLAB file"):
     svhn.read_mat(str(path))
 
 
-def test_missing_files_are_named(tmp_path):
+def test_missing_files_raise(tmp_path):
   with pytest.raises(FileNotFoundError, match=f"no extra_32x32.mat in {tmp_path}"):
     data.load_arrays("svhn", "extra", data_dir=str(tmp_path))
 
@@ -137,12 +137,12 @@ def test_a_download_with_a_wrong_checksum_is_refused(server):
     data.load_arrays("svhn", "test")
 
 
-def test_a_failed_download_says_what_else_to_do(server):
+def test_failed_downloads_name_the_alternatives(server):
   with pytest.raises(OSError, match="extra_32x32.mat could not be downloaded.*data_dir"):
     data.load_arrays("svhn", "extra")
 
 
-def test_a_server_that_falls_silent_is_an_error(server, monkeypatch):
+def test_silent_servers_raise_after_the_timeout(server, monkeypatch):
   monkeypatch.setattr(download, "_SECONDS", 0.3)
   with socket.create_server(("127.0.0.1", 0)) as silent:
     monkeypatch.setattr(svhn, "ADDRESS", f"http://127.0.0.1:{silent.getsockname()[1]}/")
