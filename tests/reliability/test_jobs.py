@@ -9,7 +9,6 @@ from tests.experiments.scripts import ENVIRONMENT, run_briefly
 from tests.reliability import jobs as trials
 from tests.reliability.fuzz import OUTCOMES, fuzz
 
-
 pytestmark = pytest.mark.xdist_group("jobs")
 
 
