@@ -99,12 +99,21 @@ def test_compiles_with_xla(case):
 def test_the_student_and_every_connector_get_a_gradient(case):
   objective, (teacher, student, labels) = _made(case)
   student = tf.nest.map_structure(tf.Variable, student)
+  options, state = {"training": True} if _trains(objective) else {}, objective.get_weights()
   with tf.GradientTape() as tape:
-    value = called(objective, teacher, student, labels, **({"training": True} if _trains(objective) else {}))
+    value = called(objective, teacher, student, labels, **options)
   gradients = tape.gradient(value, [*tf.nest.flatten(student), *objective.trainable_variables])
-  # The biases of correlations and of normalised convolutions may have none to feel; no gradient at all is a mistake.
+  # A gradient may be zero, as that of biases before a normalization; a missing one is a mistake.
   assert all(g is not None and np.isfinite(g).all() for g in gradients)
-  assert all(np.abs(g).max() > 0 for g in gradients[: len(tf.nest.flatten(student))])
+  of_student = gradients[: len(tf.nest.flatten(student))]
+  assert all(np.abs(g).max() > 0 for g in of_student)
+  # A short step against the gradient lowers the loss.
+  length = 1e-3 / max(np.abs(g).max() for g in of_student)
+  for variable, g in zip(tf.nest.flatten(student), of_student, strict=True):
+    variable.assign_sub(length * g)
+  objective.set_weights(state)  # Queues and statistics of the first call.
+  stepped = called(objective, teacher, student, labels, **options)
+  assert tf.reduce_sum(stepped) < tf.reduce_sum(value)
 
 
 @EACH
