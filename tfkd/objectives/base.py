@@ -135,13 +135,32 @@ class Objective(keras.layers.Layer):
 
   def get_config(self) -> dict[str, Any]:
     config = {**super().get_config(), "weight": _as_config(self.weight), "output": self.output_key}
-    _, *named = inspect.signature(type(self).__init__).parameters.values()
-    names = [parameter.name for parameter in named if parameter.kind is not parameter.VAR_KEYWORD]
-    return config | {name: _as_config(getattr(self, name)) for name in (*names, *self._given) if name not in config}
+    return config | {name: _as_config(getattr(self, name)) for name in self._arguments() if name not in config}
 
   @classmethod
   def from_config(cls, config: dict[str, Any]) -> "Objective":
     return cls(**{key: deserialized(value) for key, value in config.items()})
+
+  def save_own_variables(self, store: Any) -> None:
+    for index, variable in enumerate(self._state()):
+      store[str(index)] = variable.numpy()
+
+  def load_own_variables(self, store: Any) -> None:
+    state = self._state()
+    if len(state) != len(store.keys()):
+      raise ValueError(f"objective '{self.name}' has {len(state)} variables; the file has {len(store.keys())}.")
+    for index, variable in enumerate(state):
+      variable.assign(store[str(index)])
+
+  def _arguments(self) -> list[str]:
+    """Names of the constructor's arguments."""
+    _, *named = inspect.signature(type(self).__init__).parameters.values()
+    return [p.name for p in named if p.kind is not p.VAR_KEYWORD] + list(self._given)
+
+  def _state(self) -> list[tf.Variable]:
+    """The variables other than hyper-parameters, which `get_config` stores as numbers."""
+    hyper_parameters = {id(vars(self).get(name)) for name in ("weight", *self._arguments())}
+    return [v for v in (*self._trainable_weights, *self._non_trainable_weights) if id(v) not in hyper_parameters]
 
   def get_build_config(self) -> dict[str, Any] | None:
     return {"shapes": self._build_shapes} if getattr(self, "_build_shapes", None) else None
