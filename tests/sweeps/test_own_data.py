@@ -222,6 +222,20 @@ def test_students_of_equal_names_and_other_networks_are_refused(tmp_path):
     sweep.run(students)
 
 
+def test_results_of_a_function_that_builds_another_network_now_are_refused(tmp_path):
+  sweep, students = _sweep(tmp_path, _arrays()), []
+  for width in (4, 5):
+
+    def mine(num_classes, input_shape, width=width):
+      return network(num_classes, input_shape, width)
+
+    students.append(StudentSpec("mine", "labels", network=mine))
+  sweep.run(students[:1])
+  sweep.run(students[:1])
+  with pytest.raises(ValueError, match="are of another network than .*mine builds now: rename the function"):
+    sweep.run(students[1:])
+
+
 def test_names_of_networks():
   assert networks.name_of(functools.partial(network, width=9)) == "network(width=9)"
   assert networks.name_of("resnet20") == "resnet20"

@@ -210,8 +210,15 @@ def test_a_mixed_precision_teacher_teaches_a_quantized_student(tmp_path, data_di
 
 def test_a_student_that_starts_from_another_network_is_refused(tmp_path, data_dir):
   runs = _sweep(tmp_path, data_dir, student="svhn_cnnx0.25")
-  with pytest.raises(ValueError, match="student=svhn_cnnx0.25 must be teacher=svhn_cnnx0.125"):
-    runs.run([STUDENTS[1]])
+  wrong = {
+    "student=svhn_cnnx0.25 must be teacher=svhn_cnnx0.125": STUDENTS[1],
+    "need a student_checkpoint in the configuration": STUDENTS[0]._replace(start="checkpoint"),
+    "start must be \"scratch\", .*; got 'teachr'": STUDENTS[0]._replace(start="teachr"),
+  }
+  for words, student in wrong.items():
+    with pytest.raises(ValueError, match=words):
+      runs.run([student])
+  assert not (tmp_path / "teacher").exists()  # Before the teacher is trained.
 
 
 def test_wrong_recipes_are_refused_before_the_workdir_is_claimed(tmp_path, data_dir):

@@ -1,6 +1,6 @@
 """The students of a sweep: each is built, trained, measured, exported and recorded."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from tfkd.storage.digests import sha256_of_arrays
 from tfkd.sweeps import rows, tensorboard
 from tfkd.sweeps.configuration import FLOAT, StudentSpec
 from tfkd.sweeps.export import export, file_metadata
-from tfkd.sweeps.networks import Network, name_of
+from tfkd.sweeps.networks import Network, name_of, structure_digest
 from tfkd.sweeps.teacher_stage import TeacherStage
 from tfkd.sweeps.trace_sharing import SharedDistillers, with_variables
 from tfkd.sweeps.trainer import Trainer
@@ -41,13 +41,18 @@ class StudentStage:
     """Reads a trained student as a model of this process alone."""
     return quantization.load(self.path(student))
 
-  def check(self, students: Iterable[StudentSpec]) -> None:
-    """Checks that every quantized student can be exported, which would otherwise be found out after its training.
+  def check(self, students: Sequence[StudentSpec]) -> None:
+    """Checks students before the teacher is trained, since every error would cost that time.
 
     Raises:
-      ValueError: a scheme does not fit a network.
+      ValueError: a scheme does not fit a network, a student cannot start from the weights that it names, or the
+        results of a student are of another network of the same name.
     """
-    for network, scheme, adapt in dict.fromkeys((self._network(s), s.scheme, s.adapt) for s in students):
+    for student in students:
+      self._check_start(student)
+      self._check_function(student)
+    missing = [student for student in students if not self._workspace.results.find(**student.key)]
+    for network, scheme, adapt in dict.fromkeys((self._network(s), s.scheme, s.adapt) for s in missing):
       if scheme != FLOAT:
         model = self._trainer.build(network)
         if adapt:
@@ -70,6 +75,8 @@ class StudentStage:
     logging.info("SHA-256 of its weights: %s", sha256_of_arrays(model.get_weights()))  # Logged by every worker.
     agreement = history["val_agreement"][-1] if teacher is not None else self._agreement(student, model)
     row = rows.student_row(student, history, agreement)
+    if callable(student.network):
+      row["layers_sha256"] = structure_digest(trainer.build(student.network))
     if self._workspace.writes:
       row |= self._export(student, model)
     self._workspace.finish(student.name, path)
@@ -84,9 +91,6 @@ class StudentStage:
     Args:
       student: the student.
       teacher: of `Distiller`.
-
-    Raises:
-      ValueError: the student cannot start from the weights that it names.
     """
     trainer, config = self._trainer, self._trainer.config
     keras.utils.set_random_seed(student.seed)
@@ -109,26 +113,44 @@ class StudentStage:
       adapt = student.adapt and student.method
       return self._distillers.share(distiller, [network, student.scheme, adapt, self._epochs(student)])
 
-  def _initialize(self, model, student):
-    """Gives a float student the weights that it starts from."""
+  def _check_start(self, student):
     config, network, start = self._trainer.config, self._network(student), student.start
-    if start == "teacher":
-      if network != config.teacher:
-        raise ValueError(
-          f"{student.scheme} students begin with the teacher's weights: student={name_of(network)} must be "
-          f"teacher={name_of(config.teacher)}."
-        )
-      model.set_weights(self._teacher.model.get_weights())
-    elif isinstance(start, StudentSpec):
+    if isinstance(start, StudentSpec):
       other = self._network(start)
       if (other, start.scheme) != (network, FLOAT):
         raise ValueError(
           f"a student of {name_of(network)} can start from a float one of the same network; {start.name} is "
           f"{start.scheme}, of {name_of(other)}."
         )
-      model.set_weights(self.load(start).get_weights())
-    elif start == "checkpoint":
-      models.load_torch_weights(model, str(config.student_checkpoint), head=False)
+    elif start not in ("scratch", "teacher", "checkpoint"):
+      raise ValueError(f'start must be "scratch", "teacher", "checkpoint" or a StudentSpec; got {start!r}.')
+    if start == "teacher" and network != config.teacher:
+      raise ValueError(
+        f"{student.scheme} students start with the teacher's weights: student={name_of(network)} must be "
+        f"teacher={name_of(config.teacher)}."
+      )
+    if start == "checkpoint" and not config.student_checkpoint:
+      raise ValueError('students with start="checkpoint" need a student_checkpoint in the configuration.')
+
+  def _check_function(self, student):
+    """Refuses to skip a student whose function builds another network than it did for the results."""
+    if not callable(student.network):
+      return  # The configuration's networks are compared when the work directory is claimed.
+    for row in self._workspace.results.find(**student.key):
+      if row["layers_sha256"] != structure_digest(self._trainer.build(student.network)):
+        raise ValueError(
+          f"the results of {student.name} are of another network than {name_of(student.network)} builds now: rename "
+          "the function, or use another workdir."
+        )
+
+  def _initialize(self, model, student):
+    """Gives a float student the weights that it starts from."""
+    if student.start == "teacher":
+      model.set_weights(self._teacher.model.get_weights())
+    elif isinstance(student.start, StudentSpec):
+      model.set_weights(self.load(student.start).get_weights())
+    elif student.start == "checkpoint":
+      models.load_torch_weights(model, str(self._trainer.config.student_checkpoint), head=False)
 
   def _teacher_of(self, student) -> tuple[Any, Mapping[str, Any] | None]:
     """Returns the teacher of a student, and the cached outputs by split if the teacher is cached.

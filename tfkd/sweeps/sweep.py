@@ -86,11 +86,11 @@ class Sweep:
       students: in the order of training.
 
     Raises:
-      ValueError: a scheme does not fit a network, or two students with different networks have the same key.
+      ValueError: a student fails `StudentStage.check`, or two students with different networks have the same key.
     """
     _check_names(students)
+    self.students.check(students)
     missing = [student for student in students if not self.results.find(**student.key)]
-    self.students.check(missing)
     self.teacher.ensure()
     if self.writes:
       tensorboard.declare(self.path("logs", "hparams"), students, self.results.rows())
