@@ -142,11 +142,11 @@ class Objective(keras.layers.Layer):
     return cls(**{key: deserialized(value) for key, value in config.items()})
 
   def save_own_variables(self, store: Any) -> None:
-    for index, variable in enumerate(self._state()):
+    for index, variable in enumerate(self._stored_variables()):
       store[str(index)] = variable.numpy()
 
   def load_own_variables(self, store: Any) -> None:
-    state = self._state()
+    state = self._stored_variables()
     if len(state) != len(store.keys()):
       raise ValueError(f"objective '{self.name}' has {len(state)} variables; the file has {len(store.keys())}.")
     for index, variable in enumerate(state):
@@ -157,7 +157,7 @@ class Objective(keras.layers.Layer):
     _, *named = inspect.signature(type(self).__init__).parameters.values()
     return [p.name for p in named if p.kind is not p.VAR_KEYWORD] + list(self._given)
 
-  def _state(self) -> list[tf.Variable]:
+  def _stored_variables(self) -> list[tf.Variable]:
     """The variables other than hyper-parameters, which `get_config` stores as numbers."""
     hyper_parameters = {id(vars(self).get(name)) for name in ("weight", *self._arguments())}
     return [v for v in (*self._trainable_weights, *self._non_trainable_weights) if id(v) not in hyper_parameters]
