@@ -116,6 +116,7 @@ def test_a_loaded_distiller_goes_on_as_the_saved_one(shared, data, teacher, tmp_
   distiller.save(tmp_path / "distiller.keras")
   loaded = keras.models.load_model(tmp_path / "distiller.keras")
   loaded.teacher = teacher
+  loaded.run_eagerly = True  # Saves tracing it.
   saved, found = (m.evaluate(*data, batch_size=16, verbose=0, return_dict=True) for m in (distiller, loaded))
   assert saved.keys() == found.keys() >= ROWS.keys()
   for name, value in saved.items():
