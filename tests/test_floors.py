@@ -29,6 +29,7 @@ KERAS_3_FILES = {
   "tfkd/quantization/_tfmot.py",
   "experiments/benchmarks/other_frameworks.py",
   "experiments/benchmarks/variants.py",
+  "experiments/benchmarks/whole_way.py",
 }
 # Command lines of the library itself.
 LIBRARY_COMMANDS = {"tfkd/deploy/__main__.py", "tfkd/training/launch.py"}

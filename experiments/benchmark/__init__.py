@@ -1,1 +1,1 @@
-"""The benchmarks under their earlier command; see `experiments.benchmarks`."""
+"""Earlier name of `experiments.benchmarks`."""

@@ -1,7 +1,6 @@
-"""Times training steps, memory, the cache and a sweep; see `experiments.benchmarks.steps`."""
+"""Earlier name of `python -m experiments.benchmarks`, the costs of distillation."""
 
-from experiments import _run
-from experiments.benchmarks import steps
+from experiments.benchmarks import __main__ as benchmarks
 
 if __name__ == "__main__":
-  _run.main(steps.main)
+  benchmarks.main()

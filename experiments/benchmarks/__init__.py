@@ -1,1 +1,1 @@
-"""What a step of distillation costs, beside Keras 3's own Distiller and a PyTorch loop, on the same networks."""
+"""Costs of distillation, compared with `keras.distillation.Distiller` and with PyTorch on the same networks."""

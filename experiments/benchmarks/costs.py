@@ -1,4 +1,4 @@
-"""What a step's time does not show: memory, the first step, the cache's writing, a whole sweep."""
+"""Costs other than the time of a step: memory, the first step, writing a cache, a whole sweep."""
 
 import os
 import statistics
@@ -18,26 +18,27 @@ from tfkd.sweeps import FLOAT, StudentSpec, Sweep, SweepConfig
 from tfkd.teachers import Frozen, cache
 
 _STEPS = 5
+_TEMPERATURES = (1.0, 5.0, 10.0, 20.0, 50.0)
 
 
-def steps_mib(pair, what, scheme, batch_size):
-  """Peak memory of a process that makes a few steps of a variant."""
-  run = step(pair, what, scheme, batch_size)
+def steps_mib(pair: str, kind: str, scheme: str, batch_size: int) -> float:
+  """Makes a few steps of a variant and returns the peak memory of this process in MiB."""
+  run = step(pair, kind, scheme, batch_size)
   for _ in range(_STEPS):
     run()
   return peak_bytes() / 2**20
 
 
-def first_step_seconds(pair, what, scheme, batch_size):
-  """Seconds of a variant's first step: its tracing."""
-  run = step(pair, what, scheme, batch_size)
+def first_step_seconds(pair: str, kind: str, scheme: str, batch_size: int) -> float:
+  """Returns the seconds of the first step of a variant, which includes tracing."""
+  run = step(pair, kind, scheme, batch_size)
   start = time.perf_counter()
   run()
   return time.perf_counter() - start
 
 
-def import_seconds(repeats=5):
-  """Median seconds that `import tfkd` adds to TensorFlow's and tf_keras' own imports."""
+def import_seconds(repeats: int = 5) -> float:
+  """Returns the median seconds that `import tfkd` adds to TensorFlow's and tf_keras' imports."""
   code = (
     "import tensorflow, tf_keras, time; start = time.perf_counter(); import tfkd; print(time.perf_counter() - start)"
   )
@@ -47,8 +48,8 @@ def import_seconds(repeats=5):
   return statistics.median(float(run.stdout) for run in runs)
 
 
-def cache_rate(pair, batch_size, rounds=7, images=8_192):
-  """Median ratio of the rates of writing a cache and of the teacher's plain forward, each with its tracing, in turn."""
+def cache_rate(pair: str, batch_size: int, rounds: int = 7, images: int = 8_192) -> float:
+  """Returns the rate of writing a cache divided by that of the teacher's forward pass; both include tracing."""
   import tensorflow as tf
 
   teacher = models.build(PAIRS[pair][0])
@@ -66,41 +67,47 @@ def cache_rate(pair, batch_size, rounds=7, images=8_192):
   return median_ratio(times["plain"].wall, times["cache"].wall)
 
 
-def cache_mib(pair, batch_size, images):
-  """Peak memory of a process that writes a cache of so many drawn images, which it does not hold."""
+def cache_mib(pair: str, batch_size: int, images: int) -> float:
+  """Writes a cache of images that are not held in memory, and returns the peak memory of this process in MiB."""
   cache(models.build(PAIRS[pair][0]), _drawn(images, batch_size), os.path.join(tempfile.mkdtemp(), "cache"))
   return peak_bytes() / 2**20
 
 
-def sweep_seconds(epochs, limit_train):
-  """Seconds of five students on labels, and of five students of as many temperatures, trained in turn.
+def sweep_seconds(epochs: int, limit_train: int) -> dict[str, list[float]]:
+  """Times five students on labels and five students of different temperatures, trained in turns, one by one.
 
-  The students are float networks of the SVHN homework on house_numbers, each group one sweep, whose teacher is there.
+  The students are float networks of the SVHN homework on house_numbers. Each group is a sweep of its own, whose teacher
+  has been trained and whose teacher outputs have been stored before.
+
+  Args:
+    epochs: epochs of each student.
+    limit_train: number of training images.
+
+  Returns:
+    "labels" and "temperatures" to the seconds of each student. The first student of a group includes tracing.
   """
-  folder = tempfile.mkdtemp()
-  house_numbers.write(os.path.join(folder, "data"))
-  training = SweepConfig(
-    "house_numbers", os.path.join(folder, "data"), limit_train=limit_train, epochs=epochs, teacher_epochs=1
-  )
-  groups = {
-    "labels": [StudentSpec("q1", "labels", FLOAT, seed) for seed in range(5)],
-    "temperatures": [
-      StudentSpec("q3", "soft", FLOAT, 0, (SoftTargets(t),), 1.0, t) for t in (1.0, 5.0, 10.0, 20.0, 50.0)
-    ],
-  }
-  sweeps = {name: Sweep(os.path.join(folder, name), training) for name in groups}
-  for sweep in sweeps.values():
-    sweep.train_teacher()
-  seconds = dict.fromkeys(groups, 0.0)
-  for number in range(5):
-    for name in list(groups)[:: (-1) ** number]:  # In turn, and in turn first.
-      start = time.perf_counter()
-      sweeps[name].run([groups[name][number]])
-      seconds[name] += time.perf_counter() - start
-  return seconds
+  with tempfile.TemporaryDirectory() as directory:
+    house_numbers.write(os.path.join(directory, "data"))
+    config = SweepConfig(
+      "house_numbers", os.path.join(directory, "data"), limit_train=limit_train, epochs=epochs, teacher_epochs=1
+    )
+    groups = {
+      "labels": [StudentSpec("q1", "labels", FLOAT, seed) for seed in range(len(_TEMPERATURES))],
+      "temperatures": [StudentSpec("q3", "soft", FLOAT, 0, (SoftTargets(t),), 1.0, t) for t in _TEMPERATURES],
+    }
+    sweeps = {name: Sweep(os.path.join(directory, name), config) for name in groups}
+    for sweep in sweeps.values():
+      sweep.train_teacher()
+    seconds: dict[str, list[float]] = {name: [] for name in groups}
+    for number in range(len(_TEMPERATURES)):
+      for name in list(groups)[:: (-1) ** number]:  # The order alternates, so that no group is always the first.
+        start = time.perf_counter()
+        sweeps[name].run([groups[name][number]])
+        seconds[name].append(time.perf_counter() - start)
+    return seconds
 
 
 def _drawn(images, batch_size):
-  """Batches of noise that repeats, so that any number of images takes the same memory."""
+  """Returns batches of repeated noise, which takes the same memory for any number of images."""
   noise = np.random.default_rng(0).integers(0, 256, (1024, 32, 32, 3)).astype(np.uint8)
   return data.batches(noise, np.zeros(1024, np.int32), batch_size, scale_pixels=True).repeat(images // 1024)

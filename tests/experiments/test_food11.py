@@ -163,18 +163,18 @@ def test_five_scripts_from_files_to_submission(folder):
   assert result.returncode == 0, result.stderr
   rows = [json.loads(line) for line in (folder / "out" / "results.jsonl").read_text().splitlines()]
   best = max(row["accuracy"] for row in rows if row["role"] == "student")
-  assert f"answers, {100 * best:.2f} %" in result.stderr
+  assert f"is submitted, {100 * best:.2f} % on the validation images" in result.stderr
   with open(folder / "out" / "submission.csv", newline="") as file:
-    header, *answers = csv.reader(file)
+    header, *submitted = csv.reader(file)
   assert header == ["Id", "Category"]
-  assert [number for number, _ in answers] == [f"{n:04}" for n in range(13)]
-  assert {int(category) for _, category in answers} <= set(range(11))
+  assert [number for number, _ in submitted] == [f"{n:04}" for n in range(13)]
+  assert {int(category) for _, category in submitted} <= set(range(11))
   images, _ = tfkd.data.load_arrays("food11", "evaluation", data_dir=str(folder / "data"), image_size=32)
   row = max((row for row in rows if row["role"] == "student"), key=lambda row: row["accuracy"])
   (file,) = (folder / "out" / "students").glob(f"compression-{row['method']}-*seed{row['seed']}.keras")
   middle = (np.asarray(images)[:, 2:34, 2:34] / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
   expected = quantization.load(str(file)).predict(middle.astype(np.float32), verbose=0)
-  assert [int(category) for _, category in answers] == expected.argmax(axis=1).tolist()
+  assert [int(category) for _, category in submitted] == expected.argmax(axis=1).tolist()
 
 
 @pytest.mark.parametrize(
