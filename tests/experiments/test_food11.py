@@ -182,7 +182,7 @@ def test_five_scripts_from_files_to_submission(folder):
   [
     ("simple", ["--max_parameters=40000"], "plain_cnn has 47,787 trainable parameters, more than"),
     ("strong", ["--strong_student=resnet20"], "Total params"),
-    ("simple", ["--dataset=cifar10"], "cifar10 has no option image_size"),
+    ("simple", ["--dataset=cifar10"], "cifar10 has no option --image_size"),
     ("boss", ["--hint_weight=-1"], "hint_weight"),
     ("strong", ["--strong_student=resnet7"], "resnet7"),
     ("simple", ["--data_dir=nowhere"], "no directory nowhere/training"),

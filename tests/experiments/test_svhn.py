@@ -73,7 +73,10 @@ def test_a_killed_run_goes_on_where_it_was(folder):
     (["--temperatures=warm"], "expected positive finite numbers"),
     (["--seeds=-1"], "expected whole numbers >= 0"),
     (["--seeds="], "expected whole numbers >= 0"),
-    (["--workdir=data/train_32x32.mat", "--data_dir=data", "--batch_size=32"], "is a file; expected a folder"),
+    (
+      ["--workdir=data/train_32x32.mat", "--data_dir=data", "--batch_size=32"],
+      "--workdir data/train_32x32.mat is a file; expected a directory",
+    ),
     (["--scheme=int8"], "unknown scheme 'int8'"),
     (["--student=resnet9"], "unknown network 'resnet9'"),
     (["--preset=cpu"], "--preset=cpu is not one of this script's: quick, full"),
@@ -85,7 +88,7 @@ def test_a_killed_run_goes_on_where_it_was(folder):
     (["--learnin_rate=1"], "learning_rate"),
     (["stray"], "unknown arguments: stray"),
     (["--data_dir=nowhere", "--dataset=svhn"], "no train_32x32.mat in nowhere"),
-    (["--data_dir=data", "--batch_size=65"], "--batch_size is 65, but there are only 64 training images"),
+    (["--data_dir=data", "--batch_size=65"], "--batch_size is 65, but there are only 64 training examples"),
     (["--data_dir=data", "--limit_train=65"], "limit must be between 1 and 64"),
   ],
 )
