@@ -1,6 +1,6 @@
-"""Homeworks as scripts: `python -m experiments.<homework>.<question> --help`."""
+"""Scripts of homeworks and comparisons: `python -m experiments.<homework>.<question> --help`."""
 
 import os
 
-# TensorFlow's start-up notes about CPU instructions and missing GPUs; errors stay. Must be set before its import.
+# Hides TensorFlow's messages at start-up; errors are still shown. Must be set before TensorFlow is imported.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")

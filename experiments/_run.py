@@ -23,16 +23,16 @@ class Experiment(NamedTuple):
   write_report: Callable[[Sweep, Any], str]
   """Writes the report from the sweep and from the return value of `measure`; returns the text to print."""
   check: Callable[[], None] = lambda: None
-  """Refuses values of flags, before any data are read."""
+  """Checks values of flags before any data are read; raises `ValueError`."""
   measure: Callable[[Sweep], Any] = lambda sweep: None
   """Takes further measurements of the trained students, in every process of a distributed run."""
 
 
 def main(target: Experiment | Callable[[Sequence[str]], None]) -> None:
-  """Runs a script: adopts the flags of all imported experiments' modules for `--help`, and hands over to absl.
+  """Runs a script: adopts the flags of all imported experiments' modules for `--help`, and starts absl.
 
   Args:
-    target: an `Experiment`, or a function of the arguments that absl leaves.
+    target: an `Experiment`, or a function of the arguments that absl does not parse.
   """
   for module, defined in flags.FLAGS.flags_by_module_dict().items():
     if module.startswith("experiments."):

@@ -1,4 +1,4 @@
-"""The student of soft targets that several experiments share, and its flags."""
+"""Students that learn from soft targets, with their flags, for several experiments."""
 
 import math
 from collections.abc import Mapping

@@ -1,9 +1,11 @@
-"""Flags that every experiment has. A script defines only its own beside them."""
+"""Flags that all experiments share. A script defines only its own flags in addition."""
 
 import contextlib
 import re
 import signal
 import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import tensorflow as tf
 from absl import app, flags, logging
@@ -15,76 +17,113 @@ from tfkd.sweeps import FLOAT, SweepConfig
 from tfkd.training import OPTIMIZERS, SCHEDULES, STRATEGIES
 
 flags.DEFINE_enum(
-  "preset", None, ("quick", "cpu", "full"), "Sizes of the run; other flags override single values of it. [script]"
+  "preset", None, ("quick", "cpu", "full"), "Sizes of the run. Flags that are given override its values. [script]"
 )
-flags.DEFINE_enum("dataset", None, data.DATASETS, "Data set. house_numbers is drawn, and needs no download. [script]")
+flags.DEFINE_enum(
+  "dataset", None, data.DATASETS, "Data set. house_numbers is generated and needs no download. [script]"
+)
 flags.DEFINE_string(
-  "data_dir", None, "Folder (cifar10: or archive) with the data; by default it is downloaded or drawn."
+  "data_dir",
+  None,
+  "Directory of the data; for cifar10 also an archive. By default the data are downloaded or generated.",
 )
-flags.DEFINE_integer("limit_train", None, "Use only so many training images. [preset]", lower_bound=1)
+flags.DEFINE_integer("limit_train", None, "Number of training images to use; by default all. [preset]", lower_bound=1)
 flags.DEFINE_integer(
-  "image_size", None, "food11: height and width that the networks see; by default 224.", lower_bound=8
+  "image_size", None, "food11: height and width of the networks' images in pixels; by default 224.", lower_bound=8
 )
-flags.DEFINE_enum("on_bad_image", None, ON_BAD_IMAGE, "food11: what to do with unreadable files; by default an error.")
-flags.DEFINE_string("workdir", None, "Folder for results; by default runs/<script>/<dataset>.")
-flags.DEFINE_boolean("overwrite", False, "Remove the workdir's earlier results first.")
+flags.DEFINE_enum(
+  "on_bad_image", None, ON_BAD_IMAGE, "food11: treatment of files that cannot be read; by default an error."
+)
+flags.DEFINE_string("workdir", None, "Work directory for all results; by default runs/<script>/<dataset>.")
+flags.DEFINE_boolean("overwrite", False, "Delete earlier results in the work directory first.")
 flags.DEFINE_string(
-  "teacher", None, "Network, as resnet20, resnet50x0.125, wrn-16-2, vit_base16@224 or svhn_cnn. [preset]"
+  "teacher", None, "Teacher network, such as resnet20, resnet50x0.125, wrn-16-2, vit_base16@224 or svhn_cnn. [preset]"
 )
 flags.DEFINE_string(
-  "teacher_checkpoint", None, "Weights of a resnet18, 34 or 50 or a vit in place of training: the names of "
-  "torchvision, timm or Hugging Face, in a .pth (a state dict) or .safetensors."
-)  # fmt: skip
-flags.DEFINE_boolean("teacher_head_only", False, "Replace the checkpoint's last layer, and train it alone.")
-flags.DEFINE_string("student", None, "Network, likewise. [preset]")
-flags.DEFINE_string("student_checkpoint", None, "Weights of students that are pretrained; their last layer is new.")
-flags.DEFINE_string("scheme", None, "The students: w<bits of a weight>a<bits of a feature>, or float. [script]")
-flags.DEFINE_list("seeds", None, "Seeds, separated by commas; one student for each. [preset]")
-flags.DEFINE_integer("epochs", None, "Epochs of a student. [preset]", lower_bound=1)
-flags.DEFINE_integer("teacher_epochs", None, "Epochs of the teacher. [preset]", lower_bound=1)
-flags.DEFINE_integer("batch_size", 128, "Examples of a step, over all replicas.", lower_bound=1)
-flags.DEFINE_enum("optimizer", "adam", OPTIMIZERS, "sgd has momentum 0.9.")
+  "teacher_checkpoint",
+  None,
+  "Weights of a resnet18, resnet34, resnet50 or vit that replace the teacher's training: a .pth state dict or a "
+  ".safetensors file with the names of torchvision, timm or Hugging Face.",
+)
+flags.DEFINE_boolean("teacher_head_only", False, "Replace the checkpoint's last layer and train only the new layer.")
+flags.DEFINE_string("student", None, "Student network, with the same names as --teacher. [preset]")
+flags.DEFINE_string(
+  "student_checkpoint", None, "Weights of pretrained students, whose last layer is replaced by a new one."
+)
+flags.DEFINE_string(
+  "scheme", None, "Quantization scheme of the students: w<bits of weights>a<bits of features>, or float. [script]"
+)
+flags.DEFINE_list("seeds", None, "Seeds, separated by commas; one student is trained per seed. [preset]")
+flags.DEFINE_integer("epochs", None, "Number of epochs of a student. [preset]", lower_bound=1)
+flags.DEFINE_integer("teacher_epochs", None, "Number of epochs of the teacher. [preset]", lower_bound=1)
+flags.DEFINE_integer("batch_size", 128, "Number of examples per step over all replicas.", lower_bound=1)
+flags.DEFINE_enum("optimizer", "adam", OPTIMIZERS, "Optimizer; sgd has momentum 0.9.")
 flags.DEFINE_float("learning_rate", 3e-3, "Peak learning rate of a student.", lower_bound=0.0)
 flags.DEFINE_float("teacher_learning_rate", 2e-3, "Peak learning rate of the teacher.", lower_bound=0.0)
 flags.DEFINE_enum(
-  "schedule", "cosine", SCHEDULES, "How the rate falls: to zero, or to a tenth after 62.5, 75 and 87.5 % of the steps."
+  "schedule",
+  "cosine",
+  SCHEDULES,
+  "Decay of the learning rate: cosine to zero, or steps to a tenth after 62.5, 75 and 87.5 % of the training.",
 )
-flags.DEFINE_float("warm_up", 0.05, "Share of the steps in which the rate rises.", 0.0, 0.99)
+flags.DEFINE_float("warm_up", 0.05, "Fraction of the steps in which the learning rate rises linearly.", 0.0, 0.99)
 flags.DEFINE_float(
-  "weight_decay", 0.0, "Decoupled, of kernels only. PyTorch's 5e-4 with momentum 0.9 is about 5e-3 here.", 0.0
+  "weight_decay",
+  0.0,
+  "Decoupled weight decay, of kernels only. 5e-3 corresponds to PyTorch's 5e-4 with momentum 0.9.",
+  0.0,
 )
 flags.DEFINE_boolean(
-  "augment", False, "Random crops after padding by 4 pixels, mirrored images where that keeps the class; food11: "
-  "random parts, turned, mirrored and tinted. The teacher then runs in every step, and sees the student's images."
-)  # fmt: skip
+  "augment",
+  False,
+  "Augment the training images: random crops after padding by 4 pixels, and mirroring where it keeps the class; "
+  "food11: random crops, rotations, mirroring and color changes. The teacher then runs in every step on the student's "
+  "images.",
+)
 flags.DEFINE_integer(
-  "views", None, "augment: so many changes of each image; what the teacher answers to them is computed once and kept. "
-  "By default each epoch has new ones.", 1
-)  # fmt: skip
+  "views",
+  None,
+  "Number of fixed augmentations per image with --augment, whose teacher outputs are computed once and cached. By "
+  "default every epoch draws new augmentations.",
+  1,
+)
 flags.DEFINE_float(
-  "label_smoothing", 0.0, "Share of a label that is spread over all classes, for teacher and students. A teacher "
-  "trained so may teach worse (arXiv:1906.02629).", 0.0, 0.99
-)  # fmt: skip
-flags.DEFINE_float("mixup", 0.0, "Alpha of mixup, 0 for none. The teacher sees the mixed images.", 0.0)
-flags.DEFINE_float("ema", 0.0, "Moving average of the weights, kept at the end: share of the old value.", 0.0, 0.9999)
-flags.DEFINE_enum(
-  "mixed_precision", "none", ("none", "float16", "bfloat16"), "Arithmetic of teacher and float students."
+  "label_smoothing",
+  0.0,
+  "Share of a label that is spread over all classes, for teacher and students. A teacher trained with it may distill "
+  "worse (arXiv:1906.02629).",
+  0.0,
+  0.99,
 )
-flags.DEFINE_boolean("scale_learning_rate", False, "Multiply learning rates by batch_size / 128.")
+flags.DEFINE_float("mixup", 0.0, "Alpha of mixup; 0 disables it. The teacher's inputs are the mixed images.", 0.0)
+flags.DEFINE_float(
+  "ema",
+  0.0,
+  "Momentum of a moving average of the weights, which replaces them at the end; 0 disables it.",
+  0.0,
+  0.9999,
+)
 flags.DEFINE_enum(
-  "strategy", "auto", STRATEGIES, "Devices: auto takes all GPUs, or else the CPU; multi_worker those of all machines "
-  "of TF_CONFIG or of a SLURM job step, in step with each other; parameter_server TF_CONFIG's, each at its own pace "
-  "(see tfkd.training.launch)."
-)  # fmt: skip
-flags.DEFINE_float("checkpoint_minutes", 5.0, "A killed run loses at most so much of a fit.", 0.0)
-flags.DEFINE_integer("checkpoint_steps", None, "Write a checkpoint after so many steps, too.", 1)
+  "mixed_precision", "none", ("none", "float16", "bfloat16"), "16-bit arithmetic of the teacher and of float students."
+)
+flags.DEFINE_boolean("scale_learning_rate", False, "Multiply the learning rates by batch_size / 128.")
+flags.DEFINE_enum(
+  "strategy",
+  "auto",
+  STRATEGIES,
+  "Distribution strategy. auto uses all GPUs, or the CPU if there is none; multi_worker trains synchronously on all "
+  "machines of TF_CONFIG or of a SLURM job step; parameter_server trains asynchronously on those of TF_CONFIG. See "
+  "tfkd.training.launch.",
+)
+flags.DEFINE_float("checkpoint_minutes", 5.0, "Minutes between checkpoints of a training.", 0.0)
+flags.DEFINE_integer("checkpoint_steps", None, "Number of steps between further checkpoints; by default none.", 1)
 flags.DEFINE_boolean(
-  "deterministic", False, "Operations that give the same bits in every run, on GPUs too, where they are slower."
+  "deterministic", False, "Use deterministic operations, which give identical bits in every run; slower on GPUs."
 )
 
 
-def every(convert, check):
-  """A validator for a list: it is not empty, and each value converts and passes; None means the preset's."""
+def every(convert: Callable[[str], Any], check: Callable[[Any], bool]) -> Callable[[list[str] | None], bool]:
+  """Returns a validator of a list flag: it is None or not empty, and each value can be converted and passes a check."""
 
   def run(values):
     try:
@@ -95,8 +134,8 @@ def every(convert, check):
   return run
 
 
-def parses(parse):
-  """A validator: the value is what `parse` takes."""
+def parses(parse: Callable[[str], Any]) -> Callable[[str | None], bool]:
+  """Returns a validator of a string flag: it is None, or `parse` accepts it."""
 
   def run(value):
     try:
@@ -109,8 +148,8 @@ def parses(parse):
   return run
 
 
-def register_seeds(flag):
-  """Validates a list flag as seeds, which `seeds` reads."""
+def register_seeds(flag: str) -> None:
+  """Registers the validator of a list flag of seeds, which `seeds` reads."""
   flags.register_validator(flag, every(int, lambda s: s >= 0), "expected whole numbers >= 0, separated by commas")
 
 
@@ -120,16 +159,16 @@ flags.register_validator("teacher", parses(models.parse))
 flags.register_validator("student", parses(models.parse))
 
 
-def start(argv, presets):
-  """What every main begins with: refuses stray arguments, completes the flags, and lets log lines through.
+def start(argv: Sequence[str], presets: Mapping[str, Mapping[str, Any]]) -> None:
+  """Refuses stray arguments, sets flags from the preset, and enables logging; every script calls it first.
 
   Args:
-    argv: as absl gives it.
-    presets: dict from name to dict from flag to value; the first is the script's default. Flags that were given keep
-      their values.
+    argv: command line as absl passes it.
+    presets: values of flags by name of the preset; the first preset is the script's default. Flags of the command line
+      override them.
 
   Raises:
-    absl.app.UsageError: stray arguments, or a preset that this script lacks.
+    absl.app.UsageError: there are stray arguments, or the script does not have the preset.
   """
   if len(argv) > 1:
     raise app.UsageError(f"unknown arguments: {' '.join(argv[1:])}. Flags are written --name=value.")
@@ -141,25 +180,25 @@ def start(argv, presets):
   logging.set_verbosity(logging.INFO)  # absl hides them by default.
   if flags.FLAGS.deterministic:
     tf.config.experimental.enable_op_determinism()
-    # It would put sums of several terms in another order at every trace.
+    # This optimization would change the order of sums of several terms at every trace.
     tf.config.optimizer.set_experimental_options({"arithmetic_optimization": False})
-  # Whatever is done is on disk under its final name; a fit in progress writes a checkpoint before.
+  # Finished work is on disk already. `SystemExit` lets a fit in progress write a checkpoint.
   signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
 
 
-def training():
-  """The `SweepConfig` that the flags ask for."""
+def training() -> SweepConfig:
+  """Returns the `SweepConfig` of the flags."""
   return SweepConfig(**{name: flags.FLAGS[name].value for name in SweepConfig._fields})
 
 
-def seeds(flag="seeds"):
-  """List of int."""
+def seeds(flag: str = "seeds") -> list[int]:
+  """Returns the sorted seeds of a list flag."""
   return sorted({int(s) for s in flags.FLAGS[flag].value})
 
 
 @contextlib.contextmanager
-def errors_without_traceback():
-  """Ends the process with the message of an error, in which names of arguments become flags."""
+def errors_without_traceback() -> Iterator[None]:
+  """Ends the process with status 1 and the message of an error, in which names of arguments become flags."""
   try:
     yield
   except (ValueError, OSError, FloatingPointError) as error:
@@ -167,11 +206,11 @@ def errors_without_traceback():
     sys.exit(1)
 
 
-def with_flags(message):
+def with_flags(message: str) -> str:
   """Writes `--` before the arguments of the library that are flags, as in "batch_size is 97" or "views=2"."""
 
   def prefixed(match):
     return f"--{match[0]}" if match[0] in flags.FLAGS else match[0]
 
-  # A name without an underscore is an argument before "=" only; elsewhere it is a word.
+  # A name without an underscore is an argument only before "="; elsewhere it is an English word.
   return re.sub(r"(?<![-\w./'\"=])(?:[a-z]+(?:_[a-z]+)+|workdir|[a-z]+(?==))(?![\w./])", prefixed, message)

@@ -1,6 +1,10 @@
-"""The package's convolutional networks, rebuilt with their weights in Keras 3 and in PyTorch."""
+"""Rebuilds convolutional networks of `tfkd.models` in Keras 3 and in PyTorch, with the same weights."""
 
-# What makes a layer, of its Keras configuration. Convolutions and dense layers have no activation here.
+from typing import Any
+
+import tf_keras as keras
+
+# Configuration of Keras layers that rebuilt layers need. Convolutions and dense layers have no activation.
 _ARGUMENTS = {
   "Conv2D": ("filters", "kernel_size", "strides", "padding", "use_bias"),
   "BatchNormalization": ("momentum", "epsilon"),
@@ -15,17 +19,17 @@ _ARGUMENTS = {
 }
 
 
-def to_keras3(model):
-  """Rebuilds a functional `tf_keras` model of the layers above in Keras 3.
+def to_keras3(model: keras.Model) -> Any:
+  """Rebuilds a functional `tf_keras` model in Keras 3.
 
   Args:
-    model: the model.
+    model: model of one input and one output, with layers of the classes in `_ARGUMENTS`.
 
   Returns:
-    Keras 3 functional model of the same layer names, weights and outputs.
+    Keras 3 functional model with the same layer names, weights and outputs.
 
   Raises:
-    ValueError: another kind of layer.
+    ValueError: the model has a layer of another class.
   """
   import keras as keras3
 
@@ -42,17 +46,17 @@ def to_keras3(model):
   return rebuilt
 
 
-def to_torch(model):
-  """Rebuilds a functional `tf_keras` model of the layers above in PyTorch.
+def to_torch(model: keras.Model) -> Any:
+  """Rebuilds a functional `tf_keras` model in PyTorch.
 
   Args:
-    model: the model. A `Flatten` must follow a map of one position.
+    model: see `to_keras3`. A `Flatten` must follow a map of one position.
 
   Returns:
     `torch.nn.Module` from float [batch, channels, height, width] to logits.
 
   Raises:
-    ValueError: another kind of layer.
+    ValueError: the model has a layer of another class.
   """
   import torch
 
@@ -85,7 +89,7 @@ def _torch_layer(layer):
   if kind == "Conv2D":
     padding = 0 if arguments["padding"] == "valid" else layer.kernel_size[0] // 2
     if padding and layer.strides[0] > 1:
-      raise ValueError(f"{layer.name} has a stride and padding of its own: PyTorch pads the other side.")
+      raise ValueError(f"{layer.name} has a stride and padding: PyTorch pads the other side.")
     size = (layer.kernel.shape[2], layer.filters, layer.kernel_size, layer.strides, padding)
     made = nn.Conv2d(*size, bias=layer.use_bias)
   elif kind == "BatchNormalization":
@@ -123,7 +127,7 @@ def _copy_weights(layer, made):
 
 
 def _calls(model):
-  """Yields (layer, names of the layers that it reads) in the order of computation."""
+  """Yields (layer, names of its input layers) in the order of computation."""
   for layer in model.layers:
     parents = [node.layer.name for node in layer.inbound_nodes[0].parent_nodes]
     if parents:

@@ -1,12 +1,12 @@
-"""Does the input keep up with training? Images per second of each part, and of both together, on drawn photographs.
+"""Measures whether the input keeps up with training: images per second of each part, on generated photographs.
 
-decode    JPEG files to the array on disk, once for a data set
-input     batches from that array: random parts, turned, mirrored, tinted and normalised
-training  medium's step, teacher and student, on a batch that is there already
-both      the same step on the input's batches, as `fit` runs it
+decode    JPEG files to the array on disk, once per data set
+input     batches from that array: random crops, rotated, mirrored, recolored and normalized
+training  a step of the medium baseline, teacher and student, on a batch in memory
+both      the same step on batches of the input, as in `fit`
 
-python -m experiments.benchmarks.throughput
-python -m experiments.benchmarks.throughput --teacher=resnet18x0.25 --student=depthwise_cnn --image_size=128
+python -m experiments.benchmarks throughput
+python -m experiments.benchmarks throughput --teacher=resnet18x0.25 --student=depthwise_cnn --image_size=128
 """
 
 import os
@@ -14,6 +14,7 @@ import shutil
 import statistics
 import tempfile
 import time
+from collections.abc import Sequence
 
 import numpy as np
 import tf_keras as keras
@@ -26,17 +27,18 @@ from tfkd.data import food11
 from tfkd.objectives import SoftTargets
 from tfkd.reporting import markdown_table
 
-flags.DEFINE_integer("images", 256, "Photographs to draw.", lower_bound=16)
-flags.DEFINE_integer("rounds", 5, "Each part has its turn so often; medians are shown.", lower_bound=1)
+flags.DEFINE_integer("images", 256, "Number of photographs to generate.", lower_bound=16)
+flags.DEFINE_integer("rounds", 5, "Number of rounds; the table shows medians over them.", lower_bound=1)
 
 PRESETS = {
   "full": {"dataset": "food11", "teacher": "resnet18", "student": "plain_cnn", "image_size": 224, "batch_size": 32}
 }
-_PHOTOGRAPH = (384, 512)  # About what the homework's are.
+_PHOTOGRAPH = (384, 512)  # Height and width, similar to the homework's.
 _STEPS = 4
 
 
-def main(argv):
+def main(argv: Sequence[str]) -> None:
+  """Measures all parts and prints the table."""
   run_flags.start(argv, PRESETS)
   given = flags.FLAGS
   with run_flags.errors_without_traceback(), tempfile.TemporaryDirectory() as folder:
@@ -45,18 +47,17 @@ def main(argv):
   medians = {part: statistics.median(values) for part, values in rates.items()}
   table = [[part, f"{median:,.0f}", f"{1000 / median:.2f}"] for part, median in medians.items()]
   bottleneck = min(("input", "training"), key=medians.get)
-  print(  # noqa: T201  (the answer)
+  print(  # noqa: T201  (the script's output)
     f"{given.teacher} teaches {given.student}, {given.image_size}x{given.image_size}, batches of {given.batch_size}, "
     f"{os.cpu_count()} CPU cores, median of {given.rounds} rounds\n\n"
-    + markdown_table(["part", "images a second", "ms an image"], table)
-    + f"\nThe bottleneck is {bottleneck}: the input alone makes {medians['input'] / medians['training']:.1f} times the "
-    f"images that training takes, and both together run at {medians['both'] / medians[bottleneck]:.2f} of the slower's "
-    "rate."
+    + markdown_table(["part", "images per second", "ms per image"], table)
+    + f"\nThe bottleneck is {bottleneck}: the input alone has {medians['input'] / medians['training']:.1f} times "
+    + f"the rate of training alone, and both together {medians['both'] / medians[bottleneck]:.2f} of the slower rate."
   )
 
 
 def _draw(folder, count):
-  """Photographs as JPEG compresses them: coarse structure, and finer one with less contrast."""
+  """Writes images that compress like photographs: finer structure has less contrast."""
   os.makedirs(folder)
   rng = np.random.default_rng(0)
   height, width = _PHOTOGRAPH
@@ -71,7 +72,7 @@ def _draw(folder, count):
 
 
 def _measure(folder):
-  """Images per second of each part, a list with one for each round."""
+  """Returns the images per second of each part, one number per round."""
   given = flags.FLAGS
   info = data.info(given.dataset, image_size=given.image_size)
   student = models.build(given.student, len(info.classes), info.image_shape)
@@ -79,10 +80,10 @@ def _measure(folder):
   distiller = Distiller(teacher, student, [SoftTargets(5.0, weight=0.5)], hard_loss_weight=0.5)
   distiller.compile(keras.optimizers.SGD(0.1), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
   read = {"data_dir": folder, "image_size": given.image_size}
-  kept = os.path.join(folder, ".tfkd")
+  decoded = os.path.join(folder, ".tfkd")
   rates = {"decode": [], "input": [], "training": [], "both": []}
   for _ in range(given.rounds):
-    shutil.rmtree(kept, ignore_errors=True)
+    shutil.rmtree(decoded, ignore_errors=True)
     start = time.perf_counter()
     data.load_arrays(given.dataset, "train", **read)
     rates["decode"].append(given.images / (time.perf_counter() - start))
@@ -90,7 +91,7 @@ def _measure(folder):
     given.dataset, "train", batch_size=given.batch_size, shuffle_seed=0, augment=True, **read
   ).repeat()  # fmt: skip
   ready = next(iter(batches))
-  distiller.train_on_batch(*ready)  # Traced before it is timed.
+  distiller.train_on_batch(*ready)  # Traces the step before it is timed.
   parts = {
     "input": next,
     "training": lambda _: distiller.train_on_batch(*ready),
@@ -98,7 +99,7 @@ def _measure(folder):
   }
   for _ in range(given.rounds):
     for part, step in parts.items():
-      # A new iterator each: what one has prepared ahead must not be another's.
+      # A new iterator for each part, since an iterator prepares batches ahead.
       iterator = None if part == "training" else iter(batches)
       if iterator:
         next(iterator)

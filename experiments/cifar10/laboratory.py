@@ -24,7 +24,7 @@ FEATURE_LOSSES = {
 flags.DEFINE_list(
   "grid",
   None,
-  "Settings <temperature>:<alpha> of the heat map's students, separated by commas; empty for no grid. [preset]",
+  "Settings <temperature>:<alpha> of the heat map's students, separated by commas; empty for none. [preset]",
 )
 flags.DEFINE_list("grid_seeds", None, "Seeds of the grid's students, separated by commas. [preset]")
 flags.DEFINE_list("stages", None, "Layers whose features are matched, separated by commas. [preset]")
@@ -39,7 +39,9 @@ flags.DEFINE_enum(
   "alignment", None, ALIGNMENTS[1:], "Method that resizes feature maps of different height and width. [preset]"
 )
 flags.DEFINE_float("feature_weight", None, "Weight of the feature loss. [preset]", lower_bound=0.0)
-flags.DEFINE_float("feature_hard_weight", None, "Weight of the hard loss beside it. [preset]", lower_bound=0.0)
+flags.DEFINE_float(
+  "feature_hard_weight", None, "Weight of the hard loss of the feature-based student. [preset]", lower_bound=0.0
+)
 
 _RECIPE = {
   "dataset": "cifar10",
@@ -75,7 +77,7 @@ class Setting(NamedTuple):
 
 
 def presets(choices: Mapping[str, Any], sizes: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-  """Returns presets for `run_flags.start`, made of both laboratories' recipe and sizes and of one's own.
+  """Returns presets for `run_flags.start`, which combine the shared recipe and sizes with those of one laboratory.
 
   Args:
     choices: values of flags, in all presets of this laboratory.

@@ -53,7 +53,7 @@ def write_report(
     f"Measured on all {teacher['test_images']:,} test images after {flags['teacher_epochs']} epochs of the teacher and "
     f"{flags['epochs']} of each student, on {teacher['train_images']:,} training images. Mean ± standard deviation "
     f"over seeds ({', '.join(map(str, seeds))}); one teacher. Loss is the cross-entropy with the labels in every "
-    "row; the published losses of distilled students hold the terms of distillation too.\n\n"
+    "row; the published losses of distilled students include the terms of distillation.\n\n"
   )
   text += _comparison(rows, published)
   text += f"\n{_settings(rows)}\n\n{_paragraph(rows)}\n\n![Training curves]({CURVES})\n"
@@ -100,7 +100,7 @@ def _settings(rows):
 
 
 def _paragraph(rows):
-  """What the numbers support."""
+  """Returns sentences that compare the students, given the spread over seeds."""
   accuracies = {method: [row["accuracy"] for row in rows[method]] for method in METHODS}
   return " ".join(
     compare(f"the {method}-based student", accuracies[method], "the student from scratch", accuracies["labels"])
@@ -128,8 +128,8 @@ def _heat_map(path, cells, x_label, y_label, title):
   Args:
     path: `.png` to write.
     cells: dict from (x, y), numbers, to list of accuracies in [0, 1].
-    x_label, y_label: what the numbers are.
-    title: above the picture.
+    x_label, y_label: labels of the axes.
+    title: title of the picture.
   """
   columns, rows = (sorted({key[axis] for key in cells}) for axis in (0, 1))
   means = np.full((len(rows), len(columns)), np.nan)

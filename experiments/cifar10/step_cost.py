@@ -1,4 +1,4 @@
-"""Time and memory of a training step of laboratory B at full size; see `experiments.benchmarks.step_cost`."""
+"""Time and memory of a step of laboratory B; the same as `python -m experiments.benchmarks step_cost`."""
 
 from experiments import _run
 from experiments.benchmarks import step_cost

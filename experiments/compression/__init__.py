@@ -1,1 +1,1 @@
-"""What a teacher adds to quantized students, against training after quantization and on labels alone."""
+"""Files of quantized students: with distillation, on labels alone, and by post-training quantization."""

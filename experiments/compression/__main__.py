@@ -1,4 +1,4 @@
-r"""One network as files of fewer and fewer bits: quantized after training, in training, and in training with a teacher.
+r"""Files of one network at several bit widths: quantized after training, during training, and with distillation.
 
 Every file is measured on the whole test set, and timed on one thread in turns with the float student's file. Students
 of eight and four bits continue from the float student of their seed; those of two bits train from scratch, for as many

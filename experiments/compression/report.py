@@ -110,13 +110,13 @@ def _mean(rows: list[dict], field: str) -> float:
   return float(np.mean(_all(rows, field)))
 
 
-def _accuracy_against_bytes(path, groups, title):
-  """Draws accuracy over the size of a file, with stds over seeds; a line joins those that none beats in both.
+def _accuracy_against_bytes(path: str, groups: Mapping[str, tuple[float, list[float]]], title: str) -> None:
+  """Draws accuracy over the size of a file, with stds over seeds; a line joins the files that no other beats in both.
 
   Args:
     path: `.png` to write.
     groups: dict from label to (bytes, list of accuracies in [0, 1]).
-    title: above the picture.
+    title: title of the picture.
   """
   figure, axes = new_figure(8, 4.8)
   points = {label: (size / 1000, *mean_and_std(values, 100)) for label, (size, values) in groups.items()}

@@ -9,7 +9,7 @@ TRAINED = {
   "w2a1": ("w2a1", False),
   "w2a1 + distillation": ("w2a1", True),
 }
-"""Files of students that train with their quantization: scheme, and whether a teacher takes part."""
+"""Files of students that train with their quantization: scheme, and whether it is distilled."""
 FILES = (
   FLOAT_TEACHER,
   FLOAT_STUDENT,

@@ -84,11 +84,11 @@ def _write_report(sweep: Sweep, _: None) -> str:
 
 
 def student(method: str, seed: int, steps: Callable[[int], int]) -> StudentSpec:
-  """Returns the student of a baseline; see the script with its name.
+  """Returns the student of a baseline; see the script of the same name.
 
   Args:
     method: of `METHODS`.
-    seed: the student's.
+    seed: seed of the student.
     steps: maps epochs to optimizer steps, as `Sweep.steps` does.
   """
   given = flags.FLAGS
@@ -107,7 +107,7 @@ def student(method: str, seed: int, steps: Callable[[int], int]) -> StudentSpec:
 def _features(steps: int, hint_weight: float, rkd_weight: float, dm_weight: float) -> tuple[objectives.Objective, ...]:
   features: list[Any] = []
   if hint_weight:
-    # Hints lead the first steps, as in the first stage of FitNets. At full weight they would hold back the last steps.
+    # Hints dominate the first steps, as in the first stage of FitNets; at full weight they would harm the last steps.
     falling = keras.optimizers.schedules.PolynomialDecay(hint_weight / len(_STAGES), steps, end_learning_rate=0.0)
     features.append(objectives.Hint(_STAGES, _STAGES, weight=falling, connector="conv1x1"))
   if rkd_weight:

@@ -2,25 +2,26 @@
 
 import itertools
 import os
+from collections.abc import Mapping
 
 from tfkd import reporting
 from tfkd.reporting import accuracy_by_method, compare, format_mean_std, markdown_table, training_curves
 
 ACCURACIES, CURVES = "accuracy_by_method.png", "training_curves.png"
-# Accuracies that the homework asked for on its evaluation images.
+# Required accuracies on the homework's evaluation images.
 THRESHOLDS = {"simple": 0.46528, "medium": 0.69161, "strong": 0.78629, "boss": 0.82146}
 
 
-def write_report(workdir, teacher, rows):
-  """Writes `report.md` and the pictures into the workdir.
+def write_report(workdir: str, teacher: dict, rows: Mapping[str, list[dict]]) -> str:
+  """Writes `report.md` and the pictures into the work directory.
 
   Args:
-    workdir: where to.
-    teacher: its row of the results.
-    rows: dict from method to rows of the results, in the order of the baselines.
+    workdir: where to write.
+    teacher: the teacher's row of the results.
+    rows: method to rows of its students, in the order of the baselines.
 
   Returns:
-    The report's text, with the paths of the files at its end.
+    The report's text, followed by the paths of the files.
   """
   seeds = sorted({row["seed"] for found in rows.values() for row in found})
   title = f"Food-11 compression homework on {teacher['dataset']}"
@@ -33,8 +34,8 @@ def write_report(workdir, teacher, rows):
   text += _table(teacher, rows, is_food)
   if is_food:
     text += (
-      "\nThe thresholds are of the evaluation images, whose labels only the homework's judge has; ours are of the "
-      "validation images.\n"
+      "\nThe thresholds are accuracies on the evaluation images, whose labels are not public; this table has "
+      "accuracies on the validation images.\n"
     )
   accuracies = {method: [row["accuracy"] for row in found] for method, found in rows.items()}
   findings = [compare(b, accuracies[b], a, accuracies[a]) for a, b in itertools.pairwise(rows)]
@@ -48,7 +49,7 @@ def write_report(workdir, teacher, rows):
   return reporting.write_report(workdir, text, [ACCURACIES, CURVES])
 
 
-def _table(teacher, rows, with_thresholds):
+def _table(teacher: dict, rows: Mapping[str, list[dict]], with_thresholds: bool) -> str:
   flags = teacher["config"]
   networks = {"teacher": flags["teacher"]}
   networks |= {method: found[0]["choices"].get("network", flags["student"]) for method, found in rows.items()}

@@ -1,4 +1,4 @@
-"""Strong baseline: a depthwise-separable student just below the limit of parameters, trained longer, medium's loss.
+"""Strong baseline: a depthwise-separable student just below the limit of parameters, trained longer with medium's loss.
 
 python -m experiments.food11.strong --data_dir=food11
 """

@@ -1,4 +1,4 @@
-"""Images per second of decoding, input and training; see `experiments.benchmarks.throughput`."""
+"""Images per second of decoding, input and training; the same as `experiments.benchmarks throughput`."""
 
 from experiments import _run
 from experiments.benchmarks import throughput

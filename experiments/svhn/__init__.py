@@ -1,1 +1,1 @@
-"""The SVHN homework: a quantized student, a full-precision teacher, and what temperature does."""
+"""The SVHN homework: quantized students distilled from a float teacher at several temperatures."""

@@ -1,7 +1,10 @@
 """The students of each question of the SVHN homework.
 
-Published numbers are the homework's own, each of a single minibatch of 256; ours are of the full test set.
+The homework measured its published accuracies on one minibatch of 256; this package uses the full test set.
 """
+
+from collections.abc import Sequence
+from typing import Any
 
 from tfkd.objectives import SoftTargets
 from tfkd.quantization import parse_scheme
@@ -13,14 +16,16 @@ PUBLISHED = {
   "q3": {5.0: 87.89, 15.0: 90.63, 25.0: 89.84, 50.0: 91.41, 100.0: 89.84},
   "q4": {5.0: 87.89, 15.0: 89.84, 25.0: 87.50, 50.0: 90.63, 100.0: 87.50},
 }
-FORM = "cross_entropy"  # The homework's; its gradient is the divergence's.
+FORM = "cross_entropy"  # As in the homework; its gradient equals that of the divergence.
 METHODS = {"q2": "soft", "q3": "hard + soft", "q4": "hard + label soft"}
 
 
-def students(question, scheme, temperatures, seeds, soft_weight):
+def students(
+  question: str, scheme: str, temperatures: Sequence[float], seeds: Sequence[int], soft_weight: float
+) -> list[StudentSpec]:
   """Lists the students of a question.
 
-  q1: ground-truth labels alone, and the teacher's labels, its class probabilities at T = 1, in their place.
+  q1: ground-truth labels alone; and the teacher's class probabilities at T = 1 alone.
   q2: soft cross-entropy from the teacher alone.
   q3: hard loss + soft_weight * T^2 * soft cross-entropy from the teacher.
   q4: as q3, with the ground-truth labels in place of the teacher.
@@ -28,13 +33,14 @@ def students(question, scheme, temperatures, seeds, soft_weight):
   Args:
     question: "q1" to "q4".
     scheme: quantization scheme of every student.
-    temperatures: list of float, for q2 to q4.
-    seeds: list of int; students of one seed start from the same weights and see the same order.
+    temperatures: temperatures of q2 to q4.
+    seeds: students of one seed start from the same weights and train on the same order of images.
     soft_weight: weight of the soft loss in q3 and q4.
 
   Returns:
-    list of `StudentSpec`, seed by seed, so that an interrupted sweep has whole seeds.
+    Students, seed by seed, so that an interrupted sweep has whole seeds.
   """
+  per_seed: list[dict[str, Any]]
   if question == "q1":
     per_seed = [
       {"method": "labels"},
@@ -58,7 +64,7 @@ def students(question, scheme, temperatures, seeds, soft_weight):
       }
       for temperature in temperatures
     ]
-  # Eight-bit features are a fine-tuning of trained weights, as tfmot advises; the coarser grids train from scratch.
+  # Students with eight-bit features fine-tune trained weights, as tfmot advises; coarser grids train from scratch.
   start = "teacher" if scheme != FLOAT and parse_scheme(scheme).starts_from_float else "scratch"
   common = {"experiment": question, "scheme": scheme, "start": start}
   return [StudentSpec(seed=seed, **common, **fields) for seed in seeds for fields in per_seed]

@@ -1,6 +1,7 @@
 """`report.md` and the picture of the SVHN homework."""
 
 import os
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -11,16 +12,16 @@ from tfkd.reporting import format_mean_std, markdown_table, mean_and_std, new_fi
 PICTURE = "accuracy_vs_temperature.png"
 
 
-def write_report(workdir, rows, scheme):
-  """Writes `report.md` and the picture into the workdir.
+def write_report(workdir: str, rows: Sequence[dict], scheme: str) -> str:
+  """Writes `report.md` and the picture into the work directory.
 
   Args:
-    workdir: where to.
+    workdir: where to write.
     rows: all rows of the results.
     scheme: the students' scheme for q2 to q4.
 
   Returns:
-    The report's text, with the paths of both files at its end.
+    The report's text, followed by the paths of the files.
   """
   (teacher,) = [row for row in rows if row["role"] == "teacher"]
   q1 = _q1(rows, teacher)
@@ -28,10 +29,10 @@ def write_report(workdir, rows, scheme):
   seeds = sorted({row["seed"] for row in rows if row["role"] == "student"})
   text = (
     f"# SVHN homework on {teacher['dataset']}\n\n"
-    f"Test accuracy in percent on all {teacher['test_images']:,} test images; teacher and students saw "
+    f"Test accuracy in percent on all {teacher['test_images']:,} test images, after training on "
     f"{teacher['train_images']:,} training images. Mean ± standard deviation over seeds "
     f"({', '.join(map(str, seeds))}). "
-    "Published numbers are the homework's own, of real SVHN, each measured on one minibatch of 256.\n"
+    "The homework measured the published accuracies on one minibatch of 256 of SVHN.\n"
   )
   text += f"\n## Question 1: a quantized student, without and with the teacher\n\n{q1}"
   if any(row["experiment"] in METHODS for row in rows):
@@ -54,11 +55,11 @@ def write_report(workdir, rows, scheme):
     text += f"\n![Accuracy over temperature]({PICTURE})\n"
   deployed = [row for row in rows if "tflite_accuracy" in row]
   if deployed:
-    text += f"\n## As files\n\n{_deployed_table(deployed)}"
+    text += f"\n## Exported files\n\n{_deployed_table(deployed)}"
   return reporting.write_report(workdir, text, [PICTURE] if PICTURE in text else [])
 
 
-def _q1(rows, teacher):
+def _q1(rows: Sequence[dict], teacher: dict) -> str:
   table = [_q1_row("float, labels (baseline)", [teacher], teacher, "teacher")]
   schemes = list(dict.fromkeys(row["scheme"] for row in rows if row["experiment"] == "q1"))
   for scheme in schemes:
@@ -78,8 +79,8 @@ def _q1(rows, teacher):
   )
 
 
-def _q1_row(name, rows, teacher, published):
-  # Of a float model there is no file.
+def _q1_row(name: str, rows: Sequence[dict], teacher: dict, published: str) -> list[str]:
+  # A float student has no file.
   size = rows[0].get("tflite_bytes", rows[0]["packed_bytes"]) if rows else None
   return [
     name,
@@ -91,7 +92,7 @@ def _q1_row(name, rows, teacher, published):
   ]
 
 
-def _temperature_table(lines):
+def _temperature_table(lines: Mapping[str, Mapping[float, list[float]]]) -> str:
   temperatures = sorted({t for points in lines.values() for t in points})
   header = ["T"] + [title for q in METHODS for title in (f"{q}: {METHODS[q]}", "published")]
   rows = []
@@ -104,7 +105,7 @@ def _temperature_table(lines):
   return markdown_table(header, rows)
 
 
-def _deployed_table(rows):
+def _deployed_table(rows: Sequence[dict]) -> str:
   groups = dict.fromkeys((r["experiment"], r["scheme"], r["method"], r["temperature"]) for r in rows)
   table = []
   for question, scheme, method, temperature in groups:
@@ -126,11 +127,11 @@ def _deployed_table(rows):
   )
 
 
-def _accuracies(rows, question, method, scheme):
+def _accuracies(rows: Sequence[dict], question: str, method: str, scheme: str) -> list[float]:
   return [r["accuracy"] for r in rows if (r["experiment"], r["method"], r["scheme"]) == (question, method, scheme)]
 
 
-def _by_temperature(rows, question, scheme):
+def _by_temperature(rows: Sequence[dict], question: str, scheme: str) -> dict[float, list[float]]:
   points = {}
   for row in rows:
     if row["experiment"] == question and row["scheme"] == scheme:
@@ -144,8 +145,8 @@ def _accuracy_against_temperature(path, lines, levels, title):
   Args:
     path: `.png` to write.
     lines: dict from label to dict from temperature to list of accuracies in [0, 1].
-    levels: dict from label to list of accuracies: horizontal lines for what has no temperature.
-    title: above the picture.
+    levels: dict from label to list of accuracies of students without a temperature: horizontal lines.
+    title: title of the picture.
   """
   figure, axes = new_figure(8, 4.8)
   for (label, values), style in zip(levels.items(), ("-", "--", ":", "-."), strict=False):

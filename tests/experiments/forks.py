@@ -1,4 +1,4 @@
-"""Runs experiments one after the other, each in a fork of this process, which imported TensorFlow once for all.
+"""Runs experiments one after the other, each in a fork of this process, which has imported TensorFlow.
 
 Each line of standard input is JSON, `[module, folder, flags, environment]`. The output of the run goes to the files
 `stdout` and `stderr` of the directory named on the command line; its exit code is printed.
@@ -11,7 +11,7 @@ import signal
 import sys
 import traceback
 
-import experiments.run_flags  # noqa: F401  (what all experiments import, and what takes seconds)
+import experiments.run_flags  # noqa: F401  (all experiments import it, which takes seconds)
 
 
 def main(outputs):

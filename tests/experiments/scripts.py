@@ -1,4 +1,4 @@
-"""Runs an experiment as its user does: in its own process, in some folder."""
+"""Runs scripts of `experiments` in processes of their own."""
 
 import atexit
 import functools
@@ -13,20 +13,23 @@ ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
 
 
 def command(name, *flags):
-  """The command line of `experiments.<name>`."""
+  """Returns the command line of `experiments.<name>`."""
   return [sys.executable, "-m", f"experiments.{name}", *flags]
 
 
 def run(name, folder, *flags):
-  """Runs `experiments.<name>` in a folder; returns the ended process with its output."""
+  """Runs `experiments.<name>` in a directory and returns the completed process with its output."""
   return subprocess.run(command(name, *flags), cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, timeout=600)
 
 
 def run_briefly(name, folder, *flags, **environment):
-  """As `run`, without the seconds that importing TensorFlow takes: for runs that end before they train.
+  """Does the same as `run` without the time of importing TensorFlow, for runs that end before they train.
 
-  Keyword arguments are environment variables.
-  Each is a process of its own, a fork of one that has imported TensorFlow and done nothing with it.
+  Each run is a fork of a process that has imported TensorFlow and has not used it.
+
+  Args:
+    name, folder, *flags: see `run`.
+    **environment: environment variables.
   """
   server, outputs = _forks()
   server.stdin.write(json.dumps([f"experiments.{name}", str(folder), flags, environment]) + "\n")

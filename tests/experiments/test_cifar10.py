@@ -1,4 +1,4 @@
-"""The laboratories: each flag's effect on the loss, and the scripts as a user runs them."""
+"""Losses of the CIFAR-10 laboratories under each flag, and whole runs of their scripts."""
 
 import json
 
@@ -41,7 +41,7 @@ def pair():
 
 
 def _evaluated(pair, student):
-  """The terms of a distiller made of a sweep's student, and the distiller."""
+  """Returns the terms of the loss of a student, and its distiller."""
   distiller = tfkd.Distiller(pair[1], pair[0], student.objectives, student.hard_loss_weight)
   distiller.compile(loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True))
   return distiller.evaluate(X, Y, verbose=0, return_dict=True), distiller
@@ -52,7 +52,7 @@ def _cross_entropy(logits, labels):
 
 
 @pytest.mark.parametrize("temperature, alpha", [(5.0, 0.8), (1.0, 0.3), (50.0, 0.0), (4.0, 1.0)])
-def test_the_response_based_loss_is_the_laboratorys(pair, given, temperature, alpha):
+def test_response_loss_is_alpha_t2_kl_plus_cross_entropy(pair, given, temperature, alpha):
   found, _ = _evaluated(pair, laboratory.response(0, temperature, alpha))
   student, teacher = (model.predict(X, verbose=0) for model in pair)
   soft = temperature**2 * references.soft_target_kl(teacher, student, temperature).mean()
@@ -61,7 +61,7 @@ def test_the_response_based_loss_is_the_laboratorys(pair, given, temperature, al
 
 @pytest.mark.parametrize("feature_loss", ["normalized", "mse", "l2"])
 @pytest.mark.parametrize("stages, weight, hard", [(["layer1", "layer2", "layer3"], 100.0, 1.0), (["layer2"], 1.0, 0.5)])
-def test_the_feature_based_loss_is_the_laboratorys(pair, given, feature_loss, stages, weight, hard):
+def test_feature_loss_is_the_mean_over_stages_plus_cross_entropy(pair, given, feature_loss, stages, weight, hard):
   with flagsaver.flagsaver(feature_loss=feature_loss, stages=stages, feature_weight=weight, feature_hard_weight=hard):
     found, distiller = _evaluated(pair, laboratory.feature(0))
   function = {"normalized": "normalized_feature_matching", "mse": "hint", "l2": "euclidean"}[feature_loss]
@@ -75,7 +75,7 @@ def test_the_feature_based_loss_is_the_laboratorys(pair, given, feature_loss, st
 
 
 @pytest.mark.parametrize("alignment", ["average_pool", "interpolate"])
-def test_stages_of_other_sizes_are_aligned_as_asked(pair, given, alignment):
+def test_stages_of_different_sizes_are_aligned_by_the_chosen_method(pair, given, alignment):
   with flagsaver.flagsaver(feature_loss="mse", stages=["layer1"], alignment=alignment):
     (match,) = laboratory.feature(0).objectives
   small, large = (
@@ -91,7 +91,7 @@ def test_stages_of_other_sizes_are_aligned_as_asked(pair, given, alignment):
   np.testing.assert_allclose(value, np.mean((target - adapted.numpy()) ** 2, axis=(1, 2, 3)), rtol=1e-4)
 
 
-def test_choices_that_change_the_student_name_it(given):
+def test_flags_that_change_a_student_change_its_name(given):
   def names(**changed):
     with flagsaver.flagsaver(**changed):
       return laboratory.feature(0).name
@@ -157,7 +157,7 @@ def _run(folder, lab, *given):
 
 @pytest.mark.end_to_end
 @pytest.mark.parametrize("lab, published", [("lab_a", "87.16"), ("lab_b", "2.03")])
-def test_a_laboratory_leaves_rows_report_and_pictures_and_goes_on(folder, lab, published):
+def test_a_laboratory_writes_rows_report_and_pictures_and_resumes(folder, lab, published):
   result = _run(
     folder, lab, "--seeds=0,1", "--grid=4:0.5,8:0.5", "--grid_seeds=1", "--mixup=0.2", "--label_smoothing=0.1"
   )
@@ -166,7 +166,7 @@ def test_a_laboratory_leaves_rows_report_and_pictures_and_goes_on(folder, lab, p
   assert [(row["method"], row["seed"]) for row in rows[1:7]] == [
     (method, seed) for seed in (0, 1) for method in ("labels", "response", "feature")
   ]
-  # The chosen setting is a cell of the grid, and not trained twice.
+  # The compared setting is a cell of the grid, and is trained only once.
   assert [(row["temperature"], row["choices"], row["seed"]) for row in rows[7:]] == [
     (4.0, {"alpha": 0.5}, 1), (8.0, {"alpha": 0.5}, 1),
   ]  # fmt: skip
@@ -193,18 +193,18 @@ def test_a_laboratory_leaves_rows_report_and_pictures_and_goes_on(folder, lab, p
     (["--stages=layer9"], "layer9"),
   ],
 )
-def test_wrong_flags_are_named_without_a_traceback(folder, given, words):
+def test_invalid_flags_are_named_without_a_traceback(folder, given, words):
   result = run_briefly("cifar10.lab_a", folder, *TINY, *given)
   assert result.returncode == 1
   assert words in result.stderr + result.stdout and "Traceback" not in result.stderr
 
 
 @pytest.mark.end_to_end
-def test_the_cost_of_a_step_is_measured_for_each_batch(folder):
+def test_step_cost_measures_each_batch_size(folder):
   result = run("cifar10.step_cost", folder, "--teacher=resnet14", "--student=resnet8", "--batch_sizes=4,64")
   assert result.returncode == 0, result.stderr
   rows = [line.split("|")[1:-1] for line in result.stdout.splitlines() if line.startswith("|")][2:]
   assert [int(row[0]) for row in rows] == [4, 64]
   assert all(float(cell.replace(",", "")) > 0 for row in rows for cell in row)
-  # 16 maps of 16 channels at 32x32, and as much again at each of two smaller sizes: a few MiB for each image.
-  assert 0.5 < float(result.stdout.split(" MiB an image")[0].split()[-1]) < 50
+  # 16 maps of 16 channels at 32x32, and as many bytes at two smaller sizes: a few MiB per image.
+  assert 0.5 < float(result.stdout.split(" MiB per image")[0].split()[-1]) < 50

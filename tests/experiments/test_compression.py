@@ -1,4 +1,4 @@
-"""The table of files as a user makes it: in its own process, in an empty folder."""
+"""A whole run of the comparison of compressed files."""
 
 import json
 
@@ -15,7 +15,7 @@ FLAGS = (
 
 
 @pytest.mark.end_to_end
-def test_compression_leaves_files_rows_report_and_picture_and_goes_on(tmp_path):
+def test_compression_writes_files_rows_report_and_picture_and_resumes(tmp_path):
   house_numbers.write(tmp_path / "data", sizes={"train": 64, "test": 32})
   result = run("compression", tmp_path, *FLAGS)
   assert result.returncode == 0, result.stderr
@@ -31,9 +31,9 @@ def test_compression_leaves_files_rows_report_and_picture_and_goes_on(tmp_path):
   assert len(parameters) == 1 and parameters.pop() < rows["float teacher"]["parameters"]
   sizes = [rows[name]["bytes"] for name in ("w2a1", "QAT int4", "QAT int8", "float student")]
   assert sizes == sorted(sizes)
-  # What was trained with its quantization, and with a teacher, is another model than what was not.
+  # All variants except post-training quantization have weights of their own.
   digests = {deploy.read_metadata(files[name].with_suffix(".tflite"))["weights_sha256"] for name in rows}
-  assert len(digests) == 9  # PTQ int8 is the float student.
+  assert len(digests) == 9  # PTQ int8 has the weights of the float student.
   for name in rows:
     fields = deploy.read_metadata(files[name].with_suffix(".tflite"))
     assert (fields["mean"], fields["std"]) == (0.0, 1.0) and fields["labels"] == list("0123456789")

@@ -1,4 +1,4 @@
-"""The Food-11 homework: its losses, its limit, and its five scripts on a folder of its layout."""
+"""Losses and parameter limit of the Food-11 homework, and its five scripts on a small data set of its layout."""
 
 import csv
 import json
@@ -38,7 +38,7 @@ def given():
 
 
 def _terms(student, step=0):
-  """What a distiller made of a sweep's student says, its models' logits, and those with features."""
+  """Returns the terms of the loss of a student after some steps, its teacher, its network and its distiller."""
   teacher, model = models.build("resnet18x0.125"), models.build(student.network or "plain_cnn")
   distiller = tfkd.Distiller(teacher, model, student.objectives, student.hard_loss_weight)
   distiller.compile(loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True))
@@ -47,7 +47,7 @@ def _terms(student, step=0):
 
 
 def _responses(teacher, student, temperature, alpha):
-  """alpha * T^2 * KL + (1 - alpha) * cross-entropy, in float64."""
+  """Returns alpha * T^2 * KL + (1 - alpha) * cross-entropy in float64."""
   theirs, ours = teacher.predict(X, verbose=0), student.predict(X, verbose=0)
   soft = temperature**2 * references.soft_target_kl(theirs, ours, temperature).mean()
   return alpha * soft + (1 - alpha) * references.soft_target_cross_entropy(40.0 * np.eye(10)[Y], ours, 1.0).mean()
@@ -55,7 +55,7 @@ def _responses(teacher, student, temperature, alpha):
 
 @pytest.mark.parametrize("method, network", [("medium", None), ("strong", "depthwise_cnn")])
 @pytest.mark.parametrize("temperature, alpha", [(5.0, 0.5), (2.0, 0.9)])
-def test_medium_and_strong_learn_from_the_divergence_and_the_labels(given, method, network, temperature, alpha):
+def test_medium_and_strong_train_on_divergence_and_labels(given, method, network, temperature, alpha):
   with flagsaver.flagsaver(temperature=temperature, alpha=alpha):
     student = baselines.student(method, 0, _steps)
   assert student.network == network
@@ -63,13 +63,13 @@ def test_medium_and_strong_learn_from_the_divergence_and_the_labels(given, metho
   assert found["loss"] == pytest.approx(_responses(teacher, model, temperature, alpha), rel=1e-4)
 
 
-def test_simple_learns_from_labels_alone(given):
+def test_simple_trains_on_labels_alone(given):
   student = baselines.student("simple", 3, _steps)
   assert (student.objectives, student.hard_loss_weight, student.seed) == ((), 1.0, 3)
 
 
 @pytest.mark.parametrize("progress", [0.0, 0.5, 1.0])
-def test_boss_adds_relations_and_hints_that_fade(given, progress):
+def test_boss_adds_relations_and_decaying_hints(given, progress):
   with flagsaver.flagsaver(hint_weight=3.0, rkd_weight=0.25, dm_weight=0.5, strong_epochs=4):
     student = baselines.student("boss", 0, _steps)
   found, teacher, model, distiller = _terms(student, step=int(40 * progress))
@@ -89,7 +89,7 @@ def test_boss_adds_relations_and_hints_that_fade(given, progress):
   assert found["loss"] == pytest.approx(expected, rel=1e-4)
 
 
-def test_boss_without_its_weights_is_strong(given):
+def test_boss_with_zero_weights_equals_strong(given):
   with flagsaver.flagsaver(hint_weight=0.0, rkd_weight=0.0, dm_weight=0.0):
     assert len(baselines.student("boss", 0, _steps).objectives) == 1
 
@@ -105,7 +105,7 @@ def test_presets_are_complete_and_below_the_limit(given, preset):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-  """A data set of the homework's layout: odd sizes and modes, one file cut short."""
+  """Writes a data set of the homework's layout, with several sizes and color modes, and one truncated file."""
   root = tmp_path_factory.mktemp("food")
   for split, count in zip(FOLDERS.values(), (45, 22, 13), strict=True):
     (root / "data" / split).mkdir(parents=True)
@@ -190,7 +190,7 @@ def test_five_scripts_from_files_to_submission(folder):
     ("simple", ["--teacher_checkpoint=nowhere.pth", "--on_bad_image=skip"], "nowhere.pth"),
   ],
 )
-def test_wrong_flags_are_named_without_a_traceback(folder, script, options, words):
+def test_invalid_flags_are_named_without_a_traceback(folder, script, options, words):
   result = run_briefly(f"food11.{script}", folder, *TINY, *options)
   assert result.returncode == 1
   assert words in result.stderr + result.stdout and "Traceback" not in result.stderr

@@ -1,4 +1,4 @@
-"""The comparison of methods as a user runs it: in its own process, in an empty folder."""
+"""A whole run of the comparison of methods, and its flags."""
 
 import json
 
@@ -24,13 +24,13 @@ def _run(folder, *flags):
 
 
 @pytest.mark.end_to_end
-def test_methods_leave_rows_report_picture_and_costs_and_go_on(folder):
+def test_methods_write_rows_report_picture_and_costs_and_resume(folder):
   result = _run(folder, "--method=hint", "--method=sim_kd", "--seeds=0,1")
   assert result.returncode == 0, result.stderr
   rows = [json.loads(line) for line in (folder / "out" / "results.jsonl").read_text().splitlines()]
   assert [row["method"] for row in rows[1:]] == 2 * ["labels", "hint", "sim_kd"]
   assert (rows[1]["scheme"], rows[1]["experiment"]) == ("float", "methods")
-  # SimKD's student carries the teacher's classifier.
+  # SimKD's student contains the teacher's classifier.
   assert rows[3]["parameters"] > rows[2]["parameters"] == rows[1]["parameters"]
   report = (folder / "out" / "report.md").read_text()
   assert report in result.stdout
@@ -47,6 +47,6 @@ def test_methods_leave_rows_report_picture_and_costs_and_go_on(folder):
   assert "| `soft_targets` |" in again.stdout and "| `hint` |" in again.stdout
 
 
-def test_an_unknown_method_names_the_known_ones(folder):
+def test_an_unknown_method_is_refused_with_the_known_ones(folder):
   result = run_briefly("methods", folder, *TINY, "--method=hnit")
   assert result.returncode == 1 and "hint" in result.stderr + result.stdout and "Traceback" not in result.stderr

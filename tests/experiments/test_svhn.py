@@ -1,4 +1,4 @@
-"""The homework's scripts as a user runs them: in their own process, in an empty folder."""
+"""Whole runs of the SVHN scripts, and their flags."""
 
 import json
 import os
@@ -27,7 +27,7 @@ TINY = ("--data_dir=data", "--epochs=1", "--teacher_epochs=1", "--batch_size=32"
 
 
 @pytest.mark.end_to_end
-def test_all_leaves_rows_report_picture_logs_and_files(folder):
+def test_all_writes_rows_report_picture_logs_and_files(folder):
   result = _run("all", folder, *TINY, "--temperatures=15", "--seeds=0,1", "--workdir=out")
   assert result.returncode == 0, result.stderr
   rows = [json.loads(line) for line in (folder / "out" / "results.jsonl").read_text().splitlines()]
@@ -46,7 +46,7 @@ def test_all_leaves_rows_report_picture_logs_and_files(folder):
   assert "Traceback" not in result.stderr and "wrote out/students/" in result.stderr
 
 
-def test_a_killed_run_goes_on_where_it_was(folder):
+def test_a_killed_run_resumes(folder):
   flags = (*TINY, "--temperatures=5,15", "--workdir=out")
   process = subprocess.Popen(command("svhn.q2", *flags), cwd=folder, env=ENVIRONMENT, stderr=subprocess.DEVNULL)
   results = folder / "out" / "results.jsonl"
@@ -92,7 +92,7 @@ def test_a_killed_run_goes_on_where_it_was(folder):
     (["--data_dir=data", "--limit_train=65"], "limit must be between 1 and 64"),
   ],
 )
-def test_wrong_flags_are_named_without_a_traceback(folder, flags, words):
+def test_invalid_flags_are_named_without_a_traceback(folder, flags, words):
   result = run_briefly("svhn.q3", folder, *flags)
   assert result.returncode == 1
   assert words in result.stderr + result.stdout
@@ -102,7 +102,7 @@ def test_wrong_flags_are_named_without_a_traceback(folder, flags, words):
 
 def test_help_lists_every_flag_with_its_meaning(folder):
   result = run_briefly("svhn.all", folder, "--help")
-  assert result.returncode == 1  # absl's way.
+  assert result.returncode == 1  # absl's exit status of --help.
   flags = (
     "dataset data_dir workdir scheme temperatures soft_weight seeds epochs batch_size learning_rate strategy "
     "mixed_precision limit_train overwrite preset teacher student optimizer schedule warm_up weight_decay augment "

@@ -1,4 +1,4 @@
-"""A vision transformer teaches a ResNet, from files of weights to the table."""
+"""Distillation from a vision transformer: a whole run, and its flags."""
 
 import json
 
@@ -23,7 +23,7 @@ def folder(tmp_path_factory):
       for i in range(count):
         pixels = RNG.integers(0, 100, (32, 32, 3), np.uint8) + np.uint8(15 * number)
         Image.fromarray(pixels).save(root / "data" / split / name / f"{i}.jpg")
-  # As pretrained on a thousand classes, here seven, at 64 pixels.
+  # Stands for weights pretrained on a thousand classes at 224 pixels: seven classes at 64 pixels.
   save_file(_hugging_face(patches=16, classes=7), str(root / "vit.safetensors"))
   return root
 
@@ -35,7 +35,7 @@ TINY = (
 
 
 @pytest.mark.end_to_end
-def test_from_weights_to_the_table(folder):
+def test_a_run_from_files_of_weights_to_the_report(folder):
   given = (*TINY, "--teacher_checkpoint=vit.safetensors")
   result = run("cifar10.vit_teacher", folder, *given)
   assert result.returncode == 0, result.stderr
@@ -62,7 +62,7 @@ def test_from_weights_to_the_table(folder):
     (["--teacher_checkpoint=vit.safetensors", "--noteacher_head_only"], "head.weight gives"),
   ],
 )
-def test_wrong_flags_are_named_without_a_traceback(folder, given, words):
+def test_invalid_flags_are_named_without_a_traceback(folder, given, words):
   result = run_briefly("cifar10.vit_teacher", folder, *TINY, "--workdir=wrong", "--overwrite", *given)
   assert result.returncode == 1
   assert words in result.stderr + result.stdout and "Traceback" not in result.stderr
