@@ -76,6 +76,8 @@ def test_every_committed_row_is_undamaged(path):
 def test_published_accuracies_are_those_of_the_committed_rows(directory, write, name, tmp_path):
   report = write(str(tmp_path), name)
   published = (EXPERIMENTS / directory / "README.md").read_text()
-  found = set(re.findall(r"\d\d\.\d\d ± \d+\.\d\d", report))
+  # The published table of methods has no column of agreement.
+  before = r"^\| `\w+` \| " if directory == "methods" else ""
+  found = set(re.findall(rf"{before}(\d\d\.\d\d ± \d+\.\d\d)", report, re.MULTILINE))
   assert len(found) >= 3
   assert found <= set(re.findall(r"\d\d\.\d\d ± \d+\.\d\d", published))
