@@ -5,8 +5,10 @@ Importing it changes nothing for other code of the process: `tf.keras` stays wha
 
 import importlib
 
+from tfkd import features as features
 from tfkd import losses as losses
 from tfkd import objectives as objectives
+from tfkd import preprocessing as preprocessing
 from tfkd import teachers as teachers
 from tfkd.distiller.distiller import Distiller as Distiller
 from tfkd.features import taps as taps
@@ -15,7 +17,7 @@ __version__ = "0.1.0"
 
 # Loaded when they are first used: with them come tfmot, LiteRT and matplotlib.
 _LAZY = ("data", "deploy", "models", "quantization", "reporting", "sweeps", "training")
-__all__ = ["Distiller", "losses", "objectives", "taps", "teachers", *_LAZY]  # noqa: PLE0604  # pyright: ignore
+__all__ = ["Distiller", "features", "losses", "objectives", "preprocessing", "taps", "teachers", *_LAZY]  # noqa: PLE0604  # pyright: ignore
 
 
 def __getattr__(name):

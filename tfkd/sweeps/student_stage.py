@@ -45,19 +45,20 @@ class StudentStage:
     """Checks students before the teacher is trained, since every error would cost that time.
 
     Raises:
-      ValueError: a scheme does not fit a network, a student cannot start from the weights that it names, or the
-        results of a student are of another network of the same name.
+      ValueError: a scheme does not fit a network, an objective does not fit the networks, a student cannot start from
+        the weights that it names, or the results of a student are of another network of the same name.
     """
     for student in students:
       self._check_start(student)
       self._check_function(student)
     missing = [student for student in students if not self._workspace.results.find(**student.key)]
-    for network, scheme, adapt in dict.fromkeys((self._network(s), s.scheme, s.adapt) for s in missing):
-      if scheme != FLOAT:
-        model = self._trainer.build(network)
-        if adapt:
-          model = adapt(self._trainer.build(self._trainer.config.teacher), model)
-        quantization.check(model, scheme)
+    checked = set()
+    for student in missing:
+      taps = tuple((type(o), *o.teacher_layers, *o.student_layers) for o in student.objectives if o.teacher_layers)
+      key = (self._network(student), student.scheme, student.adapt, taps)
+      if key not in checked and (taps or student.scheme != FLOAT):
+        self._check_networks(student)
+      checked.add(key)
 
   def train(self, student: StudentSpec) -> dict[str, Any]:
     """Trains a student, or resumes its training; saves and exports it.
@@ -103,8 +104,7 @@ class StudentStage:
       if student.scheme != FLOAT:
         calibration_data = trainer.examples.calibration_batches()
         model = quantization.quantize(model, student.scheme, calibration_data=calibration_data)
-      # Copies: a layer belongs to one distiller, and a sweep may list one objective for several seeds.
-      objectives = [type(objective).from_config(objective.get_config()) for objective in student.objectives]
+      objectives = _copies(student.objectives)
       hard_loss_weight = with_variables(objectives, student.hard_loss_weight)
       distiller = Distiller(teacher, model, objectives, hard_loss_weight=hard_loss_weight)
       trainer.compile(distiller, self._epochs(student), config.learning_rate)
@@ -112,6 +112,15 @@ class StudentStage:
         network = self._functions.setdefault(network, len(self._functions))
       adapt = student.adapt and student.method
       return self._distillers.share(distiller, [network, student.scheme, adapt, self._epochs(student)])
+
+  def _check_networks(self, student):
+    """Makes the student with untrained weights, which is refused as the trained one would be."""
+    teacher, model = (self._trainer.build(n) for n in (self._trainer.config.teacher, self._network(student)))
+    if student.adapt:
+      model = student.adapt(teacher, model)
+    if student.scheme != FLOAT:
+      quantization.check(model, student.scheme)
+    Distiller(teacher, model, _copies(student.objectives))
 
   def _check_start(self, student):
     config, network, start = self._trainer.config, self._network(student), student.start
@@ -184,3 +193,8 @@ class StudentStage:
 
   def _epochs(self, student):
     return student.epochs or self._trainer.config.epochs
+
+
+def _copies(objectives):
+  """A layer belongs to one distiller, and a sweep may list one objective for several seeds."""
+  return [type(objective).from_config(objective.get_config()) for objective in objectives]
