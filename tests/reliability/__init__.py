@@ -1,1 +1,1 @@
-"""What tfkd survives: kills, damage, full disks and inputs that lie."""
+"""Kills trainings, damages their files, fills their disks, and gives damaged files to all readers."""

@@ -1,4 +1,4 @@
-"""Readers on damaged files: each in a process of its own, with an end to its time and its memory."""
+"""Gives damaged files to readers, each in a process of its own with limited time and memory."""
 
 import collections
 import multiprocessing
@@ -7,29 +7,31 @@ import resource
 import shutil
 import signal
 import tempfile
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from absl import logging
 
-from tests.reliability.readers import DOCUMENTED, READERS, mutated
+from tests.reliability.readers import DOCUMENTED, READERS, Operation, Reader, mutated
 from tfkd.ops.timing import status_bytes
 
-_SECONDS = 60  # For one file, with what TensorFlow traces.
+_SECONDS = 60  # Time limit of one file, which includes tracing by TensorFlow.
 _BYTES = 8 * 2**30
 OUTCOMES = ("refused", "read", "wrong", "undocumented", "hang", "crash")
-"""What became of a damaged file: the last four are defects."""
+"""Outcomes of reading a damaged file; the last four are defects."""
 
 
-def fuzz(name, cases, seed=0):
-  """Counts what a reader does with damaged files.
+def fuzz(name: str, cases: int, seed: int = 0) -> collections.Counter[str]:
+  """Counts the outcomes of reading damaged files.
 
   Args:
-    name: of `READERS`.
+    name: key of `READERS`.
     cases: number of damaged files.
-    seed: of the damage.
+    seed: seed of the damage.
 
   Returns:
-    `collections.Counter` of `OUTCOMES`.
+    Number of files by outcome, of `OUTCOMES`.
   """
   counts = collections.Counter()
   context = multiprocessing.get_context("spawn")
@@ -40,7 +42,7 @@ def fuzz(name, cases, seed=0):
     process.start()
     theirs.close()
     try:
-      while ours.poll(2 * _SECONDS):  # A library's own loop hears no signal.
+      while ours.poll(2 * _SECONDS):  # A loop inside a library does not react to signals.
         counts[ours.recv()] += 1
         case += 1
     except EOFError:
@@ -54,26 +56,26 @@ def fuzz(name, cases, seed=0):
   return counts
 
 
-def operations_of(case, seed):
-  """The damage of a case: one to four operations of `mutated`."""
+def operations_of(case: int, seed: int) -> list[Operation]:
+  """Returns the damage of a case: one to four operations of `mutated`."""
   rng = np.random.default_rng((seed, case))
   return [(int(rng.integers(6)), float(rng.random()), int(rng.integers(256))) for _ in range(rng.integers(1, 5))]
 
 
-def try_to_read(reader, path, file, valid, operations):
-  """The outcome of reading a file after operations.
+def try_to_read(reader: Reader, path: str, file: str, valid: dict[str, Any], operations: Sequence[Operation]) -> str:
+  """Damages a file, reads it, and returns the outcome.
 
   Args:
-    reader: `Reader`.
-    path, file: what was given to its `write`, and what that returned.
-    valid: dict with the file's bytes, and what is read from them.
+    reader: the reader.
+    path, file: argument and result of the reader's `write`.
+    valid: "bytes" of the undamaged file, and the "content" that the reader returns for it.
     operations: see `mutated`.
   """
   return outcome(reader, path, file, valid, mutated(valid["bytes"], operations))
 
 
-def outcome(reader, path, file, valid, content):
-  """What becomes of a file with this content; see `try_to_read`."""
+def outcome(reader: Reader, path: str, file: str, valid: dict[str, Any], content: bytes) -> str:
+  """Writes content to a file, reads it, and returns the outcome; see `try_to_read`."""
   with open(file, "wb") as opened:
     opened.write(content)
   try:
@@ -82,7 +84,7 @@ def outcome(reader, path, file, valid, content):
     return "refused"
   except _Hang:
     return "hang"
-  except Exception as error:  # noqa: BLE001  (it is what is looked for)
+  except Exception as error:  # noqa: BLE001  (undocumented errors are the defects to find)
     logging.error("%s: undocumented %s: %s", file, type(error).__name__, error)
     return "undocumented"
   return "read" if not reader.is_checked or _is_part(found, valid["content"]) else "wrong"
@@ -110,8 +112,8 @@ def _work(pipe, name, cases, seed):
   shutil.rmtree(folder)
 
 
-def valid_file(name, folder):
-  """Writes a valid file of a reader: what `try_to_read` takes before the operations."""
+def valid_file(name: str, folder: str) -> tuple[Reader, str, str, dict[str, Any]]:
+  """Writes a valid file of a reader; returns the first four arguments of `try_to_read`."""
   reader, path = READERS[name], os.path.join(folder, "x")
   file = reader.write(path)
   with open(file, "rb") as opened:
@@ -119,7 +121,7 @@ def valid_file(name, folder):
 
 
 def _is_part(found, content):
-  """Whether it is what was written, or of a list some of it. Fields that nobody reads may be there."""
+  """Returns whether the found content equals the written one; lists may lack elements, and dicts may have more keys."""
   if isinstance(content, np.ndarray):
     return np.array_equal(found, content)
   if isinstance(content, list):

@@ -1,7 +1,7 @@
-"""A reader on files whose damage is guided: atheris watches which lines of tfkd each one reaches.
+"""Gives a reader damaged files that atheris chooses by the lines of tfkd that they reach.
 
-`tests.reliability.run` damages files blindly; this keeps what reached new lines, and damages it further. It ends
-with 0 after --files of them, or with an error at the first defect, whose file it leaves here as `crash-...`.
+`tests.reliability.run` damages files at random; this command damages files further that reached new lines. It ends with
+status 0 after --files of them, or with an error at the first defect, whose file it writes to `crash-...`.
 
   pip install atheris
   python -m tests.reliability.guided --reader=results --files=20000
@@ -18,10 +18,10 @@ with atheris.instrument_imports(include=["tfkd"]):
   from tests.reliability.fuzz import OUTCOMES, outcome, valid_file
   from tests.reliability.readers import READERS
 
-flags.DEFINE_enum("reader", None, list(READERS), "Whose files to damage.", required=True)
-flags.DEFINE_integer("files", 10_000, "Damaged files.", lower_bound=1)
-flags.DEFINE_integer("seed", 1, "Of the damage.", lower_bound=1)
-_LONGEST, _MEGABYTES = 60, 8192  # Seconds of one file; memory of the process.
+flags.DEFINE_enum("reader", None, list(READERS), "Reader whose files are damaged.", required=True)
+flags.DEFINE_integer("files", 10_000, "Number of damaged files.", lower_bound=1)
+flags.DEFINE_integer("seed", 1, "Seed of the damage.", lower_bound=1)
+_LONGEST, _MEGABYTES = 60, 8192  # Time limit of one file in seconds; memory limit of the process.
 
 
 def main(argv):

@@ -1,4 +1,4 @@
-"""Small trainings that are killed, asked to end, damaged and run out of disk, and end as if nothing had been."""
+"""Kills, terminates and damages small trainings, and compares them with uninterrupted ones."""
 
 import glob
 import json
@@ -10,6 +10,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
 from absl import logging
@@ -18,8 +20,8 @@ from tfkd import quantization
 from tfkd.data import house_numbers
 
 _LONGEST = 600
-_ROUNDING = 1e-4  # Sums of two workers' gradients are taken in another order.
-_OF_CLOCKS = ("seconds", "images_per_second")
+_ROUNDING = 1e-4  # The gradients of two workers are summed in another order.
+_DURATIONS = ("seconds", "images_per_second")
 _FLAGS = (
   "--dataset=house_numbers", "--teacher=svhn_cnnx0.25", "--student=svhn_cnnx0.25", "--temperatures=5", "--seeds=0",
   "--epochs=2", "--teacher_epochs=2", "--batch_size=16", "--checkpoint_steps=3", "--deterministic", "--augment",
@@ -27,16 +29,20 @@ _FLAGS = (
 )  # fmt: skip
 
 
+Row: TypeAlias = dict[str, Any]
+""""event", number "tried" and number "lost"."""
+
+
 class Jobs:
-  """Runs one experiment again and again, in workdirs of its own.
+  """Runs one experiment repeatedly, each time in a new work directory.
 
   Args:
-    folder: for data and workdirs.
-    scheme: of the student.
-    images: of the training; a sixteenth of it are the steps of an epoch.
+    folder: directory for data and work directories.
+    scheme: quantization scheme of the student.
+    images: number of training images; an epoch has images / 16 steps.
   """
 
-  def __init__(self, folder, scheme="w2a1", images=400):
+  def __init__(self, folder: str, scheme: str = "w2a1", images: int = 400):
     self._folder = folder
     self._data = os.path.join(folder, "data")
     house_numbers.write(self._data, sizes={"train": images, "test": 100})
@@ -46,39 +52,42 @@ class Jobs:
     self.reference = self.new_workdir()
     self.finish(self.reference)
     self.seconds = time.monotonic() - start
-    """Of a run that is not interrupted."""
+    """Duration of an uninterrupted training."""
 
-  def new_workdir(self, folder=None):
+  def new_workdir(self, folder: str | None = None) -> str:
+    """Returns the path of a new work directory."""
     self._number += 1
     return os.path.join(folder or self._folder, f"run{self._number}")
 
-  def log(self, workdir):
-    """Where a run's processes say what they do; never beside a workdir, whose disk may be full."""
+  def log(self, workdir: str) -> str:
+    """Returns the path of a run's log, which is outside the work directory, whose disk may be full."""
     return os.path.join(self._folder, f"{os.path.basename(workdir)}.log")
 
-  def start(self, workdir, *flags, launcher=()):
-    """The started process; what it says goes to `log(workdir)`."""
+  def start(self, workdir: str, *flags: str, launcher: Sequence[str] = ()) -> subprocess.Popen:
+    """Starts a run, whose output goes to `log(workdir)`, and returns its process."""
     command = [sys.executable, "-m", *launcher, "experiments.svhn.q3", f"--workdir={workdir}", *_FLAGS]
     command += [f"--data_dir={self._data}", f"--scheme={self._scheme}", *flags]
     with open(self.log(workdir), "ab") as log:
       return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
 
-  def finish(self, workdir, *flags, launcher=()):
-    """Runs to the end.
+  def finish(self, workdir: str, *flags: str, launcher: Sequence[str] = ()) -> None:
+    """Runs until the end.
 
     Raises:
-      RuntimeError: it fails.
+      RuntimeError: the run failed.
     """
     code = self.start(workdir, *flags, launcher=launcher).wait(_LONGEST)
     if code:
       raise RuntimeError(f"a run ended with {code}: see {self.log(workdir)}")
 
-  def said(self, workdir):
-    """What its processes wrote, up to now."""
+  def log_text(self, workdir: str) -> str:
+    """Returns the output of a run so far."""
     with open(self.log(workdir), encoding="utf-8", errors="replace") as log:
       return log.read()
 
-  def wait_for(self, workdir, process, is_there, seconds=_LONGEST):
+  def wait_for(
+    self, workdir: str, process: subprocess.Popen, is_there: Callable[[], Any], seconds: float = _LONGEST
+  ) -> bool:
     """Waits until a condition holds, or the process has ended; returns whether it holds."""
     deadline = time.monotonic() + seconds
     while process.poll() is None and time.monotonic() < deadline:
@@ -87,8 +96,8 @@ class Jobs:
       time.sleep(0.001)
     return False
 
-  def differences(self, workdir, reference=None, tolerance=0.0):
-    """How a finished workdir differs from another: a list of words, empty where it does not."""
+  def differences(self, workdir: str, reference: str | None = None, tolerance: float = 0.0) -> list[str]:
+    """Describes the differences between a finished work directory and another; empty if there are none."""
     reference = reference or self.reference
     found = []
     if not tolerance and self._rows(workdir) != self._rows(reference):
@@ -104,20 +113,20 @@ class Jobs:
   def _rows(self, workdir):
     with open(os.path.join(workdir, "results.jsonl"), encoding="utf-8") as file:
       rows = [json.loads(line) for line in file]
-    return [{k: v for k, v in row.items() if k not in (*_OF_CLOCKS, "sha256", "config")} for row in rows]
+    return [{k: v for k, v in row.items() if k not in (*_DURATIONS, "sha256", "config")} for row in rows]
 
 
 def _weights(path):
   return quantization.load(path).get_weights()
 
 
-def checkpoints(workdir, model="*", hidden=False):
-  """Folders of checkpoints, or those that are being written."""
+def checkpoints(workdir: str, model: str = "*", hidden: bool = False) -> list[str]:
+  """Returns the directories of checkpoints, or with `hidden` of those being written."""
   return glob.glob(os.path.join(workdir, "checkpoints", model, ".[0-9]*" if hidden else "[0-9]*"))
 
 
-def kills(jobs, count, seed=0):
-  """SIGKILL at random moments of the run, every second time while a checkpoint is being written."""
+def kills(jobs: Jobs, count: int, seed: int = 0) -> Row:
+  """Kills runs at random moments, every second time while a checkpoint is being written."""
   rng, made, lost, jobs_done = random.Random(seed), 0, 0, 0
   while made < count:
     workdir = jobs.new_workdir()
@@ -136,11 +145,11 @@ def kills(jobs, count, seed=0):
       made += 1
     lost += _is_lost(jobs, workdir, process.returncode)
     jobs_done += 1
-  return {"what": f"SIGKILL, in {jobs_done} runs", "tried": made, "lost": lost}
+  return {"event": f"SIGKILL, in {jobs_done} runs", "tried": made, "lost": lost}
 
 
-def terminations(jobs, count, seed=1):
-  """SIGTERM in a fit: exit code 0 within ten seconds, and nothing lost."""
+def terminations(jobs: Jobs, count: int, seed: int = 1) -> Row:
+  """Sends SIGTERM during a fit: the exit status must be 0 within ten seconds, with nothing lost."""
   rng, lost, longest = random.Random(seed), 0, 0.0
   for _ in range(count):
     workdir = jobs.new_workdir()
@@ -153,13 +162,13 @@ def terminations(jobs, count, seed=1):
     longest = max(longest, time.monotonic() - start)
     jobs.finish(workdir)
     lost += bool(code) or _is_lost(jobs, workdir, 0)
-  return {"what": f"SIGTERM; exit after at most {longest:.1f} s", "tried": count, "lost": lost + (longest > 10)}
+  return {"event": f"SIGTERM; exit after at most {longest:.1f} s", "tried": count, "lost": lost + (longest > 10)}
 
 
-def damages(jobs):
-  """A killed run whose newest checkpoint, cache or results are damaged before it goes on."""
+def damages(jobs: Jobs) -> list[Row]:
+  """Kills runs, and damages their newest checkpoint, cache or results before they resume."""
   rows = []
-  for what, pattern in (
+  for damaged, pattern in (
     ("checkpoint", "checkpoints/*/[0-9]*/variables.data*"), ("checkpoint's manifest", "checkpoints/*/[0-9]*/manifest*"),
     ("cache", "teacher/outputs/train*/outputs.bin"), ("line of results", "results.jsonl"),
   ):  # fmt: skip
@@ -173,28 +182,28 @@ def damages(jobs):
       file = sorted(glob.glob(os.path.join(workdir, pattern)))[-1]
       damage(file)
       jobs.finish(workdir)
-      is_named = os.path.dirname(file) in jobs.said(workdir) or file in jobs.said(workdir)
+      is_named = os.path.dirname(file) in jobs.log_text(workdir) or file in jobs.log_text(workdir)
       lost += not is_named or _is_lost(jobs, workdir, 0)
-    rows.append({"what": f"damaged {what}: named, and what is before it used", "tried": 2, "lost": lost})
+    rows.append({"event": f"damaged {damaged}: reported, and the previous state used", "tried": 2, "lost": lost})
   return rows
 
 
-def second_process(jobs):
-  """A second process on a workdir is refused, with the owner's pid; a dead one's lock is taken over."""
+def second_process(jobs: Jobs) -> Row:
+  """Starts a second process on a work directory, which must be refused; a dead owner's lock must be taken over."""
   workdir = jobs.new_workdir()
   first = jobs.start(workdir)
   jobs.wait_for(workdir, first, lambda: os.path.exists(os.path.join(workdir, ".owner.json")))
   time.sleep(0.2)
   second = jobs.start(workdir)
-  refused = second.wait(_LONGEST) == 1 and f"process {first.pid} on " in jobs.said(workdir)
+  refused = second.wait(_LONGEST) == 1 and f"process {first.pid} on " in jobs.log_text(workdir)
   first.kill()
   first.wait()
   jobs.finish(workdir)
-  return {"what": "second process on a workdir", "tried": 1, "lost": int(not refused or _is_lost(jobs, workdir, 0))}
+  return {"event": "second process on a workdir", "tried": 1, "lost": int(not refused or _is_lost(jobs, workdir, 0))}
 
 
-def full_disk(jobs):
-  """A disk that fills up: a clear error; with more room, the run goes on. None where nothing may be mounted."""
+def full_disk(jobs: Jobs) -> Row | None:
+  """Fills a disk, which must give a clear error, and resumes with more space; None without permission to mount."""
   mount = os.path.join(os.path.dirname(jobs.reference), "disk")
   os.makedirs(mount)
   lost = tried = 0
@@ -207,22 +216,22 @@ def full_disk(jobs):
     try:
       process = jobs.start(workdir)
       code = process.wait(_LONGEST)
-      said = jobs.said(workdir)
+      text = jobs.log_text(workdir)
       subprocess.run(["mount", "-o", "remount,size=1g", mount], check=True, capture_output=True)
       jobs.finish(workdir)
       tried += 1
-      if code != 1 or "no space left" not in said.lower() or "Traceback" in said:
-        logging.error("a full disk of %d kB ended in %d: %s", size, code, said[-4000:])
+      if code != 1 or "no space left" not in text.lower() or "Traceback" in text:
+        logging.error("a full disk of %d kB ended in %d: %s", size, code, text[-4000:])
         lost += 1
       else:
         lost += _is_lost(jobs, workdir, 0)
     finally:
       subprocess.run(["umount", mount], capture_output=True)
-  return {"what": "full disk", "tried": tried, "lost": lost}
+  return {"event": "full disk", "tried": tried, "lost": lost}
 
 
-def workers(jobs):
-  """Two workers end as two devices of one process, and so they do where one is killed and all are started again."""
+def workers(jobs: Jobs) -> list[Row]:
+  """Compares two workers with two devices of one process, without a kill and with one followed by a restart."""
   mirrored = jobs.new_workdir()
   jobs.finish(mirrored, "--strategy=mirrored", launcher=("tests.reliability.two_devices",))
   lost = []
@@ -237,13 +246,13 @@ def workers(jobs):
       logging.error("%s differs from the mirrored run %s: %s", workdir, mirrored, "; ".join(differences))
     lost.append(int(bool(differences)))
   return [
-    {"what": "two workers, against two devices of one process", "tried": 1, "lost": lost[0]},
-    {"what": "two workers, one of which is killed, likewise", "tried": 1, "lost": lost[1]},
+    {"event": "two workers, against two devices of one process", "tried": 1, "lost": lost[0]},
+    {"event": "two workers, one of which is killed, against the same", "tried": 1, "lost": lost[1]},
   ]
 
 
-def servers(jobs):
-  """Chief, worker and server of variables end as one process: a single worker takes its steps in their order."""
+def servers(jobs: Jobs) -> list[Row]:
+  """Compares a parameter server with one worker, whose steps are in order, with one process."""
   lost = []
   for is_killed in (False, True):
     workdir, code = _launch(jobs, 1, is_killed, "--strategy=parameter_server")
@@ -252,13 +261,13 @@ def servers(jobs):
       logging.error("%s differs from a run of one process: %s", workdir, "; ".join(differences))
     lost.append(int(bool(differences)))
   return [
-    {"what": "parameter server with one worker, against one process", "tried": 1, "lost": lost[0]},
-    {"what": "parameter server whose worker is killed, likewise", "tried": 1, "lost": lost[1]},
+    {"event": "parameter server with one worker, against one process", "tried": 1, "lost": lost[0]},
+    {"event": "parameter server whose worker is killed, against one process", "tried": 1, "lost": lost[1]},
   ]
 
 
 def _launch(jobs, workers, is_killed, *flags):
-  """Runs several processes to their end; or kills the second of them in between. Returns workdir and exit code."""
+  """Runs several processes, and optionally kills the second one; returns work directory and exit status."""
   workdir = jobs.new_workdir()
   process = jobs.start(workdir, *flags, launcher=("tfkd.training.launch", f"--workers={workers}", "--restarts=1", "--"))
   if is_killed:
@@ -268,21 +277,21 @@ def _launch(jobs, workers, is_killed, *flags):
 
 
 def _digests(jobs, workdir):
-  """Of the student's weights, as each worker of the last start found them."""
-  texts = jobs.said(workdir), _second_log(jobs, workdir)
+  """Returns the digest of the student's weights in each worker of the last start."""
+  texts = jobs.log_text(workdir), _second_log(jobs, workdir)
   return [re.findall(r"SHA-256 of its weights: (\w+)", text)[-1] for text in texts]
 
 
 def _second_log(jobs, workdir):
-  """What the second worker of the last start wrote."""
-  *_, folder = re.findall(r"all but the first write to (\S+)", jobs.said(workdir))
+  """Returns the output of the second worker of the last start."""
+  *_, folder = re.findall(r"all but the first write to (\S+)", jobs.log_text(workdir))
   with open(os.path.join(folder, "1.log"), encoding="utf-8", errors="replace") as log:
     return log.read()
 
 
-def worker_pids(jobs, workdir):
-  """Processes that the launcher of a run said it started."""
-  return json.loads(jobs.said(workdir).split("workers are processes ")[1].split(";")[0])
+def worker_pids(jobs: Jobs, workdir: str) -> list[int]:
+  """Returns the process ids in the launcher's log."""
+  return json.loads(jobs.log_text(workdir).split("workers are processes ")[1].split(";")[0])
 
 
 def _is_lost(jobs, workdir, code):

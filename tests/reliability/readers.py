@@ -1,11 +1,11 @@
-"""Every reader of files that come from elsewhere, with a valid file of each, and ways to damage it."""
+"""Readers of external files, functions that write a valid file of each, and damage."""
 
 import io
 import os
 import tarfile
 import warnings
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import tf_keras as keras
@@ -18,25 +18,29 @@ from tfkd.teachers import CachedTeacher, cache
 from tfkd.training.checkpoints import Checkpoints, read_manifest
 
 DOCUMENTED = (ValueError, OSError)
-"""What a reader may raise."""
+"""Errors that a reader may raise."""
 _RNG = np.random.default_rng(0)
 _IMAGES = _RNG.integers(0, 256, (20, 32, 32, 3)).astype(np.uint8)
 _ROWS = [{"experiment": "q1", "seed": seed, "accuracy": seed / 7} for seed in range(4)]
 
 
 class Reader(NamedTuple):
-  """What reads a kind of file, and how a valid one is made."""
+  """Functions that write and read one kind of file."""
 
   write: Callable
-  """Writes a valid file or folder; path to path of the file to damage."""
+  """Writes a valid file or directory at a path, and returns the path of the file to damage."""
   read: Callable
-  """Path that was given to `write` -> what is in it."""
+  """Returns the content of the path that was given to `write`."""
   is_checked: bool = False
-  """Whether any change of any byte is found, so that what is read is what was written, or less of it."""
+  """Whether a digest detects every change, so that only written content can be read."""
 
 
-def mutated(content, operations):
-  """Bytes after a list of (kind, where, value): kind of 0 to 5, where in [0, 1), value of 0 to 255."""
+Operation: TypeAlias = tuple[int, float, int]
+"""(kind from 0 to 5, position in [0, 1) of the length, value from 0 to 255)."""
+
+
+def mutated(content: bytes, operations: Sequence[Operation]) -> bytes:
+  """Returns content after a sequence of damaging operations."""
   content = bytearray(content)
   for kind, where, value in operations:
     at = int(where * len(content))
@@ -51,7 +55,7 @@ def mutated(content, operations):
     elif kind == 4:
       content[at:at] = bytes([value]) * (1 + value)
     elif kind == 5:
-      content[at : at + 8] = b"\xff" * 8  # A length, perhaps.
+      content[at : at + 8] = b"\xff" * 8  # May overwrite a length.
   return bytes(content)
 
 
@@ -117,7 +121,7 @@ def _write_config(path):
 
 def _write_model(path):
   os.makedirs(path)
-  # Not .h5: HDF5's library may search a damaged file for ever, and in a .keras file it is behind a CRC-32.
+  # Not .h5, since the HDF5 library can loop endlessly on a damaged file; a .keras file has a CRC-32.
   quantization.save(_model(), os.path.join(path, "m.keras"))
   return os.path.join(path, "m.keras")
 
@@ -159,7 +163,7 @@ def _evaluated(path):
 
 def _food11(path):
   with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # Pillow's, of odd but readable files.
+    warnings.simplefilter("ignore")  # Pillow warns of unusual but readable files.
     return food11.load_arrays("train", path, side=32, on_bad_image="skip")
 
 

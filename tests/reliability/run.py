@@ -1,7 +1,7 @@
-"""What is survived: small trainings that are killed and damaged, and readers that are given damaged files.
+"""Kills and damages small trainings, and gives damaged files to readers.
 
-Prints a table of what was tried and how often something was lost, and exits with 1 where it was. A run that is killed
-and started again must end with the weights of one that was not, bit by bit, and the same results but for seconds.
+Prints tables of attempts and losses, and exits with status 1 if anything was lost. A training that is killed and
+restarted must end with the same weights as an uninterrupted one, bit by bit, and the same results except for durations.
 
   python -m tests.reliability.run
   python -m tests.reliability.run --parts=kills --kills=100
@@ -10,6 +10,7 @@ and started again must end with the weights of one that was not, bit by bit, and
 import os
 import sys
 import tempfile
+from collections.abc import Sequence
 
 from absl import app, flags, logging
 from tqdm import tqdm
@@ -21,14 +22,15 @@ from tfkd import reporting
 from tfkd.reporting import markdown_table
 
 _PARTS = ("kills", "terminations", "damages", "second_process", "full_disk", "workers", "servers", "fuzz")
-flags.DEFINE_multi_enum("parts", _PARTS, _PARTS, "What to try; may be given several times.")
-flags.DEFINE_multi_enum("readers", list(READERS), list(READERS), "Whose files to damage; may be given several times.")
-flags.DEFINE_string("workdir", os.path.join("runs", "reliability"), "Folder for the report.")
-flags.DEFINE_integer("kills", 20, "How often to kill.", lower_bound=1)
-flags.DEFINE_integer("files", 800, "Damaged files of each reader.", lower_bound=1)
+flags.DEFINE_multi_enum("parts", _PARTS, _PARTS, "Part to run; may be repeated.")
+flags.DEFINE_multi_enum("readers", list(READERS), list(READERS), "Reader whose files are damaged; may be repeated.")
+flags.DEFINE_string("workdir", os.path.join("runs", "reliability"), "Directory for the report.")
+flags.DEFINE_integer("kills", 20, "Number of kills.", lower_bound=1)
+flags.DEFINE_integer("files", 800, "Number of damaged files per reader.", lower_bound=1)
 
 
-def main(argv):
+def main(argv: Sequence[str]) -> None:
+  """Runs the parts of the flags, and writes and prints the tables."""
   if len(argv) > 1:
     raise app.UsageError(f"unknown arguments: {' '.join(argv[1:])}. Flags are written --name=value.")
   logging.set_verbosity(logging.INFO)
@@ -36,26 +38,26 @@ def main(argv):
   rows = []
   if set(given.parts) - {"fuzz"}:
     rows += _trials(given.parts, given.kills)
-  text = "# What is survived\n"
+  text = "# Reliability\n"
   if rows:
-    cells = [[row["what"], str(row["tried"]), str(row["tried"] - row["lost"]), str(row["lost"])] for row in rows]
-    text += f"\n{markdown_table(['what', 'tried', 'survived', 'lost'], cells)}"
+    cells = [[row["event"], str(row["tried"]), str(row["tried"] - row["lost"]), str(row["lost"])] for row in rows]
+    text += f"\n{markdown_table(['event', 'tried', 'survived', 'lost'], cells)}"
   counts = {}
   if "fuzz" in given.parts:
     for name in tqdm(given.readers, desc="readers", unit="reader", dynamic_ncols=True):
       counts[name] = fuzz(name, given.files)
     cells = [[name, str(given.files), *(str(count[outcome]) for outcome in OUTCOMES)] for name, count in counts.items()]
     text += f"\n{markdown_table(['damaged file', 'tried', *OUTCOMES], cells)}"
-  print(reporting.write_report(given.workdir, text, []))  # noqa: T201  (the answer)
+  print(reporting.write_report(given.workdir, text, []))  # noqa: T201  (the script's output)
   defects = sum(row["lost"] for row in rows) + sum(count[o] for count in counts.values() for o in OUTCOMES[2:])
   sys.exit(bool(defects))
 
 
-def _trials(parts, kills):
+def _trials(parts: Sequence[str], kills: int) -> list[trials.Row]:
   rows = []
   with tempfile.TemporaryDirectory() as folder:
     jobs = trials.Jobs(folder)
-    logging.info("a run takes %.0f s", jobs.seconds)
+    logging.info("an uninterrupted training takes %.0f s", jobs.seconds)
     makers = {
       "kills": lambda: [trials.kills(jobs, kills)],
       "terminations": lambda: [trials.terminations(jobs, 3)],
@@ -69,9 +71,9 @@ def _trials(parts, kills):
       if part in parts:
         made = [row for row in make() if row]
         for row in made:
-          logging.info("%s: %d tried, %d lost", row["what"], row["tried"], row["lost"])
+          logging.info("%s: %d tried, %d lost", row["event"], row["tried"], row["lost"])
         if not made:
-          logging.warning("%s was not tried: this process may not mount a file system", part)
+          logging.warning("%s was skipped: this process has no permission to mount a file system", part)
         rows += made
   return rows
 

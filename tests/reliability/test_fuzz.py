@@ -1,4 +1,4 @@
-"""Readers on damaged files: documented errors, or what was written; see tests.reliability for the long run."""
+"""Readers of damaged files raise documented errors or return written content; `tests.reliability.run` tries more."""
 
 import logging
 
@@ -16,13 +16,13 @@ OPERATIONS = st.lists(
 
 @pytest.fixture(scope="module", params=list(READERS))
 def valid(request, tmp_path_factory):
-  """Reader, its path, the file that is damaged, and what it holds."""
+  """Returns a reader, its path, the file to damage, and the valid content."""
   return valid_file(request.param, str(tmp_path_factory.mktemp("fuzz")))
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _quiet():
-  """Readers warn of what they pass over, here at every example; tests of other modules want to hear it."""
+  """Silences the readers' warnings in this module, which would appear for every example."""
   logger = logging.getLogger("absl")
   level = logger.level
   logger.setLevel(logging.ERROR)
@@ -36,5 +36,5 @@ def test_a_damaged_file_is_refused_with_a_documented_error_or_read(valid, operat
   assert try_to_read(*valid, operations) in ("refused", "read")
 
 
-def test_a_whole_file_is_read(valid):
+def test_an_undamaged_file_is_read(valid):
   assert try_to_read(*valid, []) == "read"

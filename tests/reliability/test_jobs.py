@@ -1,4 +1,4 @@
-"""Killed, terminated and distributed runs, in small; `tests.reliability.run` is the long form."""
+"""Short versions of the kills, terminations and distributed runs of `tests.reliability.run`."""
 
 import subprocess
 import sys
@@ -20,12 +20,12 @@ def jobs(tmp_path_factory):
 
 
 @pytest.mark.end_to_end
-def test_a_killed_run_ends_as_one_that_was_not(jobs):
+def test_a_killed_run_ends_like_an_uninterrupted_one(jobs):
   assert trials.kills(jobs, 2)["lost"] == 0
 
 
 @pytest.mark.end_to_end
-def test_a_terminated_run_exits_with_0_and_goes_on(jobs):
+def test_a_terminated_run_exits_with_0_and_resumes(jobs):
   assert trials.terminations(jobs, 1)["lost"] == 0
 
 
@@ -35,39 +35,39 @@ def test_a_second_process_on_a_workdir_is_refused(jobs):
 
 
 @pytest.mark.end_to_end
-def test_two_workers_end_as_two_devices_even_where_one_is_killed(jobs):
+def test_two_workers_end_like_two_devices_even_if_one_is_killed(jobs):
   assert [row["lost"] for row in trials.workers(jobs)] == [0, 0]
 
 
 @pytest.mark.end_to_end
-def test_a_worker_of_a_parameter_server_ends_as_one_process_even_where_it_is_killed(jobs):
+def test_a_parameter_server_ends_like_one_process_even_if_its_worker_is_killed(jobs):
   assert [row["lost"] for row in trials.servers(jobs)] == [0, 0]
 
 
 @pytest.mark.end_to_end
-def test_a_differing_run_is_found(jobs):
+def test_differences_between_runs_are_found(jobs):
   workdir = jobs.new_workdir()
   jobs.finish(workdir, "--learning_rate=0.004")
   assert jobs.differences(workdir)
 
 
-def test_fuzz_counts_what_readers_do():
+def test_fuzz_counts_outcomes():
   counts = fuzz("results", 40)
   assert sum(counts.values()) == 40 and set(counts) <= set(OUTCOMES[:2]) and counts["read"]
 
 
-def test_the_launcher_wants_a_module(tmp_path):
+def test_the_launcher_requires_a_module(tmp_path):
   command = [sys.executable, "-m", "tfkd.training.launch", "--workers=2"]
   result = subprocess.run(command, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True)
   assert result.returncode == 1 and "expected -- <module> <its flags>" in result.stdout + result.stderr
 
 
-def test_several_workers_need_a_cluster(tmp_path):
+def test_multi_worker_requires_a_cluster(tmp_path):
   result = run_briefly("svhn.q1", tmp_path, "--strategy=multi_worker")
   assert result.returncode == 1 and "--strategy=multi_worker needs the environment variable TF_CONFIG" in result.stderr
 
 
-def test_a_parameter_server_needs_a_cluster_with_all_its_jobs(tmp_path):
+def test_parameter_server_requires_a_cluster_with_all_its_jobs(tmp_path):
   result = run_briefly("svhn.q1", tmp_path, "--strategy=parameter_server")
   assert result.returncode == 1 and "--strategy=parameter_server needs the environment variable" in result.stderr
   cluster = '{"cluster": {"chief": ["127.0.0.1:1"]}, "task": {"type": "chief", "index": 0}}'

@@ -1,4 +1,4 @@
-"""Runs an experiment on two logical CPU devices: what `--strategy=mirrored` does on two GPUs.
+"""Runs an experiment on two logical CPU devices, as `--strategy=mirrored` does on two GPUs.
 
 python -m tests.reliability.two_devices experiments.svhn.q3 --strategy=mirrored
 """
