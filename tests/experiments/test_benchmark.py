@@ -207,20 +207,18 @@ def test_the_report_marks_exceeded_limits(tmp_path):
 
 
 @pytest.mark.end_to_end
-def test_the_command_measures_the_whole_way_and_a_sweep(tmp_path):
-  sizes = ("--way_train=256", "--way_test=64", "--limit_train=256", "--batch_size=128")
+def test_the_command_measures_the_whole_way(tmp_path):
+  sizes = ("--way_train=256", "--way_test=64", "--parts=whole_way", "--batch_size=128")
   result = run("benchmarks", tmp_path, "--preset=quick", "--workdir=out", *sizes)
-  assert result.returncode in (0, 1), result.stderr  # 1 if the machine is too busy for the limits.
-  assert "Traceback" not in result.stderr
+  assert result.returncode == 0, result.stderr
   text = (tmp_path / "out" / "report.md").read_text()
-  assert text in result.stdout and (result.returncode == 1) == ("**no**" in text)
+  assert text in result.stdout
   cells = {
     row[1].strip(): [cell.strip() for cell in row[2:]] for line in text.splitlines() if len(row := line.split("|")) > 8
   }
   assert cells["tfkd, online"][0] == cells["tfkd, cached"][0] == "1 + 1" and cells["Keras 3"][0] == "2 + 0"
   for way in ("tfkd, online", "tfkd, cached", "Keras 3"):
     assert float(cells[way][1]) > 0 and int(cells[way][6].replace(",", "")) > 10_000
-  assert "| five temperatures / five students on labels |" in text
 
 
 @pytest.mark.parametrize(
