@@ -48,10 +48,10 @@ def _steps(model, inputs, weights):
 def test_an_objective_takes_the_steps_of_the_same_hard_loss_in_keras(masked, weights):
   # Soft targets at T = 1 whose teacher has the logarithm of the labels: Keras' cross-entropy, element by element.
   plain, student = tagger(masked), tagger(masked)
-  plain.compile(keras.optimizers.SGD(0.5), CROSS_ENTROPY)
+  plain.compile(keras.optimizers.SGD(0.5), CROSS_ENTROPY, run_eagerly=True)
   objective = o.SoftTargets(1.0, form="cross_entropy")
   distiller = tfkd.Distiller(tfkd.teachers.Precomputed(), student, objective, hard_loss_weight=0.0)
-  distiller.compile(keras.optimizers.SGD(0.5), CROSS_ENTROPY)
+  distiller.compile(keras.optimizers.SGD(0.5), CROSS_ENTROPY, run_eagerly=True)
   expected = _steps(plain, TOKENS, WEIGHTS[weights])
   found = _steps(distiller, (TOKENS, np.log(TARGETS)), WEIGHTS[weights])
   np.testing.assert_allclose(found[0], expected[0], rtol=1e-5)
@@ -68,7 +68,7 @@ def test_two_replicas_take_the_same_steps_as_one(two_replicas, masked):
       objectives = [o.SoftTargets(2.0), o.Hint("hidden", "hidden"), o.Decoupled(2.0)]
       distiller = tfkd.Distiller(tagger(False), tagger(masked), objectives)
       distiller.student.set_weights([1.5 * w for w in distiller.student.get_weights()])
-      distiller.compile(keras.optimizers.SGD(0.1), CROSS_ENTROPY)
+      distiller.compile(keras.optimizers.SGD(0.1), CROSS_ENTROPY, run_eagerly=strategy is not two_replicas)
     found.append(_steps(distiller, TOKENS, PER_TOKEN))
   np.testing.assert_allclose(found[0][0], found[1][0], rtol=1e-5)
   for a, b in zip(found[0][1], found[1][1], strict=True):
@@ -156,9 +156,9 @@ def test_values_of_zero_weight_elements_change_no_bit_of_a_step():
   clean = teacher.predict(PIXELS, verbose=0)
   objectives = _objectives()
   distiller = tfkd.Distiller(tfkd.teachers.Precomputed(), student, objectives, hard_loss_weight=0.0)
-  distiller.compile(keras.optimizers.SGD(1e-6))
+  distiller.compile(keras.optimizers.SGD(1e-6), run_eagerly=True)
 
-  def fit(spoilt):
+  def fit(spoilt, epochs=2):
     outputs, *features = (array.copy() for array in clean)
     outputs[MASK == 0] += spoilt
     features[0][MASK == 0] += spoilt
@@ -166,9 +166,9 @@ def test_values_of_zero_weight_elements_change_no_bit_of_a_step():
     labels = np.where(MASK == 0, -1 if spoilt else 0, CLASS_OF_PIXEL)
     inputs = (PIXELS, (outputs, dict(zip("ab", features, strict=True))))
     data = tf.data.Dataset.from_tensor_slices((inputs, labels, MASK)).batch(6)
-    return distiller.fit(data, epochs=2, verbose=0).history
+    return distiller.fit(data, epochs=epochs, verbose=0).history
 
-  fit(0.0)  # The first step makes the connectors.
+  fit(0.0, epochs=1)  # The first step makes the connectors.
   start, trained = distiller.get_weights(), []
   for spoilt in (0.0, np.nan):
     distiller.set_weights(start)
@@ -283,7 +283,7 @@ def test_class_weights_reach_each_token_or_are_refused():
 def test_a_batch_without_valid_elements_takes_no_step():
   for objectives in (o.SoftTargets(2.0), [o.Hint("hidden", "hidden"), o.MultiLevel()]):
     distiller = tfkd.Distiller(tagger(False), tagger(True), objectives)
-    distiller.compile(keras.optimizers.SGD(0.5), CROSS_ENTROPY)
+    distiller.compile(keras.optimizers.SGD(0.5), CROSS_ENTROPY, run_eagerly=True)
     before = distiller.student.get_weights()
     logs = distiller.train_on_batch(np.zeros_like(TOKENS), TARGETS, return_dict=True)
     assert all(value == 0 for value in logs.values())

@@ -34,7 +34,8 @@ def _fits(replicas, vectors, loss):
     distiller = tfkd.Distiller(
       lambda inputs: 3 * inputs[:, :4], student, [SoftTargets(5.0, weight=0.7)], hard_loss_weight=0.3
     )
-    distiller.compile(keras.optimizers.SGD(0.05), loss=loss, metrics=["accuracy"])
+    metric = "accuracy" if loss == "mse" else keras.metrics.SparseCategoricalAccuracy("accuracy")
+    distiller.compile(keras.optimizers.SGD(0.05), loss=loss, metrics=[metric])
   start, found = student.get_weights(), {}
   for weighted, batch_size in itertools.product((False, True), BATCH_SIZES):
     student.set_weights(start)

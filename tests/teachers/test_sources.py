@@ -11,7 +11,7 @@ from PIL import Image
 
 import tfkd
 from tests.losses import references
-from tfkd import models, objectives, quantization, taps, teachers
+from tfkd import objectives, quantization, taps, teachers
 
 RNG = np.random.default_rng(0)
 X = RNG.uniform(size=(8, 16, 16, 3)).astype(np.float32)
@@ -25,6 +25,15 @@ def _classifier(library, size=16, classes=5):
   x = layers.Conv2D(6, 3, activation="relu", name="features")(inputs)
   x = layers.GlobalAveragePooling2D(name="embedding")(x)
   return library.Model(inputs, layers.Dense(classes, name="logits")(x), name="small")
+
+
+def _with_batch_norm():
+  """A network for quantization, with a feature larger than the one of `_classifier`."""
+  inputs = keras.Input((16, 16, 3))
+  x = keras.layers.Conv2D(4, 3, padding="same", use_bias=False, name="conv")(inputs)
+  x = keras.layers.ReLU(name="layer1")(keras.layers.BatchNormalization(name="bn")(x))
+  x = keras.layers.GlobalAveragePooling2D(name="embedding")(x)
+  return keras.Model(inputs, keras.layers.Dense(5, name="logits")(x), name="student")
 
 
 def _softmax(logits):
@@ -139,7 +148,7 @@ class TestKeras3:
   def test_teaches_a_quantized_student_on_two_replicas(self, two_replicas):
     with two_replicas.scope():
       teacher = _classifier(keras3)
-      student = quantization.quantize(models.cifar_resnet(8, 5, (16, 16, 3)), "w8a8", calibration_data=X)
+      student = quantization.quantize(_with_batch_norm(), "w8a8", calibration_data=X)
       hint = objectives.Hint("features", "layer1", weight=0.1, connector="conv1x1", alignment="average_pool")
       distiller = tfkd.Distiller(teacher, student, [objectives.SoftTargets(2.0), hint])
       distiller.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
@@ -154,20 +163,24 @@ class TestKeras3:
       np.testing.assert_array_equal(old, np.asarray(new))
 
 
-class TestKerasHub:
-  @pytest.fixture
-  def preset(self, tmp_path):
-    hub = pytest.importorskip("keras_hub")
-    backbone = hub.models.ViTBackbone(
-      image_shape=(32, 32, 3), patch_size=8, num_layers=1, num_heads=2, hidden_dim=16, mlp_dim=32
-    )
-    converter = hub.layers.ViTImageConverter(image_size=(32, 32), scale=1 / 127.5, offset=-1.0)
-    classifier = hub.models.ViTImageClassifier(
-      backbone, num_classes=7, preprocessor=hub.models.ViTImageClassifierPreprocessor(converter)
-    )
-    classifier.save_to_preset(str(tmp_path / "preset"))
-    return str(tmp_path / "preset"), classifier
+@pytest.fixture(scope="module")
+def preset(tmp_path_factory):
+  """Path of a preset of KerasHub and its classifier."""
+  hub = pytest.importorskip("keras_hub")
+  backbone = hub.models.ViTBackbone(
+    image_shape=(32, 32, 3), patch_size=8, num_layers=1, num_heads=2, hidden_dim=16, mlp_dim=32
+  )
+  converter = hub.layers.ViTImageConverter(image_size=(32, 32), scale=1 / 127.5, offset=-1.0)
+  classifier = hub.models.ViTImageClassifier(
+    backbone, num_classes=7, preprocessor=hub.models.ViTImageClassifierPreprocessor(converter)
+  )
+  path = str(tmp_path_factory.mktemp("kerashub") / "preset")
+  classifier.save_to_preset(path)
+  return path, classifier
 
+
+@pytest.mark.xdist_group("teachers_kerashub")
+class TestKerasHub:
   def test_a_preset_keeps_its_weights_and_its_preprocessing(self, preset):
     path, classifier = preset
     teacher = teachers.keras_hub(path)

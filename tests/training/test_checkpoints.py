@@ -1,6 +1,7 @@
 """A fit that is killed goes on, and ends bit by bit as one that was not."""
 
 import os
+import shutil
 import signal
 import threading
 import time
@@ -16,6 +17,7 @@ from tfkd.data.augment import padded_crop
 from tfkd.objectives import Hint, SoftTargets
 from tfkd.training import checkpoints, fit, make_optimizer
 
+pytestmark = pytest.mark.xdist_group("training_checkpoints")
 RNG = np.random.default_rng(0)
 IMAGES, LABELS = RNG.integers(0, 256, (44, 32, 32, 3)).astype(np.uint8), np.arange(44, dtype=np.int32) % 10
 STEPS, EPOCHS = 6, 3  # The last batch of an epoch has four images.
@@ -35,7 +37,7 @@ def _network():
   return keras.Model(inputs, layers.Dense(10, name="logits")(layers.Flatten()(x)))
 
 
-def _compiled(scheme="float", precision="float32", hints=False, optimizer="adam", **options):
+def _compiled(scheme="float", precision="float32", hints=False, optimizer="adam", metric_by_name=False, **options):
   keras.utils.set_random_seed(0)
   teacher = _network()
   keras.mixed_precision.set_global_policy(precision)
@@ -54,7 +56,10 @@ def _compiled(scheme="float", precision="float32", hints=False, optimizer="adam"
   made = make_optimizer(optimizer, 0.01, STEPS * EPOCHS, **options)
   if precision == "mixed_float16":
     made = keras.mixed_precision.LossScaleOptimizer(made, initial_scale=2.0**20, dynamic_growth_steps=3)
-  distiller.compile(made, SPARSE, ["accuracy"])
+  # A metric given by name has no variables before its first step, which is traced twice then.
+  distiller.compile(
+    made, SPARSE, ["accuracy" if metric_by_name else keras.metrics.SparseCategoricalAccuracy("accuracy")]
+  )
   return distiller
 
 
@@ -79,8 +84,8 @@ def _fit(distiller, folder, every_steps=1, **options):
   return history
 
 
-def _killed(monkeypatch, folder, step, every_steps=1, **options):
-  """A fit that ends without a word after so many steps."""
+def _killed(monkeypatch, distiller, folder, step, every_steps=1):
+  """A fit that is killed after `step` steps."""
   with monkeypatch.context() as patch:
     original = checkpoints.Checkpoints.on_train_batch_end
 
@@ -91,16 +96,50 @@ def _killed(monkeypatch, folder, step, every_steps=1, **options):
 
     patch.setattr(checkpoints.Checkpoints, "on_train_batch_end", kill)
     with pytest.raises(Killed):
-      _fit(_compiled(**options), folder, every_steps)
+      _fit(distiller, folder, every_steps)
+
+
+def _variables(distiller):
+  parts = (distiller.student, *distiller.objectives)
+  variables = [v for part in parts for v in part.variables] + list(distiller.optimizer.variables)
+  scale = getattr(distiller.optimizer, "_loss_scale", None)  # Its variables are not among those of the optimizer.
+  return variables + ([scale.current_loss_scale, scale.counter] if scale else [])
 
 
 def _state(distiller):
-  parts = (distiller.student, *distiller.objectives)
-  return [v.numpy() for part in parts for v in part.variables] + [v.numpy() for v in distiller.optimizer.variables]
+  return [v.numpy() for v in _variables(distiller)]
+
+
+class _Reusable:
+  """A traced Distiller that takes the place of a new one: its variables are set back to their first values."""
+
+  def __init__(self, **options):
+    self._distiller = _compiled(**options)
+    optimizer = self._distiller.optimizer
+    getattr(optimizer, "inner_optimizer", optimizer).build(self._distiller.trainable_variables)
+    self._start = _state(self._distiller)
+
+  def reset(self):
+    for variable, value in zip(_variables(self._distiller), self._start, strict=True):
+      variable.assign(value)
+    return self._distiller
+
+
+@pytest.fixture(scope="module")
+def plain():
+  return _Reusable()
+
+
+@pytest.fixture(scope="module")
+def whole(plain, tmp_path_factory):
+  """A fit that was not interrupted: its state and its history."""
+  distiller = plain.reset()
+  history = _fit(distiller, tmp_path_factory.mktemp("whole"), None)
+  return _state(distiller), history
 
 
 OPTIONS = [
-  {},
+  {"metric_by_name": True},
   {"optimizer": "sgd", "ema": 0.5, "weight_decay": 0.1},
   {"hints": True},
   {"scheme": "w8a8"},
@@ -112,45 +151,52 @@ OPTIONS = [
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
-def test_a_killed_fit_ends_as_one_that_was_not(tmp_path, monkeypatch, options):
-  whole = _compiled(**options)
-  expected = _fit(whole, tmp_path / "whole", None)
+def test_a_killed_fit_ends_as_one_that_was_not(tmp_path, monkeypatch, request, options):
+  if "metric_by_name" in options:  # A new Distiller for each fit.
+    (state, expected), processes = request.getfixturevalue("whole"), lambda: _compiled(**options)
+  else:
+    processes = _Reusable(**options).reset
+    distiller = processes()
+    expected = _fit(distiller, tmp_path / "whole", None)
+    state = _state(distiller)
   # In an epoch; where the checkpoint is an epoch's end; and again, with an epoch's last step.
   for step, every_steps in ((4, 1), (8, 3), (12, 5)):
-    _killed(monkeypatch, tmp_path / "killed", step, every_steps, **options)
+    _killed(monkeypatch, processes(), tmp_path / "killed", step, every_steps)
   distiller = _compiled(**options)
   assert _fit(distiller, tmp_path / "killed", 1) == expected
-  for a, b in zip(_state(whole), _state(distiller), strict=True):
+  for a, b in zip(state, _state(distiller), strict=True):
     np.testing.assert_array_equal(a, b)
 
 
-def test_what_is_done_is_not_done_again(tmp_path, monkeypatch):
-  _killed(monkeypatch, tmp_path, 10, 4)
+def test_what_is_done_is_not_done_again(tmp_path, monkeypatch, plain):
+  _killed(monkeypatch, plain.reset(), tmp_path, 10, 4)
   steps = []
   with monkeypatch.context() as patch:
     original = checkpoints.Checkpoints.on_train_batch_end
     patch.setattr(checkpoints.Checkpoints, "on_train_batch_end", lambda s, *a: steps.append(a[0]) or original(s, *a))
-    _fit(_compiled(), tmp_path)
+    _fit(plain.reset(), tmp_path)
   assert steps == [2, 3, 4, 5, *range(6)]  # From step 8 of 18 on, the second of the second epoch.
 
 
-def test_the_last_two_checkpoints_and_the_best_student_are_kept(tmp_path, monkeypatch):
-  _killed(monkeypatch, tmp_path, 11)
-  assert sorted(os.listdir(tmp_path / "c")) == ["000001-000000004", "000001-000000005", "best.keras"]
-
-
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-  """A fit that was not interrupted: its state and its history."""
-  distiller = _compiled()
-  history = _fit(distiller, tmp_path_factory.mktemp("whole"), None)
-  return _state(distiller), history
+def killed_at_11(plain, tmp_path_factory):
+  """Directory of a fit that was killed after 11 steps; tests must not change it."""
+  folder = tmp_path_factory.mktemp("killed")
+  with pytest.MonkeyPatch.context() as patch:
+    _killed(patch, plain.reset(), folder, 11)
+  return folder
+
+
+def test_the_last_two_checkpoints_and_the_best_student_are_kept(killed_at_11):
+  assert sorted(os.listdir(killed_at_11 / "c")) == ["000001-000000004", "000001-000000005", "best.keras"]
 
 
 @pytest.mark.parametrize("file", ["manifest.json", "variables.index", "variables.data-00000-of-00001"])
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "gone"])
-def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(tmp_path, monkeypatch, caplog, whole, file, damage):
-  _killed(monkeypatch, tmp_path, 11)
+def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(
+  tmp_path, caplog, plain, whole, killed_at_11, file, damage
+):
+  shutil.copytree(killed_at_11, tmp_path, dirs_exist_ok=True)
   path = tmp_path / "c" / "000001-000000005" / file
   content = bytearray(path.read_bytes())
   if damage == "gone":
@@ -160,23 +206,21 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(tmp_path, monk
   else:
     content[len(content) // 2] ^= 16
     path.write_bytes(content)
-  distiller = _compiled()
   state, history = whole
+  distiller = plain.reset()
   assert _fit(distiller, tmp_path) == history
   assert f"{path.parent} is damaged and skipped" in caplog.text and caplog.text.count("damaged and skipped") == 1
   for a, b in zip(state, _state(distiller), strict=True):
     np.testing.assert_array_equal(a, b)
 
 
-def test_a_checkpoint_of_another_model_is_passed_over(tmp_path, monkeypatch, caplog):
-  _killed(monkeypatch, tmp_path, 3)
+def test_a_checkpoint_of_another_model_is_passed_over(tmp_path, monkeypatch, caplog, plain):
+  _killed(monkeypatch, plain.reset(), tmp_path, 3)
   history = _fit(_compiled(hints=True), tmp_path)
   assert caplog.text.count("damaged and skipped") == 2 and len(history["loss"]) == EPOCHS
 
 
-def test_sigterm_writes_a_checkpoint_and_exits_with_0(tmp_path, monkeypatch):
-  whole = _compiled()
-  expected = _fit(whole, tmp_path / "whole", None)
+def test_sigterm_writes_a_checkpoint_and_exits_with_0(tmp_path, monkeypatch, plain, whole):
   handler = signal.getsignal(signal.SIGTERM)
   original = checkpoints.Checkpoints.on_train_batch_end
 
@@ -189,14 +233,14 @@ def test_sigterm_writes_a_checkpoint_and_exits_with_0(tmp_path, monkeypatch):
   with monkeypatch.context() as patch:
     patch.setattr(checkpoints.Checkpoints, "on_train_batch_end", ask)
     with pytest.raises(SystemExit) as ended:
-      _fit(_compiled(), tmp_path, None)
+      _fit(plain.reset(), tmp_path, None)
   assert ended.value.code == 0 and signal.getsignal(signal.SIGTERM) is handler
   assert sorted(os.listdir(tmp_path / "c")) == ["000001-000000003", "best.keras"]
-  assert _fit(_compiled(), tmp_path, None) == expected
+  assert _fit(plain.reset(), tmp_path, None) == whole[1]
 
 
-def test_checkpoints_by_the_clock(tmp_path, monkeypatch):
-  _killed(monkeypatch, tmp_path, 3, None)
+def test_checkpoints_by_the_clock(tmp_path, monkeypatch, plain):
+  _killed(monkeypatch, plain.reset(), tmp_path, 3, None)
   assert os.listdir(tmp_path / "c") == ["best.keras"]
   with pytest.raises(Killed):
     original = checkpoints.Checkpoints.on_train_batch_end
@@ -206,21 +250,21 @@ def test_checkpoints_by_the_clock(tmp_path, monkeypatch):
       raise Killed
 
     monkeypatch.setattr(checkpoints.Checkpoints, "on_train_batch_end", kill)
-    _fit(_compiled(), tmp_path, None, checkpoint_minutes=0.0)
+    _fit(plain.reset(), tmp_path, None, checkpoint_minutes=0.0)
   assert "000000-000000001" in os.listdir(tmp_path / "c")
 
 
-def test_a_fit_in_another_thread_has_no_signals(tmp_path):
-  found = []
-  thread = threading.Thread(target=lambda: found.append(_fit(_compiled(), tmp_path)))
+def test_a_fit_in_another_thread_has_no_signals(tmp_path, plain):
+  found, distiller = [], plain.reset()
+  thread = threading.Thread(target=lambda: found.append(_fit(distiller, tmp_path)))
   thread.start()
   thread.join()
   assert len(found[0]["loss"]) == EPOCHS
 
 
 @pytest.mark.parametrize("in_main_thread", [True, False])
-def test_a_fitted_model_is_fitted_again_from_its_first_epoch(tmp_path, in_main_thread):
-  distiller = _compiled()
+def test_a_fitted_model_is_fitted_again_from_its_first_epoch(tmp_path, plain, in_main_thread):
+  distiller = plain.reset()
   if in_main_thread:
     _fit(distiller, tmp_path)
   else:

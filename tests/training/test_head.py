@@ -53,7 +53,7 @@ def test_on_two_replicas_with_16_bit_features(two_replicas, tmp_path):
   keras.mixed_precision.set_global_policy("mixed_bfloat16")
   try:
     with two_replicas.scope():
-      model = models.build("vit_tiny16@32", 3, (16, 16, 3))
+      model = models.vit(3, (16, 16, 3), 8, 64, 2)
   finally:
     keras.mixed_precision.set_global_policy(policy)
   dataset = tf.data.Dataset.from_tensor_slices((IMAGES, LABELS)).batch(10)
@@ -68,10 +68,10 @@ def test_on_two_replicas_with_16_bit_features(two_replicas, tmp_path):
 def test_vit_b16_takes_a_step_at_full_size(tmp_path):
   model = models.build("vit_base16@224", 10, (32, 32, 3))
   assert model.count_params() == 85_798_656 + 10 * 768 + 10
-  images = RNG.uniform(size=(4, 32, 32, 3)).astype(np.float32)
-  dataset = tf.data.Dataset.from_tensor_slices((images, np.arange(4))).batch(2)
+  images = RNG.uniform(size=(2, 32, 32, 3)).astype(np.float32)
+  dataset = tf.data.Dataset.from_tensor_slices((images, np.arange(2))).batch(2)
   history, _ = fit_head(
-    model, dataset, dataset, optimizer=keras.optimizers.SGD(1e-3), epochs=2, batch_size=4,
+    model, dataset, dataset, optimizer=keras.optimizers.SGD(1e-3), epochs=2, batch_size=2,
     log_dir=tmp_path / "logs", checkpoint_dir=tmp_path / "head",
   )  # fmt: skip
   assert history["loss"][1] < history["loss"][0]
