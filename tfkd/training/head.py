@@ -38,7 +38,8 @@ def fit_head(
     history and seconds of `fit`. The metrics are those of the whole model.
   """
   logits = models.network_of(model).get_layer("logits")
-  train_features, validation_features = (_features(_body(model), dataset) for dataset in (train, validation))
+  body = _body(model)
+  train_features, validation_features = (_features(body, dataset) for dataset in (train, validation))
   head = keras.Sequential([keras.Input(logits.input_shape[1:]), keras.layers.Dense(logits.units, dtype="float32")])
   head.layers[-1].set_weights(logits.get_weights())
   head.compile(optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True), ["accuracy"])
