@@ -159,8 +159,8 @@ def test_a_killed_fit_ends_as_one_that_was_not(tmp_path, monkeypatch, request, o
     distiller = processes()
     expected = _fit(distiller, tmp_path / "whole", None)
     state = _state(distiller)
-  # In an epoch; where the checkpoint is an epoch's end; and again, with an epoch's last step.
-  for step, every_steps in ((4, 1), (8, 3), (12, 5)):
+  # The last checkpoints are those after step 4 of 6, at the end of the epoch, and after step 5 of the next one.
+  for step, every_steps in ((4, 1), (7, 2), (12, 5)):
     _killed(monkeypatch, processes(), tmp_path / "killed", step, every_steps)
   distiller = _compiled(**options)
   assert _fit(distiller, tmp_path / "killed", 1) == expected
