@@ -40,7 +40,11 @@ def test_compression_writes_files_rows_report_and_picture_and_resumes(tmp_path):
   assert deploy.read_metadata(files["QAT int4"].with_suffix(".tflite"))["scheme"] == "w4a8"
   report = (tmp_path / "out" / "report.md").read_text()
   assert report in result.stdout
-  for words in (*(f"| {name} |" for name in rows), "QAT at int4 ends", "At worst, the accuracy of a file"):
+  for words in (
+    *(f"| {name} |" for name in rows),
+    "QAT at int4 ends",
+    "At worst, the accuracy of a quantization-aware student",
+  ):
     assert words in report
   assert (tmp_path / "out" / "accuracy_against_bytes.png").read_bytes().startswith(b"\x89PNG")
 

@@ -25,18 +25,21 @@ def data_dir(tmp_path_factory):
   return str(folder)
 
 
-def _sweep(workdir, data_dir, **training):
-  options = {"dataset": "house_numbers", "data_dir": data_dir, "epochs": 1, "teacher_epochs": 1, "batch_size": 32}
-  options |= {"teacher": "svhn_cnnx0.125", "student": "svhn_cnnx0.125"}
-  return Sweep(str(workdir), SweepConfig(**options | training))
-
-
 def _small(num_classes, input_shape):
   """A network that is traced in a fraction of the time of a built-in one."""
   x = inputs = keras.Input(input_shape)
-  x = keras.layers.Conv2D(8, 3, 4)(x)
-  x = keras.layers.ReLU()(keras.layers.BatchNormalization()(x))
-  return keras.Model(inputs, keras.layers.Dense(num_classes)(keras.layers.GlobalAveragePooling2D()(x)))
+  for i, stride in enumerate((4, 1)):
+    x = keras.layers.Conv2D(8, 3, stride, use_bias=False, name=f"conv{i}")(x)
+    x = keras.layers.BatchNormalization(name=f"bn{i}")(x)
+    x = keras.layers.ReLU(name=f"relu{i}")(x)
+  x = keras.layers.GlobalAveragePooling2D()(x)
+  return keras.Model(inputs, keras.layers.Dense(num_classes, name="logits")(x))
+
+
+def _sweep(workdir, data_dir, **training):
+  options = {"dataset": "house_numbers", "data_dir": data_dir, "epochs": 1, "teacher_epochs": 1, "batch_size": 32}
+  options |= {"teacher": _small, "student": _small}
+  return Sweep(str(workdir), SweepConfig(**options | training))
 
 
 STUDENTS = [
@@ -108,11 +111,11 @@ def test_a_student_that_starts_from_the_teacher_has_its_weights(tmp_path, data_d
   starts = ("teacher", "scratch", float_student)
   students = [StudentSpec("q1", "labels", "w8a8", seed, start=start) for seed, start in enumerate(starts)]
   runs.run([float_student, *students])
-  teacher = runs.load_teacher().get_layer("conv3").kernel
-  kernels = [runs.load(student).get_layer("quant_conv3")._weight_vars[0][0] for student in students]
+  teacher = runs.load_teacher().get_layer("conv1").kernel
+  kernels = [runs.load(student).get_layer("quant_conv1")._weight_vars[0][0] for student in students]
   np.testing.assert_array_equal(kernels[0], teacher)
   assert np.abs(kernels[1] - teacher).max() > 0.01
-  np.testing.assert_array_equal(kernels[2], runs.load(float_student).get_layer("conv3").kernel)
+  np.testing.assert_array_equal(kernels[2], runs.load(float_student).get_layer("conv1").kernel)
   assert np.abs(kernels[2] - teacher).max() > 0.01
   with pytest.raises(ValueError, match="can start from a float one of the same network; q1-labels-w8a8-seed0 is w8a8"):
     runs.run([StudentSpec("q1", "labels", "w8a8", 9, start=students[0])])
@@ -144,7 +147,7 @@ def test_a_row_is_of_the_last_epoch_and_a_seed_decides_the_first_weights(tmp_pat
     loss = keras.losses.sparse_categorical_crossentropy(labels, s, from_logits=True)
     assert row["loss"] == pytest.approx(np.mean(loss), rel=1e-4)
     keras.utils.set_random_seed(student.seed)
-    expected = models.build("svhn_cnnx0.125", 10, (32, 32, 3))
+    expected = _small(10, (32, 32, 3))
     for a, b in zip(model.trainable_variables, expected.trainable_variables, strict=True):
       np.testing.assert_array_equal(a, b)
     kernels.append(model.get_layer("conv0").kernel.numpy())
@@ -163,9 +166,9 @@ def test_a_scheme_that_a_network_has_no_file_of_is_refused_before_the_teacher_is
 
 
 def test_files_say_what_they_are(tmp_path, data_dir):
-  runs = _sweep(tmp_path, data_dir)
+  runs = _sweep(tmp_path, data_dir, teacher="svhn_cnnx0.125", student="svhn_cnnx0.125")
   student = StudentSpec("q3", "labels + teacher", "w8a8", 1, (SoftTargets(5.0),), 1.0, 5.0)
-  low = StudentSpec("q3", "labels", "w2a1", 1)
+  low = StudentSpec("q3", "labels", "w2a1", 1, network=_small)
   runs.run([student, low])
   fields = deploy.read_metadata(str(tmp_path / "students" / f"{student.name}.tflite"))
   del fields["weights_sha256"]
@@ -209,7 +212,7 @@ def test_a_mixed_precision_teacher_teaches_a_quantized_student(tmp_path, data_di
 
 
 def test_a_student_that_starts_from_another_network_is_refused(tmp_path, data_dir):
-  runs = _sweep(tmp_path, data_dir, student="svhn_cnnx0.25")
+  runs = _sweep(tmp_path, data_dir, teacher="svhn_cnnx0.125", student="svhn_cnnx0.25")
   wrong = {
     "student=svhn_cnnx0.25 must be teacher=svhn_cnnx0.125": STUDENTS[1],
     "need a student_checkpoint in the configuration": STUDENTS[0]._replace(start="checkpoint"),
@@ -302,8 +305,7 @@ def test_the_loss_is_of_changed_images_and_labels_and_the_teacher_sees_them_too(
 
   monkeypatch.setattr(trainer, "fit", fit)
   # One step at a learning rate of zero: the student is what it was when its loss was taken.
-  networks = {"teacher": _small, "student": _small}
-  runs = _sweep(tmp_path, data_dir, learning_rate=0.0, batch_size=96, **networks, **training)
+  runs = _sweep(tmp_path, data_dir, learning_rate=0.0, batch_size=96, **training)
   student = StudentSpec("q3", "soft", "float", 3, (SoftTargets(5.0),))
   runs.run([student])
   ((images, labels),) = seen[1]

@@ -120,7 +120,8 @@ class StudentStage:
       model = student.adapt(teacher, model)
     if student.scheme != FLOAT:
       quantization.check(model, student.scheme)
-    Distiller(teacher, model, _copies(student.objectives))
+    if any(objective.teacher_layers for objective in student.objectives):
+      Distiller(teacher, model, _copies(student.objectives))
 
   def _check_start(self, student):
     config, network, start = self._trainer.config, self._network(student), student.start
