@@ -34,13 +34,7 @@ class ArrayExamples:
     self.num_train, self.num_test = len(source.train[1]), len(source.test[1])
     if config.batch_size > self.num_train:
       raise ValueError(f"batch_size is {config.batch_size}, but there are only {self.num_train} training examples.")
-    last = self.num_train % config.batch_size
-    if 0 < last < num_replicas:
-      # oneDNN's convolutions fail on empty batches, and batch normalization would learn NaN from them.
-      raise ValueError(
-        f"the last batch of an epoch has {last} examples for {num_replicas} replicas: choose another batch_size, or "
-        "another number of training examples, as by limit_train."
-      )
+    _check_last_batch(self.num_train, config.batch_size, num_replicas)
     if config.views is not None and not config.augment:
       raise ValueError(f"views={config.views} is a number of augmentations: augment=True is needed.")
     if config.augment and source.augment is None:
@@ -162,9 +156,7 @@ class PipelineExamples:
     steps, expected = int(source.train(0).cardinality()), -(-source.num_train // config.batch_size)
     if steps >= 0 and steps != expected:
       raise ValueError(f"num_train is {source.num_train}, {expected} batches, but an epoch has {steps} batches.")
-    last = source.num_train % config.batch_size
-    if 0 < last < num_replicas:
-      raise ValueError(f"the last batch of an epoch has {last} examples for {num_replicas} replicas.")
+    _check_last_batch(source.num_train, config.batch_size, num_replicas)
 
   @functools.cached_property
   def num_test(self) -> int:
@@ -207,3 +199,14 @@ def examples_of(source: ArrayData | PipelineData, config: SweepConfig, num_repli
   if isinstance(source, PipelineData):
     return PipelineExamples(source, config, num_replicas)
   return ArrayExamples(source, config, num_replicas)
+
+
+def _check_last_batch(num_train, batch_size, num_replicas):
+  """Refuses a last batch that leaves a replica without examples."""
+  last = num_train % batch_size
+  if 0 < last < num_replicas:
+    # oneDNN's convolutions fail on empty batches, and batch normalization would learn NaN from them.
+    raise ValueError(
+      f"the last batch of an epoch has {last} examples for {num_replicas} replicas: choose another batch_size, or "
+      "another number of training examples, as by limit_train."
+    )

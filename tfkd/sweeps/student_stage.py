@@ -115,12 +115,14 @@ class StudentStage:
 
   def _check_networks(self, student):
     """Makes the student with untrained weights, which is refused as the trained one would be."""
-    teacher, model = (self._trainer.build(n) for n in (self._trainer.config.teacher, self._network(student)))
+    taps = any(objective.teacher_layers for objective in student.objectives)
+    model = self._trainer.build(self._network(student))
+    teacher = self._trainer.build(self._trainer.config.teacher) if student.adapt or taps else None
     if student.adapt:
       model = student.adapt(teacher, model)
     if student.scheme != FLOAT:
       quantization.check(model, student.scheme)
-    if any(objective.teacher_layers for objective in student.objectives):
+    if taps:
       Distiller(teacher, model, _copies(student.objectives))
 
   def _check_start(self, student):
