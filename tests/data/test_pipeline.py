@@ -88,7 +88,7 @@ IDS = RNG.integers(0, 300, (50, 12))
     (IMAGES / 255, {"transforms": [_normalize([0.5] * 4, 0.5)]}, "or one for each of 3 channels"),
     (IMAGES / 255, {"transforms": [Augment(padded_crop)] * 2}, "transforms may have one Augment; got 2"),
     ([IMAGES, IMAGES], {}, "inputs must be an array, or several in a dict or tuple; got a list"),
-    ({"a": IMAGES, "b": IMAGES[:49]}, {}, "must have one length; got 50 and 49"),
+    ({"a": IMAGES, "b": IMAGES[:49]}, {}, "must have the same length; got 50 and 49"),
     (5, {}, r"inputs must be dense arrays \[n, ...\]; got a int"),
   ],
 )
@@ -233,17 +233,17 @@ def test_a_memory_mapped_array_gives_the_same_batches(tmp_path):
 
 
 @pytest.mark.parametrize("batch_size", [0, 51])
-def test_a_batch_larger_than_the_data_is_refused(batch_size):
+def test_batch_larger_than_the_data_raises(batch_size):
   with pytest.raises(ValueError, match=f"between 1 and the number of examples, 50; got {batch_size}"):
     _scaled(IMAGES, LABELS, batch_size)
 
 
 def test_mismatched_arguments_are_refused():
-  with pytest.raises(ValueError, match=r"must have one length; got 50 and 49"):
+  with pytest.raises(ValueError, match=r"must have the same length; got 50 and 49"):
     _scaled(IMAGES, LABELS[:49], 8)
-  for afresh in ([Augment(padded_crop)], [OneHot(50), MixUp(0.2)]):
-    with pytest.raises(ValueError, match="(Augment|MixUp) changes inputs afresh in every epoch"):
-      _scaled((IMAGES, LABELS), LABELS, 8, transforms=afresh)
+  for random in ([Augment(padded_crop)], [OneHot(50), MixUp(0.2)]):
+    with pytest.raises(ValueError, match="(Augment|MixUp) changes inputs in every epoch"):
+      _scaled((IMAGES, LABELS), LABELS, 8, transforms=random)
   with pytest.raises(ValueError, match="must have length 100, 50 examples times 2 views; got 50"):
     _scaled((IMAGES, LABELS), LABELS, 8, transforms=[Augment(padded_crop, views=2)])
   for views in (0, 1.5):

@@ -17,7 +17,6 @@ from tfkd import data, deploy
 from tfkd.models import svhn_cnn
 from tfkd.preprocessing import Preprocessing
 
-pytestmark = pytest.mark.xdist_group("deploy_command")
 LABELS = [f"kind{number}" for number in range(10)]
 
 

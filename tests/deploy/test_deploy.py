@@ -17,7 +17,6 @@ from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from tfkd import data, deploy, quantization
 from tfkd.models import svhn_cnn
 
-pytestmark = pytest.mark.xdist_group("deploy_students")
 layers = keras.layers
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 

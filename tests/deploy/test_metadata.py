@@ -10,8 +10,6 @@ from tfkd import deploy
 from tfkd.deploy import metadata
 from tfkd.models import svhn_cnn
 
-pytestmark = pytest.mark.xdist_group("deploy_metadata")
-
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):

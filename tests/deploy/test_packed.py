@@ -11,8 +11,6 @@ from tfkd import deploy, models, quantization
 from tfkd.deploy.packed import _from_bits, _to_bits
 from tfkd.quantization import FixedGrid
 
-pytestmark = pytest.mark.xdist_group("deploy_packed")
-
 
 def _student(network, scheme, **options):
   """Builds a quantized student whose weights and statistics all differ from their initial values."""

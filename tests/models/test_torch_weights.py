@@ -56,7 +56,7 @@ def _write(path, state):
 
 
 @pytest.mark.parametrize("name", RESNETS)
-def test_every_key_finds_its_place(name, tmp_path):
+def test_every_key_is_assigned(name, tmp_path):
   build, blocks, expansion = RESNETS[name]
   state = _state_dict(blocks, expansion, 11)
   model = build(11, (64, 64, 3), "imagenet")
@@ -90,7 +90,7 @@ GOLDEN = {
 
 
 @pytest.mark.parametrize("name", GOLDEN)
-def test_logits_are_those_that_hugging_face_gave(name, tmp_path):
+def test_logits_match_stored_logits_of_hugging_face(name, tmp_path):
   build, blocks, expansion = RESNETS[name]
   model = build(11, (97, 65, 3), "imagenet")
   load_torch_weights(model, _write(tmp_path / "w.safetensors", _state_dict(blocks, expansion, 11)))
@@ -109,7 +109,7 @@ def _hugging_faces(name):
 
 
 @pytest.mark.parametrize("name", GOLDEN)
-def test_logits_are_hugging_faces(name, tmp_path):
+def test_logits_match_hugging_face(name, tmp_path):
   torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
   build, blocks, expansion = RESNETS[name]
   tensors = {key: torch.from_numpy(array) for key, array in _state_dict(blocks, expansion, 11).items()}
@@ -128,7 +128,7 @@ def test_logits_are_hugging_faces(name, tmp_path):
   np.testing.assert_allclose(expected, GOLDEN[name], atol=1e-4)
 
 
-def test_what_does_not_fit_is_named_and_changes_nothing(tmp_path):
+def test_mismatched_weights_raise_and_leave_the_model_unchanged(tmp_path):
   state = _state_dict((2, 2, 2, 2), 1, 11)
   del state["layer2.0.bn1.bias"]
   state["extra"] = np.zeros(3, np.float32)
@@ -157,19 +157,19 @@ def _pth(path, content):
 @pytest.mark.parametrize(
   "content, words",
   [
-    (pickle.dumps({"w": _Runs()}), "asks for posix.system, which is no tensor"),
+    (pickle.dumps({"w": _Runs()}), "asks for posix.system, which is not a tensor"),
     (pickle.dumps([1, 2]), "holds no dict of tensors"),
     (pickle.dumps({"w": 3}), "holds no dict of tensors"),
     (b"\x80\x02}q\x00", "not a file of tensors alone"),
     (b"", "not a file of tensors alone"),
   ],
 )
-def test_files_of_anything_else_are_refused(tmp_path, content, words):
+def test_other_file_formats_raise(tmp_path, content, words):
   with pytest.raises(ValueError, match=words):
     read_state_dict(_pth(tmp_path / "w.pth", content))
 
 
-def test_damaged_and_old_files_are_refused(tmp_path):
+def test_damaged_and_legacy_files_raise(tmp_path):
   for name in ("w.pth", "w.safetensors"):
     (tmp_path / name).write_bytes(b"damaged")
     with pytest.raises(ValueError, match="is damaged"):
@@ -178,7 +178,7 @@ def test_damaged_and_old_files_are_refused(tmp_path):
       read_state_dict(str(tmp_path / f"no_{name}"))
 
 
-def test_pytorchs_own_files_are_read(tmp_path):
+def test_files_of_torch_save_are_read(tmp_path):
   torch = pytest.importorskip("torch")
   base = torch.arange(24.0).reshape(4, 6)
   tensors = {
@@ -196,7 +196,7 @@ def test_pytorchs_own_files_are_read(tmp_path):
       np.testing.assert_array_equal(found[name], tensor.detach().numpy())
 
 
-def test_a_tensor_cannot_reach_outside_its_numbers(tmp_path):
+def test_tensor_beyond_its_storage_raises(tmp_path):
   torch = pytest.importorskip("torch")
   buffer = io.BytesIO()
   torch.save({"w": torch.zeros(4)}, buffer)
@@ -208,15 +208,15 @@ def test_a_tensor_cannot_reach_outside_its_numbers(tmp_path):
   with zipfile.ZipFile(path, "w") as archive:
     for name, content in files.items():
       archive.writestr(name, content)
-  with pytest.raises(ValueError, match="is not of its 2 numbers"):
+  with pytest.raises(ValueError, match="does not fit its storage of 2 numbers"):
     read_state_dict(str(path))
 
 
-def test_a_file_does_not_grow(tmp_path):
+def test_compressed_file_larger_than_declared_raises(tmp_path):
   torch = pytest.importorskip("torch")
   path = tmp_path / "w.pth"
   torch.save({"w": torch.zeros(1).expand(10**6)}, path)
-  with pytest.raises(ValueError, match="is not of its 1 numbers"):
+  with pytest.raises(ValueError, match="does not fit its storage of 1 numbers"):
     read_state_dict(str(path))
   torch.save({"w": torch.zeros(1000)}, path)
   with zipfile.ZipFile(path) as archive:
@@ -224,5 +224,5 @@ def test_a_file_does_not_grow(tmp_path):
   with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
     for name, content in files.items():
       archive.writestr(name, content)
-  with pytest.raises(ValueError, match="is compressed, which PyTorch does not"):
+  with pytest.raises(ValueError, match="is compressed; PyTorch writes uncompressed entries"):
     read_state_dict(str(path))

@@ -7,8 +7,6 @@ from safetensors.numpy import save_file
 from tfkd import models, quantization
 from tfkd.features.taps import Reader
 
-pytestmark = pytest.mark.xdist_group("vit")
-
 IMAGES = np.random.default_rng(1).uniform(-1, 1, (2, 224, 224, 3)).astype(np.float32)
 
 

@@ -13,7 +13,6 @@ import tfkd
 from tests.objectives.rows import ROWS, WIDTHS, cnn
 from tfkd import quantization
 
-pytestmark = pytest.mark.xdist_group("objectives_training")
 SPARSE = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 FIT = {"batch_size": 16, "shuffle": False, "verbose": 0}
 

@@ -10,7 +10,6 @@ from tfkd import Distiller, quantization
 from tfkd.objectives import simkd_student
 from tfkd.quantization import _quantize
 
-pytestmark = pytest.mark.xdist_group("quantization_frozen")
 layers = keras.layers
 RNG = np.random.default_rng(0)
 X, Y = RNG.random((32, 8, 8, 3), np.float32), RNG.integers(0, 3, 32)

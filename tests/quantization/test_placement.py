@@ -11,7 +11,6 @@ from tfkd.deploy._evaluate import interpreter, run
 from tfkd.quantization import _quantize
 from tfkd.quantization.export_check import check_export
 
-pytestmark = pytest.mark.xdist_group("quantization_placement")
 layers = keras.layers
 RNG = np.random.default_rng(0)
 IMAGES = RNG.random((16, 12, 12, 3), np.float32)
@@ -305,7 +304,7 @@ def test_a_layer_without_an_integer_form_is_named_by_rule(layer, words):
 @pytest.mark.parametrize("scheme", ["w4a8", "w2a1"])
 def test_quantized_models_and_float_layers_as_one_string_are_refused(scheme):
   model = keras.Sequential([keras.Input((3,)), layers.Dense(4, activation="relu", name="a"), layers.Dense(2)])
-  with pytest.raises(TypeError, match=r"float_layers must be a list of names of layers; got 'a': use \['a'\]"):
+  with pytest.raises(TypeError, match=r"float_layers must be a list of layer names; got 'a': use \['a'\]"):
     quantization.quantize(model, scheme, float_layers="a")
   with pytest.raises(ValueError, match="is already quantized: pass the float model from which it was made.$"):
     quantization.quantize(quantization.quantize(model, scheme), scheme)

@@ -14,7 +14,6 @@ from tfkd import Distiller, quantization
 from tfkd.models import svhn_cnn
 from tfkd.objectives import SoftTargets
 
-pytestmark = pytest.mark.xdist_group("quantization_schemes")
 layers = keras.layers
 SCHEMES = ("w8a8", "w4a8", "w2a1", "w1a2")
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)

@@ -9,8 +9,6 @@ from tests.experiments.scripts import ENVIRONMENT, run_briefly
 from tests.reliability import jobs as trials
 from tests.reliability.fuzz import OUTCOMES, fuzz
 
-pytestmark = pytest.mark.xdist_group("jobs")
-
 
 @pytest.fixture(scope="module")
 def jobs(tmp_path_factory):

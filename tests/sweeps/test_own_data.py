@@ -14,8 +14,6 @@ from tfkd.preprocessing import HALVES
 from tfkd.sweeps import FLOAT, ArrayData, PipelineData, StudentSpec, Sweep, SweepConfig, Workspace, networks
 from tfkd.training import checkpoints
 
-pytestmark = pytest.mark.xdist_group("own_data")
-
 CLASSES = ("left", "right", "middle")
 _RNG = np.random.default_rng(0)
 X = _RNG.normal(size=(50, 6)).astype(np.float32)
@@ -97,7 +95,7 @@ def whole(request, tmp_path_factory):
   return request.param, sweep
 
 
-def test_a_killed_sweep_resumes_and_ends_as_an_uninterrupted_one(whole, tmp_path, monkeypatch):
+def test_killed_sweep_resumes_to_the_results_of_an_uninterrupted_one(whole, tmp_path, monkeypatch):
   source, expected = whole
   _run_killed(monkeypatch, _sweep(tmp_path, source()), "teacher", 4)
   _run_killed(monkeypatch, _sweep(tmp_path, source()), STUDENTS[2].name, 2)
@@ -115,7 +113,7 @@ def test_a_killed_sweep_resumes_and_ends_as_an_uninterrupted_one(whole, tmp_path
       np.testing.assert_array_equal(a, b)
 
 
-def test_rows_measure_the_models_on_the_given_test_set(whole):
+def test_rows_contain_accuracies_on_the_given_test_set(whole):
   _, sweep = whole
   teacher, *rows = sweep.results.rows()
   assert teacher["config"]["teacher"] == "teacher_network" and teacher["dataset"] == sweep.examples.name
@@ -129,7 +127,7 @@ def test_rows_measure_the_models_on_the_given_test_set(whole):
   assert fields["labels"] == list(CLASSES) and fields["network"] == "network" and fields["teacher"] == "teacher_network"
 
 
-def test_a_table_of_the_results(whole):
+def test_report_of_results(whole):
   _, sweep = whole
   rows = sweep.results.rows()
   lines = reporting.table(rows).splitlines()
@@ -152,7 +150,7 @@ def test_a_table_of_the_results(whole):
     (lambda: (_pipelines(version="2"), {}), "version"),
   ],
 )
-def test_another_network_or_data_set_is_refused(tmp_path, change, field):
+def test_changed_network_or_data_set_raises(tmp_path, change, field):
   source, options = change()
   _sweep(tmp_path, _pipelines() if isinstance(source, PipelineData) else _arrays())
   with pytest.raises(ValueError, match=f"another configuration .*{field}"):
@@ -175,7 +173,7 @@ def test_another_network_or_data_set_is_refused(tmp_path, change, field):
     (lambda: _sweep("unused", _arrays(), student="resnet9"), "resnet9"),
   ],
 )
-def test_wrong_data_and_options_are_refused(tmp_path, monkeypatch, make, words):
+def test_invalid_data_and_options_raise(tmp_path, monkeypatch, make, words):
   monkeypatch.chdir(tmp_path)
   with pytest.raises(ValueError, match=words):
     make()
@@ -183,17 +181,17 @@ def test_wrong_data_and_options_are_refused(tmp_path, monkeypatch, make, words):
 
 
 @pytest.mark.parametrize("options", [{"student": network(3, (6,))}, {"teacher": 3}])
-def test_a_network_must_be_a_name_or_a_function(tmp_path, options):
+def test_network_that_is_neither_name_nor_function_raises(tmp_path, options):
   with pytest.raises(TypeError, match="a network must be a name or a function"):
     _sweep(tmp_path, _arrays(), **options)
 
 
-def test_data_must_be_a_data_set(tmp_path):
+def test_data_that_is_no_data_set_raises(tmp_path):
   with pytest.raises(TypeError, match="data must be ArrayData, PipelineData or a tfkd.data.Dataset; got tuple"):
     _sweep(tmp_path, (X, Y))
 
 
-def test_a_trained_teacher_is_kept_with_no_epochs(tmp_path):
+def test_trained_teacher_is_used_unchanged_with_zero_epochs(tmp_path):
   trained = teacher_network(3, (6,))
 
   def build(num_classes, input_shape):
@@ -215,14 +213,14 @@ def _copy(model):
   return copy
 
 
-def test_students_of_equal_names_and_other_networks_are_refused(tmp_path):
+def test_students_with_equal_names_and_different_networks_raise(tmp_path):
   sweep = _sweep(tmp_path, _arrays())
   students = [StudentSpec("mine", "labels", network=lambda *shape, w=w: network(*shape, w)) for w in (4, 5)]
   with pytest.raises(ValueError, match="two networks have the name .*<lambda>"):
     sweep.run(students)
 
 
-def test_results_of_a_function_that_builds_another_network_now_are_refused(tmp_path):
+def test_results_of_a_changed_network_function_raise(tmp_path):
   sweep, students = _sweep(tmp_path, _arrays()), []
   for width in (4, 5):
 
@@ -232,18 +230,18 @@ def test_results_of_a_function_that_builds_another_network_now_are_refused(tmp_p
     students.append(StudentSpec("mine", "labels", network=mine))
   sweep.run(students[:1])
   sweep.run(students[:1])
-  with pytest.raises(ValueError, match="are of another network than .*mine builds now: rename the function"):
+  with pytest.raises(ValueError, match="belong to a different network than .*mine builds now: rename the function"):
     sweep.run(students[1:])
 
 
-def test_names_of_networks():
+def test_network_names():
   assert networks.name_of(functools.partial(network, width=9)) == "network(width=9)"
   assert networks.name_of("resnet20") == "resnet20"
   one, same, other = (networks.structure_digest(network(3, (6,), width)) for width in (8, 8, 9))
   assert one == same != other
 
 
-def test_connections_decide_the_digest_of_a_network():
+def test_network_digest_depends_on_connections():
   def build(skip):
     inputs = keras.Input((4,))
     a = keras.layers.Dense(4)(inputs)
@@ -254,7 +252,7 @@ def test_connections_decide_the_digest_of_a_network():
   assert networks.structure_digest(build(True)) != networks.structure_digest(build(False))
 
 
-def test_a_workspace_that_does_not_write_stays_empty(tmp_path):
+def test_workspace_without_writes_stays_empty(tmp_path):
   workspace = Workspace(tmp_path / "new", writes=False)
   workspace.claim({"epochs": 1})
   workspace.add({"seed": 0})

@@ -11,7 +11,7 @@ from tfkd.training import _fit as fit
 from tfkd.training import checkpoints
 
 
-def test_rows_come_back_in_order_and_are_found_by_value(tmp_path):
+def test_rows_are_read_in_order_and_found_by_value(tmp_path):
   results = Results(str(tmp_path / "results.jsonl"))
   assert results.rows() == []
   rows = [{"experiment": "q1", "seed": s, "temperature": t} for s in (0, 1) for t in (None, 5.0)]
@@ -32,7 +32,7 @@ def test_rows_come_back_in_order_and_are_found_by_value(tmp_path):
     lambda line: b"\x00" * 30,
   ],
 )
-def test_a_damaged_line_is_named_and_the_others_are_used(tmp_path, caplog, damage):
+def test_damaged_line_is_reported_and_skipped(tmp_path, caplog, damage):
   path = tmp_path / "results.jsonl"
   rows = [{"seed": s, "accuracy": 0.75} for s in range(3)]
   for row in rows:
@@ -49,19 +49,19 @@ def test_a_damaged_line_is_named_and_the_others_are_used(tmp_path, caplog, damag
 
 
 @pytest.mark.parametrize("line", ['{"seed": 0}', "0", "[" * 100_000])
-def test_rows_without_a_digest_are_damaged(tmp_path, line):
+def test_rows_without_digest_count_as_damaged(tmp_path, line):
   (tmp_path / "results.jsonl").write_text(line + "\n")
   assert Results(str(tmp_path / "results.jsonl")).rows() == []
 
 
 @pytest.mark.parametrize("content", ["{", "0", "null", "[" * 100_000])
-def test_a_damaged_configuration_is_named(tmp_path, content):
+def test_damaged_configuration_raises(tmp_path, content):
   (tmp_path / "config.json").write_text(content)
   with pytest.raises(ValueError, match=r"config.json is damaged .*use another workdir, or overwrite=True"):
     Workspace(str(tmp_path)).claim({"epochs": 1})
 
 
-def test_a_row_that_cannot_be_written_leaves_the_file_as_it_was(tmp_path):
+def test_failed_write_leaves_the_file_unchanged(tmp_path):
   path = tmp_path / "results.jsonl"
   results = Results(str(path))
   results.add({"seed": 0})
@@ -71,7 +71,7 @@ def test_a_row_that_cannot_be_written_leaves_the_file_as_it_was(tmp_path):
   assert path.read_text() == before and os.listdir(tmp_path) == ["results.jsonl"]
 
 
-def test_a_workdir_is_kept_for_its_configuration(tmp_path):
+def test_workdir_with_another_configuration_raises(tmp_path):
   configuration = {"dataset": "svhn", "epochs": 3, "limit_train": None}
   Workspace(tmp_path).claim(configuration)
   (tmp_path / "results.jsonl").write_text("{}\n")
@@ -81,7 +81,7 @@ def test_a_workdir_is_kept_for_its_configuration(tmp_path):
   assert (tmp_path / "results.jsonl").exists()
 
 
-def test_a_workdir_older_than_a_field_has_its_default(tmp_path):
+def test_missing_field_of_an_older_workdir_has_its_default(tmp_path):
   path = str(tmp_path / "w")
   Workspace(path).claim({"a": 1})
   Workspace(path).claim({"a": 1, "b": False}, defaults={"a": 0, "b": False})
@@ -90,7 +90,7 @@ def test_a_workdir_older_than_a_field_has_its_default(tmp_path):
     Workspace(path).claim({"a": 1, "b": True}, defaults={"b": False})
 
 
-def test_overwrite_removes_results_and_nothing_else(tmp_path):
+def test_overwrite_removes_only_results(tmp_path):
   Workspace(tmp_path).claim({"epochs": 3})
   (tmp_path / "students").mkdir()
   for name in ("results.jsonl", "students/a.keras", "thesis.tex"):
@@ -100,7 +100,7 @@ def test_overwrite_removes_results_and_nothing_else(tmp_path):
   assert json.loads((tmp_path / "config.json").read_text()) == {"epochs": 4}
 
 
-def test_checkpoints_and_the_best_model_are_kept_by_the_chief_alone(tmp_path, monkeypatch):
+def test_only_the_chief_keeps_checkpoints_and_the_best_model(tmp_path, monkeypatch):
   model = keras.Sequential([keras.Input([3]), keras.layers.Dense(2)])
   model.compile("adam", "mse")
   for module in (checkpoints, fit):

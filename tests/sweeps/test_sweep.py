@@ -18,13 +18,6 @@ from tfkd.sweeps import FLOAT, StudentSpec, Sweep, SweepConfig, student_stage, t
 from tfkd.teachers import CachedTeacher
 
 
-@pytest.fixture(scope="module")
-def data_dir(tmp_path_factory):
-  folder = tmp_path_factory.mktemp("data")
-  house_numbers.write(folder, sizes={"train": 96, "test": 40})
-  return str(folder)
-
-
 def _small(num_classes, input_shape):
   """A network that is traced in a fraction of the time of a built-in one."""
   x = inputs = keras.Input(input_shape)
@@ -48,7 +41,7 @@ STUDENTS = [
 ]
 
 
-def test_rows_files_and_resume(tmp_path, data_dir, monkeypatch):
+def test_rows_files_and_resuming(tmp_path, data_dir, monkeypatch):
   runs = _sweep(tmp_path, data_dir)
   runs.run(STUDENTS)
   teacher, low, eight = runs.results.rows()
@@ -104,7 +97,7 @@ def test_rows_files_and_resume(tmp_path, data_dir, monkeypatch):
   assert not os.listdir(tmp_path / "checkpoints")
 
 
-def test_a_student_that_starts_from_the_teacher_has_its_weights(tmp_path, data_dir):
+def test_student_starts_from_the_weights_of_teacher_or_student(tmp_path, data_dir):
   # A learning rate of zero keeps what the student began with.
   runs = _sweep(tmp_path, data_dir, learning_rate=0.0)
   float_student = StudentSpec("q1", "labels", FLOAT, 7)
@@ -121,7 +114,7 @@ def test_a_student_that_starts_from_the_teacher_has_its_weights(tmp_path, data_d
     runs.run([StudentSpec("q1", "labels", "w8a8", 9, start=students[0])])
 
 
-def test_a_row_is_of_the_last_epoch_and_a_seed_decides_the_first_weights(tmp_path, data_dir, monkeypatch):
+def test_row_describes_the_last_epoch_and_the_seed_sets_initial_weights(tmp_path, data_dir, monkeypatch):
   original = trainer.fit
 
   def fit(*args, **kwargs):
@@ -158,14 +151,14 @@ def test_a_row_is_of_the_last_epoch_and_a_seed_decides_the_first_weights(tmp_pat
   assert row["loss"] == pytest.approx(np.mean(loss), rel=1e-4)
 
 
-def test_a_scheme_that_a_network_has_no_file_of_is_refused_before_the_teacher_is_trained(tmp_path, data_dir):
+def test_scheme_that_cannot_be_exported_raises_before_teacher_training(tmp_path, data_dir):
   runs = _sweep(tmp_path, data_dir)
   with pytest.raises(ValueError, match="'block0_attention'"):
     runs.run([STUDENTS[0], StudentSpec("q1", "labels", "w8a8", 0, network="vit_tiny16")])
   assert not runs.results.rows() and not os.path.exists(tmp_path / "teacher")
 
 
-def test_files_say_what_they_are(tmp_path, data_dir):
+def test_files_contain_metadata(tmp_path, data_dir):
   runs = _sweep(tmp_path, data_dir, teacher="svhn_cnnx0.125", student="svhn_cnnx0.125")
   student = StudentSpec("q3", "labels + teacher", "w8a8", 1, (SoftTargets(5.0),), 1.0, 5.0)
   low = StudentSpec("q3", "labels", "w2a1", 1, network=_small)
@@ -187,7 +180,7 @@ def test_files_say_what_they_are(tmp_path, data_dir):
   )
 
 
-def test_other_data_in_the_same_workdir_is_refused(tmp_path, data_dir):
+def test_changed_data_in_the_same_workdir_raises(tmp_path, data_dir):
   _sweep(tmp_path, data_dir)
   with pytest.raises(ValueError, match="limit_train: None there, 50 now"):
     _sweep(tmp_path, data_dir, limit_train=50)
@@ -197,13 +190,13 @@ def test_other_data_in_the_same_workdir_is_refused(tmp_path, data_dir):
     _sweep(tmp_path, str(other))
 
 
-def test_a_batch_larger_than_the_data_is_refused(tmp_path, data_dir):
+def test_batch_larger_than_the_data_raises(tmp_path, data_dir):
   with pytest.raises(ValueError, match="batch_size is 97, but there are only 96 training examples"):
     _sweep(tmp_path, data_dir, batch_size=97)
 
 
 @pytest.mark.parametrize("precision", ["float16", "bfloat16"])
-def test_a_mixed_precision_teacher_teaches_a_quantized_student(tmp_path, data_dir, precision):
+def test_mixed_precision_teacher_with_quantized_student(tmp_path, data_dir, precision):
   runs = _sweep(tmp_path, data_dir, mixed_precision=precision)
   runs.run(STUDENTS[:1])
   assert quantization.load(str(tmp_path / "teacher" / "model.keras")).get_layer("conv1").compute_dtype == precision
@@ -211,7 +204,7 @@ def test_a_mixed_precision_teacher_teaches_a_quantized_student(tmp_path, data_di
   assert np.isfinite([row["loss"] for row in runs.results.rows()]).all()
 
 
-def test_a_student_that_starts_from_another_network_is_refused(tmp_path, data_dir):
+def test_start_from_another_network_raises(tmp_path, data_dir):
   runs = _sweep(tmp_path, data_dir, teacher="svhn_cnnx0.125", student="svhn_cnnx0.25")
   wrong = {
     "student=svhn_cnnx0.25 must be teacher=svhn_cnnx0.125": STUDENTS[1],
@@ -224,7 +217,7 @@ def test_a_student_that_starts_from_another_network_is_refused(tmp_path, data_di
   assert not (tmp_path / "teacher").exists()  # Before the teacher is trained.
 
 
-def test_wrong_recipes_are_refused_before_the_workdir_is_claimed(tmp_path, data_dir):
+def test_invalid_training_options_raise_before_the_workdir_is_claimed(tmp_path, data_dir):
   wrong = (
     ("student", "resnet9", "resnet9"),
     ("ema", 0.9, "use at most 0.2154"),
@@ -247,7 +240,7 @@ def test_wrong_recipes_are_refused_before_the_workdir_is_claimed(tmp_path, data_
   ],
   ids=lambda training: "+".join(training),
 )
-def test_students_of_changed_images_and_labels(tmp_path, data_dir, training, monkeypatch):
+def test_augmentation_mixup_and_label_smoothing_reach_the_student(tmp_path, data_dir, training, monkeypatch):
   seen = []
   original = student_stage.Distiller
 
@@ -276,7 +269,7 @@ def test_students_of_changed_images_and_labels(tmp_path, data_dir, training, mon
   assert kept == ({"test"} if new_images else {"test", "train-3views" if "views" in training else "train"})
 
 
-def test_float_students_take_mixed_precision(tmp_path, data_dir):
+def test_mixed_precision_applies_to_float_students(tmp_path, data_dir):
   runs = _sweep(tmp_path, data_dir, mixed_precision="bfloat16", augment=True)
   runs.run([STUDENTS[1]._replace(scheme="float", start="scratch")])
   path = str(tmp_path / "students" / "q2-soft-float-T5-soft_weight1-seed1.keras")
@@ -294,9 +287,7 @@ def test_float_students_take_mixed_precision(tmp_path, data_dir):
     {"augment": True, "mixup": 0.4},
   ],
 )
-def test_the_loss_is_of_changed_images_and_labels_and_the_teacher_sees_them_too(
-  tmp_path, data_dir, training, monkeypatch
-):
+def test_student_and_teacher_read_the_same_transformed_batch(tmp_path, data_dir, training, monkeypatch):
   original, seen = trainer.fit, []
 
   def fit(model, train, *args, **kwargs):
@@ -320,7 +311,7 @@ def test_the_loss_is_of_changed_images_and_labels_and_the_teacher_sees_them_too(
   assert history["soft_targets"] == [pytest.approx(soft, rel=2e-3, abs=1e-6)]
 
 
-def test_a_last_batch_of_fewer_examples_than_replicas_is_refused(tmp_path, data_dir):
+def test_last_batch_smaller_than_the_number_of_replicas_raises(tmp_path, data_dir):
   with pytest.raises(ValueError, match="the last batch of an epoch has 1 examples for 4 replicas"):
     _sweep(tmp_path, data_dir, strategy="mirrored", batch_size=19)
   runs = _sweep(tmp_path, data_dir, strategy="mirrored", batch_size=39)  # The test split's 40 in 39 and 1.
@@ -328,7 +319,7 @@ def test_a_last_batch_of_fewer_examples_than_replicas_is_refused(tmp_path, data_
   assert sum(sizes) == 40 and sizes[-1] >= 4
 
 
-def test_the_teacher_is_read_once_and_on_every_replica(tmp_path, data_dir, monkeypatch):
+def test_teacher_outputs_are_computed_once_on_all_replicas(tmp_path, data_dir, monkeypatch):
   runs = _sweep(tmp_path, data_dir, strategy="mirrored", augment=True)
   runs.train_teacher()
   original, read = quantization.load, []
@@ -339,7 +330,7 @@ def test_the_teacher_is_read_once_and_on_every_replica(tmp_path, data_dir, monke
   assert all(runs._trainer.strategy.extended.variable_created_in_scope(v) for v in runs.teacher.model.variables)
 
 
-def test_students_may_have_a_network_and_epochs_of_their_own(tmp_path, data_dir):
+def test_students_with_their_own_network_and_epochs(tmp_path, data_dir):
   runs = _sweep(tmp_path, data_dir)
   shared, own = StudentSpec("q", "a", FLOAT, 0), StudentSpec("q", "a", FLOAT, 0, network="plain_cnn", epochs=2)
   assert own.name == "q-a-float-networkplain_cnn-epochs2-seed0"
@@ -355,7 +346,7 @@ def test_students_may_have_a_network_and_epochs_of_their_own(tmp_path, data_dir)
   np.testing.assert_allclose(logits, model.predict(images / np.float32(255), verbose=0), atol=1e-4)
 
 
-def test_a_teacher_from_a_checkpoint_is_not_trained(tmp_path, data_dir):
+def test_teacher_from_a_checkpoint_is_not_trained(tmp_path, data_dir):
   source = models.build("resnet18x0.0625", 10, (32, 32, 3))
   state = {}
   for layer in source.layers:

@@ -8,7 +8,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 from tests.distiller.small import compiled, with_batch_norm
-from tests.sweeps.test_sweep import _sweep, data_dir  # noqa: F401  (a fixture)
+from tests.sweeps.test_sweep import _sweep
 from tfkd import quantization
 from tfkd.objectives import Hint, SoftTargets
 from tfkd.sweeps import FLOAT, StudentSpec, student_stage
@@ -37,7 +37,9 @@ def _hinted(seed, weight):
   ],
   ids=["float", "w8a8", "w2a1", "connectors"],
 )
-def test_students_of_one_trace_end_as_alone(tmp_path, data_dir, monkeypatch, students, training):  # noqa: F811
+def test_students_with_a_shared_trace_equal_students_trained_separately(
+  tmp_path, data_dir, monkeypatch, students, training
+):
   # Export takes longer than the training, and has no part in it.
   monkeypatch.setattr(student_stage, "export", lambda *args, **kwargs: {})
   together = _sweep(tmp_path / "together", data_dir, **training)
@@ -65,7 +67,7 @@ def test_students_of_one_trace_end_as_alone(tmp_path, data_dir, monkeypatch, stu
   assert row["history"] == {name: pytest.approx(values, rel=1e-5) for name, values in other["history"].items()}
 
 
-def test_other_graphs_have_distillers_of_their_own(tmp_path, data_dir):  # noqa: F811
+def test_students_with_different_graphs_have_separate_distillers(tmp_path, data_dir):
   soft = _soft(0, 5.0)
   students = [
     soft, soft._replace(hard_loss_weight=0.0), soft._replace(epochs=3), soft._replace(network="svhn_cnnx0.25"),
@@ -79,13 +81,13 @@ def test_other_graphs_have_distillers_of_their_own(tmp_path, data_dir):  # noqa:
   assert runs.students.distiller(soft, runs.teacher.model) is not made[-1]
 
 
-def test_students_with_random_layers_are_not_shared(vectors):
+def test_students_with_random_layers_share_no_trace(vectors):
   shared = SharedDistillers()
   distillers = [compiled(None, with_batch_norm(), []) for _ in range(2)]
   assert [shared.share(distiller, []) for distiller in distillers] == distillers
 
 
-def test_another_temperature_and_weight_need_no_other_trace(vectors):
+def test_temperature_and_weight_change_without_retracing(vectors):
   x, y = vectors
   teacher = keras.Sequential([keras.Input((6,)), keras.layers.Dense(4)])
   student = keras.models.clone_model(teacher)

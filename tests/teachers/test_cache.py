@@ -116,7 +116,7 @@ def test_any_data_set_can_be_joined(teacher, tmp_path, with_labels):
     images, outputs = element[0]
     np.testing.assert_allclose(outputs, teacher(images), rtol=1e-4, atol=1e-5)
   longer = dataset.concatenate(dataset.take(1)).batch(17)
-  with pytest.raises(tf.errors.InvalidArgumentError, match="50 examples, and the data set more"):
+  with pytest.raises(tf.errors.InvalidArgumentError, match="50 examples, and the data set has more"):
     list(cached.zip(longer))
 
 
@@ -165,7 +165,7 @@ class TestOtherInputs:
   def test_of_another_order_or_data_set_are_found_at_the_first_example(self, of_vectors, inputs, first):
     first = int(np.flatnonzero((inputs != X).any(axis=1))[0]) if first is None else first
     for batch_size in (1, 16, 50):
-      words = f"example {first} of the data set is not the one whose outputs {of_vectors.path} has"
+      words = f"example {first} of the data set differs from the one whose outputs are in {of_vectors.path}"
       assert words in self._wrong(of_vectors, _dataset(inputs, Y).batch(batch_size))
     with pytest.raises(
       (ValueError, tf.errors.InvalidArgumentError), match=rf"do not belong together.* {first}\b|\[{first}\]"
@@ -370,7 +370,9 @@ class TestAnEarlierCache:
       content = bytearray(whole)
       content[17] ^= 1
       (path / name).write_bytes(content)
-      with pytest.raises(ValueError, match=rf"{name} is not as it was written .*: remove .* and write it again"):
+      with pytest.raises(
+        ValueError, match=rf"{name} has changed since it was written .*: remove .* and write it again"
+      ):
         CachedTeacher(path)
       (path / name).write_bytes(whole)
     with open(path / "outputs.bin", "r+b") as file:

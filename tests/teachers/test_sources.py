@@ -179,7 +179,6 @@ def preset(tmp_path_factory):
   return path, classifier
 
 
-@pytest.mark.xdist_group("teachers_kerashub")
 class TestKerasHub:
   def test_a_preset_keeps_its_weights_and_its_preprocessing(self, preset):
     path, classifier = preset

@@ -17,7 +17,6 @@ from tfkd.data.augment import padded_crop
 from tfkd.objectives import Hint, SoftTargets
 from tfkd.training import checkpoints, fit, make_optimizer
 
-pytestmark = pytest.mark.xdist_group("training_checkpoints")
 RNG = np.random.default_rng(0)
 IMAGES, LABELS = RNG.integers(0, 256, (44, 32, 32, 3)).astype(np.uint8), np.arange(44, dtype=np.int32) % 10
 STEPS, EPOCHS = 6, 3  # The last batch of an epoch has four images.
@@ -151,7 +150,7 @@ OPTIONS = [
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
-def test_a_killed_fit_ends_as_one_that_was_not(tmp_path, monkeypatch, request, options):
+def test_killed_fit_resumes_to_the_weights_of_an_uninterrupted_one(tmp_path, monkeypatch, request, options):
   if "metric_by_name" in options:  # A new Distiller for each fit.
     (state, expected), processes = request.getfixturevalue("whole"), lambda: _compiled(**options)
   else:
@@ -168,7 +167,7 @@ def test_a_killed_fit_ends_as_one_that_was_not(tmp_path, monkeypatch, request, o
     np.testing.assert_array_equal(a, b)
 
 
-def test_what_is_done_is_not_done_again(tmp_path, monkeypatch, plain):
+def test_completed_steps_are_not_repeated(tmp_path, monkeypatch, plain):
   _killed(monkeypatch, plain.reset(), tmp_path, 10, 4)
   steps = []
   with monkeypatch.context() as patch:
@@ -193,7 +192,7 @@ def test_the_last_two_checkpoints_and_the_best_student_are_kept(killed_at_11):
 
 @pytest.mark.parametrize("file", ["manifest.json", "variables.index", "variables.data-00000-of-00001"])
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "gone"])
-def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(
+def test_damaged_checkpoint_is_reported_and_the_previous_one_restored(
   tmp_path, caplog, plain, whole, killed_at_11, file, damage
 ):
   shutil.copytree(killed_at_11, tmp_path, dirs_exist_ok=True)
@@ -214,7 +213,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(
     np.testing.assert_array_equal(a, b)
 
 
-def test_a_checkpoint_of_another_model_is_passed_over(tmp_path, monkeypatch, caplog, plain):
+def test_checkpoint_of_another_model_is_ignored(tmp_path, monkeypatch, caplog, plain):
   _killed(monkeypatch, plain.reset(), tmp_path, 3)
   history = _fit(_compiled(hints=True), tmp_path)
   assert caplog.text.count("damaged and skipped") == 2 and len(history["loss"]) == EPOCHS
@@ -239,7 +238,7 @@ def test_sigterm_writes_a_checkpoint_and_exits_with_0(tmp_path, monkeypatch, pla
   assert _fit(plain.reset(), tmp_path, None) == whole[1]
 
 
-def test_checkpoints_by_the_clock(tmp_path, monkeypatch, plain):
+def test_checkpoints_at_time_intervals(tmp_path, monkeypatch, plain):
   _killed(monkeypatch, plain.reset(), tmp_path, 3, None)
   assert os.listdir(tmp_path / "c") == ["best.keras"]
   with pytest.raises(Killed):
@@ -254,7 +253,7 @@ def test_checkpoints_by_the_clock(tmp_path, monkeypatch, plain):
   assert "000000-000000001" in os.listdir(tmp_path / "c")
 
 
-def test_a_fit_in_another_thread_has_no_signals(tmp_path, plain):
+def test_fit_outside_the_main_thread_installs_no_signal_handlers(tmp_path, plain):
   found, distiller = [], plain.reset()
   thread = threading.Thread(target=lambda: found.append(_fit(distiller, tmp_path)))
   thread.start()
@@ -263,7 +262,7 @@ def test_a_fit_in_another_thread_has_no_signals(tmp_path, plain):
 
 
 @pytest.mark.parametrize("in_main_thread", [True, False])
-def test_a_fitted_model_is_fitted_again_from_its_first_epoch(tmp_path, plain, in_main_thread):
+def test_second_fit_starts_from_the_first_epoch(tmp_path, plain, in_main_thread):
   distiller = plain.reset()
   if in_main_thread:
     _fit(distiller, tmp_path)
@@ -275,7 +274,7 @@ def test_a_fitted_model_is_fitted_again_from_its_first_epoch(tmp_path, plain, in
   assert len(history["loss"]) == 2
 
 
-def test_the_order_of_examples_depends_on_seed_epoch_and_step_alone():
+def test_order_of_examples_depends_only_on_seed_epoch_and_step():
   def labels(first_step, seed=5):
     dataset = data.batches(
       IMAGES,
@@ -298,7 +297,7 @@ def test_the_order_of_examples_depends_on_seed_epoch_and_step_alone():
   assert (np.concatenate([y for _, y in labels(0, 6)[:STEPS]]) != epochs[0]).any()
 
 
-def test_every_order_is_as_likely():
+def test_every_order_is_equally_likely():
   orders = []
   for seed in range(6):
     rows = [
@@ -311,7 +310,7 @@ def test_every_order_is_as_likely():
   assert data.index_batches(3, 2, first_step=1).cardinality() == tf.data.INFINITE_CARDINALITY
 
 
-def test_workers_that_take_turns_see_every_batch_once():
+def test_workers_together_read_every_batch_once():
   def orders(**options):
     return [
       tuple(i) for i, _ in data.index_batches(7, 2, shuffle_seed=1, **options).take(12 // options.get("stride", 1))

@@ -43,7 +43,7 @@ def _fit(distiller, student, dataset, validation, folder, epochs, **options):
   return history
 
 
-def test_tensorboard_gets_every_term_and_the_learning_rate(vectors, tmp_path):
+def test_tensorboard_logs_every_term_and_the_learning_rate(vectors, tmp_path):
   distiller, student, dataset = _setup(vectors)
   history = _fit(distiller, student, dataset, dataset, tmp_path, 3)
   for split in ("train", "validation"):
@@ -57,7 +57,7 @@ def test_tensorboard_gets_every_term_and_the_learning_rate(vectors, tmp_path):
   assert os.listdir(tmp_path / "c") == ["best.keras"]
 
 
-def test_a_loss_that_is_nan_stops_at_its_step_and_the_best_model_is_kept(vectors, tmp_path):
+def test_nan_loss_stops_training_at_its_step_and_the_best_model_is_kept(vectors, tmp_path):
   distiller, student, dataset = _setup(vectors)
   before = student.get_weights()
   weights = np.ones(24, np.float32)
@@ -72,7 +72,7 @@ def test_a_loss_that_is_nan_stops_at_its_step_and_the_best_model_is_kept(vectors
 
 
 @pytest.mark.parametrize("where", ["inputs", "labels", "teacher outputs"])
-def test_a_number_that_is_not_finite_is_found_at_once_with_its_position(vectors, tmp_path, where):
+def test_non_finite_value_is_reported_with_its_position(vectors, tmp_path, where):
   distiller, student, _ = _setup(vectors)
   accuracy = keras.metrics.CategoricalAccuracy("accuracy")
   distiller.compile("sgd", keras.losses.CategoricalCrossentropy(from_logits=True), [accuracy])
@@ -94,7 +94,7 @@ def test_a_number_that_is_not_finite_is_found_at_once_with_its_position(vectors,
     assert np.isfinite(student.get_weights()[0]).all()
 
 
-def test_the_best_of_all_epochs_is_kept(vectors, tmp_path):
+def test_best_epoch_is_kept(vectors, tmp_path):
   distiller, student, dataset = _setup(vectors)
   # It learns, and then forgets.
   rate = keras.optimizers.schedules.PiecewiseConstantDecay([8], [0.5, -20.0])
@@ -107,7 +107,7 @@ def test_the_best_of_all_epochs_is_kept(vectors, tmp_path):
   assert accuracies[-1] < max(accuracies) != accuracies[0]
 
 
-def test_the_best_epoch_before_a_kill_stays_the_best(vectors, tmp_path, monkeypatch):
+def test_best_epoch_before_a_kill_remains_the_best(vectors, tmp_path, monkeypatch):
   class Killed(Exception):
     pass
 
@@ -138,7 +138,7 @@ def test_the_best_epoch_before_a_kill_stays_the_best(vectors, tmp_path, monkeypa
   assert best.evaluate(*vectors, verbose=0)[1] == pytest.approx(max(accuracies))
 
 
-def test_nan_after_the_last_step_is_no_result(vectors, tmp_path):
+def test_nan_after_the_last_step_raises(vectors, tmp_path):
   distiller, student, dataset = _setup(vectors)
   bad = dataset.map(lambda x, y: (x * np.nan, y))
   with pytest.raises(FloatingPointError, match="loss is nan on the validation data after the last step.*best.keras"):
@@ -146,7 +146,7 @@ def test_nan_after_the_last_step_is_no_result(vectors, tmp_path):
   assert (tmp_path / "c" / "best.keras").exists()
 
 
-def test_averaged_weights_stay_and_are_what_was_validated(vectors, tmp_path):
+def test_averaged_weights_are_validated_and_remain_after_training(vectors, tmp_path):
   weights = {}
   for ema in (0.0, 0.6):
     keras.utils.set_random_seed(0)
@@ -171,7 +171,7 @@ def test_averaged_weights_stay_and_are_what_was_validated(vectors, tmp_path):
   assert history["val_loss"][-1] == pytest.approx(distiller.evaluate(dataset, verbose=0)[0], rel=1e-6)
 
 
-def test_a_repeated_fit_starts_its_curves_anew(vectors, tmp_path):
+def test_repeated_fit_replaces_its_curves(vectors, tmp_path):
   distiller, student, dataset = _setup(vectors)
   for _ in range(2):
     _fit(distiller, student, dataset, dataset, tmp_path, 1)

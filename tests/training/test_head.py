@@ -24,7 +24,7 @@ def model(request):
   return models.resized(models.vit(3, (24, 24, 3), 8, 64, 2), (16, 16, 3), Preprocessing(mean=0.5, std=0.5))
 
 
-def test_the_head_learns_and_nothing_else_changes(model, tmp_path):
+def test_only_the_head_is_trained(model, tmp_path):
   dataset = tf.data.Dataset.from_tensor_slices((IMAGES, LABELS)).batch(10)
   calls = []
   counted = dataset.map(lambda x, y: (tf.numpy_function(lambda a: calls.append(1) or a, [x], tf.float32), y))
@@ -48,7 +48,7 @@ def test_the_head_learns_and_nothing_else_changes(model, tmp_path):
   assert len(calls) == 10
 
 
-def test_on_two_replicas_with_16_bit_features(two_replicas, tmp_path):
+def test_head_on_two_replicas_with_16_bit_features(two_replicas, tmp_path):
   policy = keras.mixed_precision.global_policy()
   keras.mixed_precision.set_global_policy("mixed_bfloat16")
   try:
@@ -65,7 +65,7 @@ def test_on_two_replicas_with_16_bit_features(two_replicas, tmp_path):
   assert np.isfinite(history["val_loss"]).all() and history["loss"][1] < history["loss"][0]
 
 
-def test_vit_b16_takes_a_step_at_full_size(tmp_path):
+def test_head_of_vit_b16_at_full_size(tmp_path):
   model = models.build("vit_base16@224", 10, (32, 32, 3))
   assert model.count_params() == 85_798_656 + 10 * 768 + 10
   images = RNG.uniform(size=(2, 32, 32, 3)).astype(np.float32)

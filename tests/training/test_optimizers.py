@@ -14,7 +14,7 @@ def _rates(steps, **fields):
   return np.array([float(restored(step)) for step in range(steps + 1)])
 
 
-def test_cosine_rises_and_falls_to_zero():
+def test_cosine_schedule_warms_up_and_decays_to_zero():
   rates = _rates(100)
   assert rates[0] == 0 and rates[-1] == pytest.approx(0, abs=1e-9) and np.argmax(rates) == 5
   falling = 0.005 * (1 + np.cos(np.pi * np.arange(96) / 95))
@@ -22,7 +22,7 @@ def test_cosine_rises_and_falls_to_zero():
   assert _rates(100, warm_up=0.0)[0] == pytest.approx(0.01)
 
 
-def test_steps_fall_to_a_tenth_three_times():
+def test_steps_schedule_decays_to_a_tenth_three_times():
   rates = _rates(240, schedule="step", warm_up=0.0)
   for first, last, rate in ((0, 150, 1e-2), (151, 180, 1e-3), (181, 210, 1e-4), (211, 240, 1e-5)):
     np.testing.assert_allclose(rates[first : last + 1], rate, rtol=1e-5)
@@ -36,7 +36,7 @@ def _steps(made, gradients):
   return kernel.numpy(), bias.numpy()
 
 
-def test_sgd_has_momentum_and_decays_kernels_alone():
+def test_sgd_has_momentum_and_decays_only_kernels():
   made = make_optimizer("sgd", 0.1, 1000, weight_decay=0.5, schedule="step", warm_up=0.0)
   gradients = [[1.0, 0.0], [0.5, 1.0], [0.0, -1.0]]
   kernel, bias = _steps(made, gradients)
@@ -49,7 +49,7 @@ def test_sgd_has_momentum_and_decays_kernels_alone():
   np.testing.assert_array_equal(bias, [1.0])
 
 
-def test_adam_decays_what_its_gradient_leaves_alone():
+def test_adam_decays_weights_without_gradient():
   made = make_optimizer("adam", 0.1, 10**6, weight_decay=0.5, warm_up=0.0)
   kernel, bias = _steps(made, [[0.0, 0.0]] * 2)
   np.testing.assert_allclose(kernel, np.array([2.0, -4.0]) * 0.95**2, rtol=1e-5)
@@ -66,7 +66,7 @@ def test_adam_decays_what_its_gradient_leaves_alone():
     ({"ema": 0.999}, r"after 100 steps a moving average with ema=0.999 still holds 90 %.*at most 0.9550"),
   ],
 )
-def test_wrong_recipes_are_refused(fields, words):
+def test_invalid_optimizer_options_raise(fields, words):
   with pytest.raises(ValueError, match=words):
     make_optimizer(**{"name": "adam", "learning_rate": 0.1, "steps": 100} | fields)
 

@@ -29,7 +29,7 @@ def check_arrays(inputs: Any, others: tuple, labels: Any, views: int | None) -> 
   lengths = {len(array) for array in tf.nest.flatten([inputs, [] if labels is None else labels])}
   if len(lengths) > 1:
     found = " and ".join(map(str, sorted(lengths, key=lambda length: length != n)))
-    raise ValueError(f"inputs and labels must have one length; got {found}.")
+    raise ValueError(f"inputs and labels must have the same length; got {found}.")
   for array in tf.nest.flatten(others):
     if len(array) != n * (views or 1):
       of_views = f", {n} examples times {views} views" if views else ""
@@ -41,15 +41,15 @@ def check_batches(n: int, batch_size: int, others: tuple, transforms: Sequence[T
   """Checks the batch size, and that further inputs are not joined to examples that change in every epoch.
 
   Raises:
-    ValueError: batch_size is out of range, or a transform changes examples afresh.
+    ValueError: batch_size is out of range, or a transform changes examples in every epoch.
   """
   if not 1 <= batch_size <= n:
     raise ValueError(f"batch_size must be between 1 and the number of examples, {n}; got {batch_size}.")
-  afresh = [type(transform).__name__ for transform in transforms if not transform.is_repeatable]
-  if others and afresh:
+  random = [type(transform).__name__ for transform in transforms if not transform.is_repeatable]
+  if others and random:
     raise ValueError(
-      f"{afresh[0]} changes inputs afresh in every epoch, and further inputs, such as cached teacher outputs, would "
-      "belong to other pixels: leave it out, or give Augment fixed views."
+      f"{random[0]} changes inputs in every epoch, so that further inputs, such as cached teacher outputs, would not "
+      "match them: leave it out, or give Augment fixed views."
     )
 
 

@@ -104,7 +104,7 @@ def _archive_files(path: str | os.PathLike) -> Iterator[tuple[str, bytes]]:
         if member.islnk() or member.issym() or os.path.isabs(member.name) or ".." in member.name.split("/"):
           raise ValueError(f"member {member.name!r} is a link, or outside of the archive")
         if member.offset_data + member.size > limit:
-          raise ValueError(f"member {member.name!r} expands it to more than {_LARGEST_EXPANSION} times its size")
+          raise ValueError(f"member {member.name!r} would expand it to more than {_LARGEST_EXPANSION} times its size")
         if member.isfile():
           yield member.name, archive.extractfile(member).read()
   except (tarfile.TarError, EOFError, OSError, ValueError) as error:

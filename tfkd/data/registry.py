@@ -79,8 +79,8 @@ def load(
   Args:
     name, split, data_dir, limit, **options: see `load_arrays`.
     batch_size, shuffle_seed: see `batches`.
-    augment: augment images afresh in every epoch, by the data set's own recipe: shifts, and mirror images where they
-      keep the class; random crops of food11, rotated and with other colours.
+    augment: draw a new augmentation of every image in every epoch, by the data set's own recipe: shifts, and mirror
+      images where they keep the class; random crops of food11, rotated and with other colours.
 
   Returns:
     `tf.data.Dataset` of (images float32 [batch, height, width, channels], labels int32 [batch]). Images are in [0, 1],

@@ -75,11 +75,11 @@ class Augment(Transform):
 
   Args:
     function: from (images float in [0, 1], draw) to images, such as `tfkd.data.augment.padded_crop`.
-    views: number of fixed augmentations per example, each determined by example and view index; None augments afresh
-      every time. In order, the data set yields view 0 of all examples, then view 1, and so on, which is the order in
-      which `tfkd.teachers.cache` stores the teacher's outputs. Shuffled, each epoch yields one randomly drawn view of
-      each example. So teacher and student see the same pixels (Beyer et al. 2022, arXiv:2106.05237; Shen, Xing 2022,
-      arXiv:2112.01528).
+    views: number of fixed augmentations per example, each determined by example and view index; None draws a new
+      augmentation every time. In order, the data set yields view 0 of all examples, then view 1, and so on, which is
+      the order in which `tfkd.teachers.cache` stores the teacher's outputs. Shuffled, each epoch yields one randomly
+      drawn view of each example. So teacher and student see the same pixels (Beyer et al. 2022, arXiv:2106.05237;
+      Shen, Xing 2022, arXiv:2112.01528).
 
   Raises:
     ValueError: views is not a positive integer.

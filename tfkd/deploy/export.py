@@ -136,7 +136,7 @@ def _examples(student: keras.Model, data: Any) -> list[np.ndarray]:
   """Returns an array [examples, ...] for each input."""
   batches = list(input_batches(student, data, _RANGE_BATCHES))
   if not batches:
-    raise ValueError("representative_data yielded no batch: give some hundred examples of the training set.")
+    raise ValueError("representative_data yielded no batch: pass a few hundred training examples.")
   return [np.concatenate(arrays) for arrays in zip(*batches, strict=True)]
 
 

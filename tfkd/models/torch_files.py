@@ -78,7 +78,7 @@ class _TensorsOnly(pickle.Unpickler):
       return lambda tensor, *_: tensor
     if module == "torch" and name in _STORAGES:
       return _STORAGES[name]
-    raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is no tensor")
+    raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is not a tensor")
 
   def persistent_load(self, identifier):
     kind, dtype, key, _, _ = identifier
@@ -86,7 +86,9 @@ class _TensorsOnly(pickle.Unpickler):
       raise pickle.UnpicklingError(f"unknown entry {kind!r}")
     name = f"{self._folder}data/{key}"
     if self._archive.getinfo(name).compress_type != zipfile.ZIP_STORED:
-      raise pickle.UnpicklingError(f"{name} is compressed, which PyTorch does not")  # It may be of any size.
+      raise pickle.UnpicklingError(
+        f"{name} is compressed; PyTorch writes uncompressed entries"
+      )  # It may be of any size.
     return np.frombuffer(self._archive.read(name), dtype)
 
 
@@ -94,6 +96,6 @@ def _tensor(storage, offset, size, stride, *_):
   """Returns the tensor that views a part of a storage."""
   last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
   if min([offset, *size, *stride]) < 0 or (math.prod(size) and last >= len(storage)) or math.prod(size) > len(storage):
-    raise pickle.UnpicklingError(f"a tensor of size {tuple(size)} is not of its {len(storage)} numbers")
+    raise pickle.UnpicklingError(f"a tensor of size {tuple(size)} does not fit its storage of {len(storage)} numbers")
   strides = [step * storage.itemsize for step in stride]
   return np.lib.stride_tricks.as_strided(storage[offset:], size, strides, writeable=False).copy()

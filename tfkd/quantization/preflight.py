@@ -24,7 +24,7 @@ def check_quantizable(model: keras.Model, scheme: Scheme, float_layers: Sequence
   """
   _check_model(model)
   if isinstance(float_layers, str):
-    raise TypeError(f"float_layers must be a list of names of layers; got {float_layers!r}: use [{float_layers!r}].")
+    raise TypeError(f"float_layers must be a list of layer names; got {float_layers!r}: use [{float_layers!r}].")
   names = [layer.name for layer in model.layers]
   problems = [
     f"float_layers names '{n}', but the model's layers are {', '.join(names)}" for n in float_layers if n not in names

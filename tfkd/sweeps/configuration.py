@@ -53,7 +53,7 @@ class SweepConfig(NamedTuple):
   augment: bool = False
   """Apply the random augmentation of the data set."""
   views: int | None = None
-  """Number of fixed augmentations per example, whose teacher outputs are cached; None augments afresh every epoch."""
+  """Number of fixed augmentations per example, whose teacher outputs are cached; None draws new ones in every epoch."""
   label_smoothing: float = 0.0
   mixup: float = 0.0
   """Alpha of mixup; 0 disables it."""

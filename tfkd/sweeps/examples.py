@@ -42,7 +42,7 @@ class ArrayExamples:
 
   @property
   def always_new(self) -> bool:
-    """Whether examples are augmented afresh every epoch, so that teacher outputs cannot be cached."""
+    """Whether examples change in every epoch, so that teacher outputs cannot be cached."""
     return bool(self._config.augment and self._config.views is None or self._config.mixup)
 
   @property

@@ -151,8 +151,8 @@ class StudentStage:
     for row in self._workspace.results.find(**student.key):
       if row["layers_sha256"] != structure_digest(self._trainer.build(student.network)):
         raise ValueError(
-          f"the results of {student.name} are of another network than {name_of(student.network)} builds now: rename "
-          "the function, or use another workdir."
+          f"the results of {student.name} belong to a different network than {name_of(student.network)} builds now: "
+          "rename the function, or use another workdir."
         )
 
   def _initialize(self, model, student):
@@ -167,7 +167,7 @@ class StudentStage:
   def _teacher_of(self, student) -> tuple[Any, Mapping[str, Any] | None]:
     """Returns the teacher of a student, and the cached outputs by split if the teacher is cached.
 
-    Features, and examples that are augmented afresh, need the teacher online; labels alone need no teacher.
+    Features, and examples that change in every epoch, need the teacher online; labels alone need no teacher.
     """
     if any(objective.teacher_layers for objective in student.objectives):
       return self._teacher.model, None

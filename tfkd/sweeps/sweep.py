@@ -36,7 +36,7 @@ class Sweep:
   Raises:
     ValueError: the directory holds results of another configuration, a name is unknown, a number is out of range, or
       the data are damaged.
-    OSError: files of the data set are missing, or another process works in the directory.
+    OSError: files of the data set are missing, or another process is using the directory.
   """
 
   def __init__(

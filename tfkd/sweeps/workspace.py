@@ -64,7 +64,7 @@ class Workspace:
     Raises:
       ValueError: the directory holds results of another configuration, whose differing fields are named; or the path is
         a file.
-      OSError: another process works in the directory.
+      OSError: another process is using the directory.
     """
     if not self.writes:
       return
@@ -148,6 +148,6 @@ def _lock(path: str) -> None:
         holder = "process {pid} on {host}".format(**json.load(file))
     except (OSError, ValueError, KeyError):
       holder = "another process"  # It has the lock, but has not written its name yet.
-    raise OSError(f"{holder} works in {path}: wait for it, end it, or use another workdir.") from None
+    raise OSError(f"{holder} is using {path}: wait until it ends, stop it, or use another workdir.") from None
   _locks[path] = lock
   write_json(owner, {"pid": os.getpid(), "host": socket.gethostname()})

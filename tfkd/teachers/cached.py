@@ -165,14 +165,15 @@ class CachedTeacher(Precomputed):
     stop = start + len(found)
     if stop > len(self):
       raise ValueError(
-        f"{self.path} has {len(self)} examples, and the data set more: it is another one, or repeated before `zip` "
-        "instead of afterwards."
+        f"{self.path} has {len(self)} examples, and the data set has more: use the data set that was cached, and "
+        "repeat it after `zip`."
       )
     wrong = np.flatnonzero(found != self.fingerprints[start:stop])
     if len(wrong):
       raise ValueError(
-        f"example {start + wrong[0]} of the data set is not the one whose outputs {self.path} has: expected the data "
-        "that were cached, in their order, scaled and augmented alike; shuffle after `zip`, or write another cache."
+        f"example {start + wrong[0]} of the data set differs from the one whose outputs are in {self.path}: use the "
+        "data that were cached, in the same order, scaled and augmented alike; shuffle after `zip`, or write another "
+        "cache."
       )
     return np.int64(stop)
 
@@ -189,7 +190,9 @@ class CachedTeacher(Precomputed):
       raise ValueError(f"{file} has {found} bytes instead of {expected}: remove {self.path} and write it again.")
     array = kind(file, dtype, "r", shape=shape)
     if zlib.crc32(array) != self.manifest["crc32"][name]:
-      raise ValueError(f"{file} is not as it was written (its CRC-32 differs): remove {self.path} and write it again.")
+      raise ValueError(
+        f"{file} has changed since it was written (its CRC-32 differs): remove {self.path} and write it again."
+      )
     if kind is CachedOutputs:
       array.fingerprints = self.fingerprints
     return array
