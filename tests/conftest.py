@@ -22,6 +22,14 @@ def _seed():
   keras.utils.set_random_seed(0)
 
 
+@pytest.fixture(scope="module")
+def no_trial_conversion():
+  """Leaves out the trial conversion of `quantize`, for modules that convert the students or do not export them."""
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr("tfkd.quantization._quantize.check_export", lambda *args, **kwargs: None)
+    yield
+
+
 @pytest.fixture
 def two_replicas():
   return tf.distribute.MirroredStrategy(["/cpu:0", "/cpu:1"], cross_device_ops=tf.distribute.ReductionToOneDevice())
