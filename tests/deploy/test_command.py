@@ -14,10 +14,15 @@ from PIL import Image
 
 from tests.experiments.scripts import ENVIRONMENT
 from tfkd import data, deploy
-from tfkd.models import svhn_cnn
 from tfkd.preprocessing import Preprocessing
 
 LABELS = [f"kind{number}" for number in range(10)]
+
+
+def _network():
+  layers = keras.layers
+  stack = [layers.Conv2D(4, 3, strides=4, activation="relu"), layers.Flatten(), layers.Dense(10)]
+  return keras.Sequential([keras.Input((32, 32, 3)), *stack])
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +30,7 @@ def directory(tmp_path_factory):
   """A directory with a TFLite file and two pictures."""
   path = tmp_path_factory.mktemp("command")
   metadata = {"mean": [0.1, 0.2, 0.3], "std": [0.5, 0.6, 0.7], "accuracy": 0.97}
-  deploy.to_tflite(svhn_cnn(width=2), str(path / "student.tflite"), labels=LABELS, metadata=metadata)
+  deploy.to_tflite(_network(), str(path / "student.tflite"), labels=LABELS, metadata=metadata)
   rng = np.random.default_rng(0)
   for name in ("a.png", "b c.png"):
     Image.fromarray(rng.integers(0, 256, (32, 32, 3), np.uint8)).save(path / name)
@@ -105,7 +110,7 @@ def test_missing_and_unsuitable_files_end_the_command_with_one_line(run, argumen
 
 
 def test_pictures_are_scaled_by_the_metadata_or_the_flags_and_never_by_guess(run, directory):
-  model = svhn_cnn(width=2)
+  model = _network()
   pixels = np.stack([np.asarray(Image.open(directory / name)) for name in ("a.png", "b c.png")])
   scaled = data.batches(
     pixels, np.zeros(2, np.int64), 2, scale_pixels=True, transforms=[data.Normalize(Preprocessing(**SCALING))]
