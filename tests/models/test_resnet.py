@@ -37,7 +37,7 @@ def test_sizes_are_the_published_ones(build, weights):
     assert _trainable(build()) == weights
 
 
-@pytest.mark.parametrize("depth, millions", [(20, 0.27), (56, 0.85)])
+@pytest.mark.parametrize("depth, millions", [(20, 0.27), (32, 0.46), (56, 0.85)])
 def test_cifar_networks_have_the_papers_sizes(depth, millions):
   # He et al. 2016, table 6, whose shortcuts have no weights.
   assert _trainable(models.cifar_resnet(depth)) / 1e6 == pytest.approx(millions, rel=0.02)

@@ -15,8 +15,9 @@ from collections.abc import Sequence
 from absl import app, flags, logging
 from tqdm import tqdm
 
-from tests.reliability import jobs as trials
+from tests.reliability import trials
 from tests.reliability.fuzz import OUTCOMES, fuzz
+from tests.reliability.jobs import Jobs
 from tests.reliability.readers import READERS
 from tfkd import reporting
 from tfkd.reporting import markdown_table
@@ -56,7 +57,7 @@ def main(argv: Sequence[str]) -> None:
 def _trials(parts: Sequence[str], kills: int) -> list[trials.Row]:
   rows = []
   with tempfile.TemporaryDirectory() as folder:
-    jobs = trials.Jobs(folder)
+    jobs = Jobs(folder)
     logging.info("an uninterrupted training takes %.0f s", jobs.seconds)
     makers = {
       "kills": lambda: [trials.kills(jobs, kills)],

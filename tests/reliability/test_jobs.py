@@ -1,20 +1,26 @@
 """Short versions of the kills, terminations and distributed runs of `tests.reliability.run`."""
 
+import glob
+import os
+import pathlib
+import shutil
 import subprocess
 import sys
 
 import pytest
 
 from tests.experiments.scripts import ENVIRONMENT, run_briefly
-from tests.reliability import jobs as trials
+from tests.reliability import trials
 from tests.reliability.fuzz import OUTCOMES, fuzz
+from tests.reliability.jobs import Jobs
+from tfkd import quantization
 
 
 @pytest.fixture(scope="module")
 def jobs(tmp_path_factory):
   with pytest.MonkeyPatch.context() as patch:
     patch.setenv("PYTHONPATH", ENVIRONMENT["PYTHONPATH"])
-    yield trials.Jobs(str(tmp_path_factory.mktemp("jobs")), images=160)
+    yield Jobs(str(tmp_path_factory.mktemp("jobs")), images=160)
 
 
 @pytest.mark.end_to_end
@@ -34,19 +40,27 @@ def test_a_second_process_on_a_workdir_is_refused(jobs):
 
 @pytest.mark.end_to_end
 def test_two_workers_end_like_two_devices_even_if_one_is_killed(jobs):
-  assert [row["lost"] for row in trials.workers(jobs)] == [0, 0]
+  assert [row["lost"] for row in trials.workers(jobs, kills=[True])] == [0]
 
 
 @pytest.mark.end_to_end
 def test_a_parameter_server_ends_like_one_process_even_if_its_worker_is_killed(jobs):
-  assert [row["lost"] for row in trials.servers(jobs)] == [0, 0]
+  assert [row["lost"] for row in trials.servers(jobs, kills=[True])] == [0]
 
 
 @pytest.mark.end_to_end
 def test_differences_between_runs_are_found(jobs):
   workdir = jobs.new_workdir()
-  jobs.finish(workdir, "--learning_rate=0.004")
-  assert jobs.differences(workdir)
+  shutil.copytree(jobs.reference, workdir)
+  assert not jobs.differences(workdir)
+  (student,) = glob.glob(os.path.join(workdir, "students", "*.keras"))
+  model = quantization.load(student)
+  model.set_weights([weights + 1e-3 * (i == 0) for i, weights in enumerate(model.get_weights())])
+  quantization.save(model, student)
+  assert jobs.differences(workdir) == [f"{os.path.basename(student)} by 0.001"]
+  results = pathlib.Path(workdir, "results.jsonl")
+  results.write_text(results.read_text().replace('"accuracy": 0.', '"accuracy": 1.'))
+  assert jobs.differences(workdir)[0] == "results.jsonl"
 
 
 def test_fuzz_counts_outcomes():
