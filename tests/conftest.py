@@ -34,6 +34,14 @@ def no_trial_conversion():
     yield
 
 
+@pytest.fixture(scope="module")
+def run_eagerly():
+  """Runs every `tf.function` and Keras step as Python, which costs less than tracing where a test takes few steps."""
+  tf.config.run_functions_eagerly(True)
+  yield
+  tf.config.run_functions_eagerly(False)
+
+
 @pytest.fixture
 def two_replicas():
   return tf.distribute.MirroredStrategy(["/cpu:0", "/cpu:1"], cross_device_ops=tf.distribute.ReductionToOneDevice())
@@ -54,6 +62,16 @@ def images_once():
   y = rng.integers(0, 10, 64)
   x = np.clip(rng.uniform(0, 0.2, (64, 32, 32, 3)) + y[:, None, None, None] / 12, 0, 1)
   return x.astype(np.float32), y
+
+
+@pytest.fixture(scope="session")
+def data_dir(tmp_path_factory):
+  """A directory of drawn house numbers, 96 for training and 40 for testing."""
+  from tfkd.data import house_numbers
+
+  directory = tmp_path_factory.mktemp("data")
+  house_numbers.write(directory, sizes={"train": 96, "test": 40})
+  return str(directory)
 
 
 @pytest.fixture

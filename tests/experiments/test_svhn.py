@@ -46,6 +46,7 @@ def test_all_writes_rows_report_picture_logs_and_files(folder):
   assert "Traceback" not in result.stderr and "wrote out/students/" in result.stderr
 
 
+@pytest.mark.end_to_end
 def test_a_killed_run_resumes(folder):
   flags = (*TINY, "--temperatures=5,15", "--workdir=out")
   process = subprocess.Popen(command("svhn.q2", *flags), cwd=folder, env=ENVIRONMENT, stderr=subprocess.DEVNULL)

@@ -5,7 +5,7 @@ import pytest
 
 from experiments.svhn import questions
 from tests.losses import references
-from tests.sweeps.test_sweep import _sweep, data_dir  # noqa: F401  (a fixture)
+from tests.sweeps.small import sweep
 from tfkd import quantization
 from tfkd.sweeps import trainer
 
@@ -53,7 +53,7 @@ def test_students_have_the_sources_temperatures_and_weights_of_the_homework(sche
       assert (objective.form, objective.scale_by_t2, objective.standardize) == ("cross_entropy", True, False)
 
 
-def test_the_trained_loss_is_that_of_the_homework(tmp_path, data_dir, monkeypatch):  # noqa: F811
+def test_the_trained_loss_is_that_of_the_homework(tmp_path, data_dir, run_eagerly, monkeypatch):
   original, batches = trainer.fit, []
 
   def fit(model, train, *args, **kwargs):
@@ -62,7 +62,7 @@ def test_the_trained_loss_is_that_of_the_homework(tmp_path, data_dir, monkeypatc
 
   monkeypatch.setattr(trainer, "fit", fit)
   # One step with a learning rate of 0, so that the trained student has the weights of the recorded loss.
-  runs = _sweep(tmp_path, data_dir, learning_rate=0.0, batch_size=96)
+  runs = sweep(tmp_path, data_dir, learning_rate=0.0, batch_size=96)
   students = _students("float", [3])
   runs.run(students)
   teacher = runs.load_teacher()

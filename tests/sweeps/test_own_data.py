@@ -14,6 +14,7 @@ from tfkd.preprocessing import HALVES
 from tfkd.sweeps import FLOAT, ArrayData, PipelineData, StudentSpec, Sweep, SweepConfig, Workspace, networks
 from tfkd.training import checkpoints
 
+pytestmark = pytest.mark.usefixtures("run_eagerly")
 CLASSES = ("left", "right", "middle")
 _RNG = np.random.default_rng(0)
 X = _RNG.normal(size=(50, 6)).astype(np.float32)

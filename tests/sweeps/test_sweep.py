@@ -10,31 +10,15 @@ import tf_keras as keras
 from safetensors.numpy import save_file
 
 from tests.losses import references
+from tests.sweeps.small import network, sweep
 from tfkd import data, deploy, models, quantization
 from tfkd.data import house_numbers
 from tfkd.models import torch_weights
 from tfkd.objectives import SoftTargets
-from tfkd.sweeps import FLOAT, StudentSpec, Sweep, SweepConfig, student_stage, trainer
+from tfkd.sweeps import FLOAT, StudentSpec, student_stage, trainer
 from tfkd.teachers import CachedTeacher
 
-
-def _small(num_classes, input_shape):
-  """A network that is traced in a fraction of the time of a built-in one."""
-  x = inputs = keras.Input(input_shape)
-  for i, stride in enumerate((4, 1)):
-    x = keras.layers.Conv2D(8, 3, stride, use_bias=False, name=f"conv{i}")(x)
-    x = keras.layers.BatchNormalization(name=f"bn{i}")(x)
-    x = keras.layers.ReLU(name=f"relu{i}")(x)
-  x = keras.layers.GlobalAveragePooling2D()(x)
-  return keras.Model(inputs, keras.layers.Dense(num_classes, name="logits")(x))
-
-
-def _sweep(workdir, data_dir, **training):
-  options = {"dataset": "house_numbers", "data_dir": data_dir, "epochs": 1, "teacher_epochs": 1, "batch_size": 32}
-  options |= {"teacher": _small, "student": _small}
-  return Sweep(str(workdir), SweepConfig(**options | training))
-
-
+pytestmark = pytest.mark.usefixtures("run_eagerly")
 STUDENTS = [
   StudentSpec("q1", "labels", "w2a1", 0),
   StudentSpec("q2", "soft", "w8a8", 1, (SoftTargets(5.0),), 0.0, 5.0, {"soft_weight": 1.0}, start="teacher"),
@@ -42,7 +26,7 @@ STUDENTS = [
 
 
 def test_rows_files_and_resuming(tmp_path, data_dir, monkeypatch):
-  runs = _sweep(tmp_path, data_dir)
+  runs = sweep(tmp_path, data_dir)
   runs.run(STUDENTS)
   teacher, low, eight = runs.results.rows()
   assert teacher["role"] == "teacher" and teacher["agreement"] == 1
@@ -84,12 +68,12 @@ def test_rows_files_and_resuming(tmp_path, data_dir, monkeypatch):
   monkeypatch.setattr(
     trainer, "fit", lambda *args, **kwargs: fitted.append(kwargs["log_dir"]) or original(*args, **kwargs)
   )
-  _sweep(tmp_path, data_dir).run(STUDENTS)
+  sweep(tmp_path, data_dir).run(STUDENTS)
   assert fitted == [] and len(runs.results.rows()) == 3
   lines = (tmp_path / "results.jsonl").read_text().splitlines()
   (tmp_path / "results.jsonl").write_text("\n".join([lines[0], lines[2]]) + "\n")
   (tmp_path / "teacher" / "outputs" / "test" / "outputs.bin").write_bytes(b"damaged")
-  _sweep(tmp_path, data_dir).run(STUDENTS)
+  sweep(tmp_path, data_dir).run(STUDENTS)
   assert [os.path.basename(path) for path in fitted] == ["q1-labels-w2a1-seed0"]
   assert [json.loads(line)["experiment"] for line in (tmp_path / "results.jsonl").read_text().splitlines()] == [
     None, "q2", "q1",
@@ -99,7 +83,7 @@ def test_rows_files_and_resuming(tmp_path, data_dir, monkeypatch):
 
 def test_student_starts_from_the_weights_of_teacher_or_student(tmp_path, data_dir):
   # A learning rate of zero keeps what the student began with.
-  runs = _sweep(tmp_path, data_dir, learning_rate=0.0)
+  runs = sweep(tmp_path, data_dir, learning_rate=0.0)
   float_student = StudentSpec("q1", "labels", FLOAT, 7)
   starts = ("teacher", "scratch", float_student)
   students = [StudentSpec("q1", "labels", "w8a8", seed, start=start) for seed, start in enumerate(starts)]
@@ -125,7 +109,7 @@ def test_row_describes_the_last_epoch_and_the_seed_sets_initial_weights(tmp_path
 
   monkeypatch.setattr(trainer, "fit", fit)
   # A learning rate of 0 keeps what the students began with.
-  runs = _sweep(tmp_path, data_dir, learning_rate=0.0)
+  runs = sweep(tmp_path, data_dir, learning_rate=0.0)
   students = [StudentSpec("q", "soft", FLOAT, seed, (SoftTargets(5.0),)) for seed in (0, 1, 7)]
   runs.run(students)
   images, labels = runs.examples.arrays("test")
@@ -140,7 +124,7 @@ def test_row_describes_the_last_epoch_and_the_seed_sets_initial_weights(tmp_path
     loss = keras.losses.sparse_categorical_crossentropy(labels, s, from_logits=True)
     assert row["loss"] == pytest.approx(np.mean(loss), rel=1e-4)
     keras.utils.set_random_seed(student.seed)
-    expected = _small(10, (32, 32, 3))
+    expected = network(10, (32, 32, 3))
     for a, b in zip(model.trainable_variables, expected.trainable_variables, strict=True):
       np.testing.assert_array_equal(a, b)
     kernels.append(model.get_layer("conv0").kernel.numpy())
@@ -152,16 +136,16 @@ def test_row_describes_the_last_epoch_and_the_seed_sets_initial_weights(tmp_path
 
 
 def test_scheme_that_cannot_be_exported_raises_before_teacher_training(tmp_path, data_dir):
-  runs = _sweep(tmp_path, data_dir)
+  runs = sweep(tmp_path, data_dir)
   with pytest.raises(ValueError, match="'block0_attention'"):
     runs.run([STUDENTS[0], StudentSpec("q1", "labels", "w8a8", 0, network="vit_tiny16")])
   assert not runs.results.rows() and not os.path.exists(tmp_path / "teacher")
 
 
 def test_files_contain_metadata(tmp_path, data_dir):
-  runs = _sweep(tmp_path, data_dir, teacher="svhn_cnnx0.125", student="svhn_cnnx0.125")
+  runs = sweep(tmp_path, data_dir, teacher="svhn_cnnx0.125", student="svhn_cnnx0.125")
   student = StudentSpec("q3", "labels + teacher", "w8a8", 1, (SoftTargets(5.0),), 1.0, 5.0)
-  low = StudentSpec("q3", "labels", "w2a1", 1, network=_small)
+  low = StudentSpec("q3", "labels", "w2a1", 1, network=network)
   runs.run([student, low])
   fields = deploy.read_metadata(str(tmp_path / "students" / f"{student.name}.tflite"))
   del fields["weights_sha256"]
@@ -181,23 +165,23 @@ def test_files_contain_metadata(tmp_path, data_dir):
 
 
 def test_changed_data_in_the_same_workdir_raises(tmp_path, data_dir):
-  _sweep(tmp_path, data_dir)
+  sweep(tmp_path, data_dir)
   with pytest.raises(ValueError, match="limit_train: None there, 50 now"):
-    _sweep(tmp_path, data_dir, limit_train=50)
+    sweep(tmp_path, data_dir, limit_train=50)
   other = tmp_path / "other"
   house_numbers.write(other, seed=9, sizes={"train": 96, "test": 40})
   with pytest.raises(ValueError, match="data_sha256"):
-    _sweep(tmp_path, str(other))
+    sweep(tmp_path, str(other))
 
 
 def test_batch_larger_than_the_data_raises(tmp_path, data_dir):
   with pytest.raises(ValueError, match="batch_size is 97, but there are only 96 training examples"):
-    _sweep(tmp_path, data_dir, batch_size=97)
+    sweep(tmp_path, data_dir, batch_size=97)
 
 
 @pytest.mark.parametrize("precision", ["float16", "bfloat16"])
 def test_mixed_precision_teacher_with_quantized_student(tmp_path, data_dir, precision):
-  runs = _sweep(tmp_path, data_dir, mixed_precision=precision)
+  runs = sweep(tmp_path, data_dir, mixed_precision=precision)
   runs.run(STUDENTS[:1])
   assert quantization.load(str(tmp_path / "teacher" / "model.keras")).get_layer("conv1").compute_dtype == precision
   assert keras.mixed_precision.global_policy().name == "float32"
@@ -205,7 +189,7 @@ def test_mixed_precision_teacher_with_quantized_student(tmp_path, data_dir, prec
 
 
 def test_start_from_another_network_raises(tmp_path, data_dir):
-  runs = _sweep(tmp_path, data_dir, teacher="svhn_cnnx0.125", student="svhn_cnnx0.25")
+  runs = sweep(tmp_path, data_dir, teacher="svhn_cnnx0.125", student="svhn_cnnx0.25")
   wrong = {
     "student=svhn_cnnx0.25 must be teacher=svhn_cnnx0.125": STUDENTS[1],
     "need a student_checkpoint in the configuration": STUDENTS[0]._replace(start="checkpoint"),
@@ -225,7 +209,7 @@ def test_invalid_training_options_raise_before_the_workdir_is_claimed(tmp_path, 
   )
   for field, value, words in wrong:
     with pytest.raises(ValueError, match=words):
-      _sweep(tmp_path / "out", data_dir, **{field: value})
+      sweep(tmp_path / "out", data_dir, **{field: value})
   assert not (tmp_path / "out").exists()
 
 
@@ -250,7 +234,7 @@ def test_augmentation_mixup_and_label_smoothing_reach_the_student(tmp_path, data
 
   monkeypatch.setattr(student_stage, "Distiller", distiller)
   students = [STUDENTS[0], STUDENTS[1]._replace(scheme="float", start="scratch")]
-  runs = _sweep(tmp_path, data_dir, **training)
+  runs = sweep(tmp_path, data_dir, **training)
   runs.run(students)
   # Images that the teacher saw before have logits that were computed before; labels alone need no teacher at all.
   precomputed = [isinstance(teacher, CachedTeacher) for teacher in seen]
@@ -270,7 +254,7 @@ def test_augmentation_mixup_and_label_smoothing_reach_the_student(tmp_path, data
 
 
 def test_mixed_precision_applies_to_float_students(tmp_path, data_dir):
-  runs = _sweep(tmp_path, data_dir, mixed_precision="bfloat16", augment=True)
+  runs = sweep(tmp_path, data_dir, mixed_precision="bfloat16", augment=True)
   runs.run([STUDENTS[1]._replace(scheme="float", start="scratch")])
   path = str(tmp_path / "students" / "q2-soft-float-T5-soft_weight1-seed1.keras")
   assert quantization.load(path).get_layer("conv1").compute_dtype == "bfloat16"
@@ -296,7 +280,7 @@ def test_student_and_teacher_read_the_same_transformed_batch(tmp_path, data_dir,
 
   monkeypatch.setattr(trainer, "fit", fit)
   # One step at a learning rate of zero: the student is what it was when its loss was taken.
-  runs = _sweep(tmp_path, data_dir, learning_rate=0.0, batch_size=96, **training)
+  runs = sweep(tmp_path, data_dir, learning_rate=0.0, batch_size=96, **training)
   student = StudentSpec("q3", "soft", "float", 3, (SoftTargets(5.0),))
   runs.run([student])
   ((images, labels),) = seen[1]
@@ -313,14 +297,14 @@ def test_student_and_teacher_read_the_same_transformed_batch(tmp_path, data_dir,
 
 def test_last_batch_smaller_than_the_number_of_replicas_raises(tmp_path, data_dir):
   with pytest.raises(ValueError, match="the last batch of an epoch has 1 examples for 4 replicas"):
-    _sweep(tmp_path, data_dir, strategy="mirrored", batch_size=19)
-  runs = _sweep(tmp_path, data_dir, strategy="mirrored", batch_size=39)  # The test split's 40 in 39 and 1.
+    sweep(tmp_path, data_dir, strategy="mirrored", batch_size=19)
+  runs = sweep(tmp_path, data_dir, strategy="mirrored", batch_size=39)  # The test split's 40 in 39 and 1.
   sizes = [len(y) for _, y in runs.examples.batches("test")]
   assert sum(sizes) == 40 and sizes[-1] >= 4
 
 
 def test_teacher_outputs_are_computed_once_on_all_replicas(tmp_path, data_dir, monkeypatch):
-  runs = _sweep(tmp_path, data_dir, strategy="mirrored", augment=True)
+  runs = sweep(tmp_path, data_dir, strategy="mirrored", augment=True)
   runs.train_teacher()
   original, read = quantization.load, []
   monkeypatch.setattr(quantization, "load", lambda path: read.append(path) or original(path))
@@ -331,7 +315,7 @@ def test_teacher_outputs_are_computed_once_on_all_replicas(tmp_path, data_dir, m
 
 
 def test_students_with_their_own_network_and_epochs(tmp_path, data_dir):
-  runs = _sweep(tmp_path, data_dir)
+  runs = sweep(tmp_path, data_dir)
   shared, own = StudentSpec("q", "a", FLOAT, 0), StudentSpec("q", "a", FLOAT, 0, network="plain_cnn", epochs=2)
   assert own.name == "q-a-float-networkplain_cnn-epochs2-seed0"
   runs.run([shared, own])
@@ -358,7 +342,7 @@ def test_teacher_from_a_checkpoint_is_not_trained(tmp_path, data_dir):
   path = str(tmp_path / "resnet18.safetensors")
   save_file({key: np.ascontiguousarray(array) for key, array in state.items()}, path)
   options = {"teacher": "resnet18x0.0625", "teacher_checkpoint": path}
-  runs = _sweep(tmp_path / "out", data_dir, **options)
+  runs = sweep(tmp_path / "out", data_dir, **options)
   student = StudentSpec("q", "soft", FLOAT, 0, (SoftTargets(2.0),), 0.0)
   runs.run([student])
   images, labels = runs.examples.arrays("test")
@@ -370,6 +354,6 @@ def test_teacher_from_a_checkpoint_is_not_trained(tmp_path, data_dir):
   # Another file in its place is another teacher.
   save_file({key: np.ascontiguousarray(2 * array) for key, array in state.items()}, path)
   with pytest.raises(ValueError, match="another configuration .*teacher_checkpoint_sha256"):
-    _sweep(tmp_path / "out", data_dir, **options)
+    sweep(tmp_path / "out", data_dir, **options)
   with pytest.raises(ValueError, match="does not fit resnet18"):
-    _sweep(tmp_path / "other", data_dir, **options | {"teacher": "resnet18x0.125"}).train_teacher()
+    sweep(tmp_path / "other", data_dir, **options | {"teacher": "resnet18x0.125"}).train_teacher()

@@ -8,7 +8,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 from tests.distiller.small import compiled, with_batch_norm
-from tests.sweeps.test_sweep import _sweep
+from tests.sweeps.small import sweep
 from tfkd import quantization
 from tfkd.objectives import Hint, SoftTargets
 from tfkd.sweeps import FLOAT, StudentSpec, student_stage
@@ -42,7 +42,7 @@ def test_students_with_a_shared_trace_equal_students_trained_separately(
 ):
   # Export takes longer than the training, and has no part in it.
   monkeypatch.setattr(student_stage, "export", lambda *args, **kwargs: {})
-  together = _sweep(tmp_path / "together", data_dir, **training)
+  together = sweep(tmp_path / "together", data_dir, **training)
   together.train_teacher()
   shutil.copytree(tmp_path / "together", tmp_path / "alone")
   traced = []
@@ -55,7 +55,7 @@ def test_students_with_a_shared_trace_equal_students_trained_separately(
   together.run(students)
   assert traced.count(True) == 1
   monkeypatch.setattr(SharedDistillers, "share", lambda self, distiller, recipe: distiller)
-  alone = _sweep(tmp_path / "alone", data_dir, **training)
+  alone = sweep(tmp_path / "alone", data_dir, **training)
   alone.run(students[-1:])
   ours, expected = (
     quantization.load(str(tmp_path / folder / "students" / f"{students[-1].name}.keras")).get_weights()
@@ -73,7 +73,7 @@ def test_students_with_different_graphs_have_separate_distillers(tmp_path, data_
     soft, soft._replace(hard_loss_weight=0.0), soft._replace(epochs=3), soft._replace(network="svhn_cnnx0.25"),
     soft._replace(objectives=(SoftTargets(5.0),)), soft,
   ]  # fmt: skip
-  runs = _sweep(tmp_path, data_dir)
+  runs = sweep(tmp_path, data_dir)
   runs.train_teacher()
   made = [runs.students.distiller(student, runs.teacher.outputs["train"]) for student in students]
   assert len({id(distiller) for distiller in made}) == 6  # The first graph was the oldest of five, and is gone.

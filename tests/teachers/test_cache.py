@@ -176,8 +176,8 @@ class TestOtherInputs:
 
   def test_shuffled_before_they_are_joined_are_found(self, of_vectors):
     shuffled = _dataset(X, Y).shuffle(50, seed=0)
-    assert "in their order" in self._wrong(of_vectors, shuffled.batch(16))
-    assert "or repeated before `zip`" in self._wrong(of_vectors, _dataset(X, Y).batch(16).repeat(2))
+    assert "in the same order" in self._wrong(of_vectors, shuffled.batch(16))
+    assert "repeat it after `zip`" in self._wrong(of_vectors, _dataset(X, Y).batch(16).repeat(2))
     assert len(list(of_vectors.zip(_dataset(X, Y).batch(7)).unbatch().shuffle(50).repeat(2).batch(10))) == 10
 
   def test_that_change_in_each_iteration_are_not_cached(self, tmp_path):
