@@ -1,6 +1,5 @@
 """Fixtures for all tests: four logical CPUs, fixed seeds, small models and data."""
 
-import gc
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -16,9 +15,8 @@ tf.config.set_logical_device_configuration(_cpu, [tf.config.LogicalDeviceConfigu
 tf.config.threading.set_inter_op_parallelism_threads(2)
 # One process for each core runs tests: more threads wait for each other.
 tf.config.threading.set_intra_op_parallelism_threads(1)
-# Most graphs run a few times: optimizing them, and collecting garbage during tracing, would take longer than it saves.
+# Most graphs run a few times: optimizing them would take longer than it saves.
 tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
-gc.set_threshold(100_000)
 
 
 @pytest.fixture(autouse=True)

@@ -1,19 +1,19 @@
-"""Batches of a sweep's data sets."""
+"""Batches of a sweep's data sets, and teacher outputs for them."""
 
 import numpy as np
 import pytest
 
-from tfkd import data
-from tfkd.data import house_numbers
-from tfkd.sweeps import SweepConfig
+from tests.sweeps.small import sweep
+from tfkd import data, quantization
+from tfkd.objectives import SoftTargets
+from tfkd.sweeps import StudentSpec, SweepConfig
 from tfkd.sweeps.datasets import DatasetArrays
 from tfkd.sweeps.examples import examples_of
 
 
 @pytest.fixture
-def source(tmp_path):
-  house_numbers.write(tmp_path, sizes={"train": 96, "test": 40})
-  made = DatasetArrays(data.info("house_numbers"), str(tmp_path))
+def source(data_dir):
+  made = DatasetArrays(data.info("house_numbers"), data_dir)
   images, labels = made.train
   order = np.argsort(labels, kind="stable")
   made.train = images[order], labels[order]
@@ -31,3 +31,14 @@ def test_calibration_batches_of_sorted_data_contain_every_class(source):
   found = {(image.tobytes(), label) for batch in batches for image, label in zip(*batch, strict=True)}
   expected = {(image.tobytes(), label) for image, label in zip(images / np.float32(255), labels, strict=True)}
   assert found == expected
+
+
+def test_teacher_outputs_are_computed_once_on_all_replicas(tmp_path, data_dir, monkeypatch):
+  runs = sweep(tmp_path, data_dir, strategy="mirrored", augment=True)
+  runs.train_teacher()
+  original, read = quantization.load, []
+  monkeypatch.setattr(quantization, "load", lambda path: read.append(path) or original(path))
+  soft = StudentSpec("q3", "soft", "float", 0, (SoftTargets(5.0),))
+  runs.run([soft, soft._replace(seed=1)])
+  assert read == []  # train_teacher read it for its logits.
+  assert all(runs._trainer.strategy.extended.variable_created_in_scope(v) for v in runs.teacher.model.variables)

@@ -303,17 +303,6 @@ def test_last_batch_smaller_than_the_number_of_replicas_raises(tmp_path, data_di
   assert sum(sizes) == 40 and sizes[-1] >= 4
 
 
-def test_teacher_outputs_are_computed_once_on_all_replicas(tmp_path, data_dir, monkeypatch):
-  runs = sweep(tmp_path, data_dir, strategy="mirrored", augment=True)
-  runs.train_teacher()
-  original, read = quantization.load, []
-  monkeypatch.setattr(quantization, "load", lambda path: read.append(path) or original(path))
-  soft = StudentSpec("q3", "soft", "float", 0, (SoftTargets(5.0),))
-  runs.run([soft, soft._replace(seed=1)])
-  assert read == []  # train_teacher read it for its logits.
-  assert all(runs._trainer.strategy.extended.variable_created_in_scope(v) for v in runs.teacher.model.variables)
-
-
 def test_students_with_their_own_network_and_epochs(tmp_path, data_dir):
   runs = sweep(tmp_path, data_dir)
   shared, own = StudentSpec("q", "a", FLOAT, 0), StudentSpec("q", "a", FLOAT, 0, network="plain_cnn", epochs=2)
