@@ -12,16 +12,14 @@ from tfkd.models.resnet import _bottleneck, _resnet
 pytestmark = pytest.mark.usefixtures("no_trial_conversion")
 IMAGES = np.random.default_rng(0).random((16, 32, 32, 3), np.float32)
 NETWORKS = {
-  # Name: function without arguments, and the least correlation of the logits of model, student and file.
-  "svhn_cnn": (lambda: models.build("svhn_cnnx0.125"), 0.99),
-  "plain_cnn": (lambda: models.build("plain_cnn"), 0.99),
-  "depthwise_cnn": (lambda: models.build("depthwise_cnn"), 0.99),
-  "resnet8": (lambda: models.build("resnet8"), 0.99),
-  "wrn-10-1": (lambda: models.build("wrn-10-1"), 0.99),
-  "resnet18": (lambda: models.resnet18(width=4, stem="imagenet", input_shape=(64, 64, 3)), 0.99),
-  "bottlenecks": (lambda: _resnet((2, 1), _bottleneck, 4, 10, (32, 32, 3), "cifar", 4, "bottlenecks"), 0.99),
-  # Fifty untrained layers are chaotic: noise of 1/256 in the images alone leaves a correlation of 0.88.
-  "resnet50": (lambda: models.resnet50(width=4, stem="imagenet", input_shape=(64, 64, 3)), 0.75),
+  "svhn_cnn": lambda: models.build("svhn_cnnx0.125"),
+  "plain_cnn": lambda: models.build("plain_cnn"),
+  "depthwise_cnn": lambda: models.build("depthwise_cnn"),
+  "resnet8": lambda: models.build("resnet8"),
+  "wrn-10-1": lambda: models.build("wrn-10-1"),
+  "resnet18": lambda: models.resnet18(width=4, stem="imagenet", input_shape=(64, 64, 3)),
+  # The blocks of ResNet-50. Fifty untrained layers are chaotic: noise of 1/256 leaves a correlation of 0.88.
+  "bottlenecks": lambda: _resnet((2, 1, 1, 1), _bottleneck, 4, 10, (32, 32, 3), "cifar", 4, "bottlenecks"),
 }
 
 
@@ -44,13 +42,10 @@ def _correlation(a, b):
   return np.corrcoef(np.ravel(a), np.ravel(b))[0, 1]
 
 
-@pytest.mark.parametrize(
-  "network", [pytest.param(name, marks=pytest.mark.end_to_end if name == "resnet50" else ()) for name in NETWORKS]
-)
+@pytest.mark.parametrize("network", NETWORKS)
 def test_convolutional_networks_become_float_and_integer_files(network, tmp_path):
-  build, correlation = NETWORKS[network]
   path = str(tmp_path / "a.tflite")
-  model = build()
+  model = NETWORKS[network]()
   images = np.random.default_rng(0).random((16, *model.input_shape[1:]), np.float32)
   _settle(model, images)
   expected = model(images).numpy()
@@ -58,14 +53,13 @@ def test_convolutional_networks_become_float_and_integer_files(network, tmp_path
   np.testing.assert_allclose(deploy.logits(path, _dataset(images))[0], expected, rtol=0, atol=1e-3)
   student = quantization.quantize(model, "w8a8", calibration_data=images)
   rounded = student(images).numpy()
-  assert _correlation(expected, rounded) > correlation
+  assert _correlation(expected, rounded) > 0.99
   deploy.to_tflite(student, path)  # Raises for a tensor that is not an integer.
   written, _ = deploy.logits(path, _dataset(images))
-  assert _correlation(written, rounded) > correlation
+  assert _correlation(written, rounded) > 0.99
   # Of untrained weights: the logits of a trained student differ by 4 at most.
-  if correlation > 0.9:
-    step = interpreter(path).get_output_details()[0]["quantization"][0]
-    assert np.abs(written - rounded).max() <= 16 * step
+  step = interpreter(path).get_output_details()[0]["quantization"][0]
+  assert np.abs(written - rounded).max() <= 16 * step
 
 
 def test_a_transformer_becomes_an_integer_file_after_training(tmp_path):

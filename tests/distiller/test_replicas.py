@@ -111,32 +111,12 @@ def _losses(replicas, case, directory):
   return losses, distiller.get_weights()
 
 
-def _check_loss_curve(replicas, case, directory, expected):
-  losses, weights = expected
-  found, of_replicas = _losses(replicas, case, directory)
+@pytest.mark.parametrize("replicas", [2, pytest.param(4, marks=pytest.mark.end_to_end)])
+@pytest.mark.parametrize("case", ["hints", "clipped, weighted and cached", "w8a8", "w4a8", "w2a1"])
+def test_replicas_have_the_loss_curve_of_one(tmp_path, case, replicas):
+  losses, weights = _losses(1, case, tmp_path)
+  found, of_replicas = _losses(replicas, case, tmp_path)
   assert len(losses) == 20 and losses[0] != losses[-1]
   np.testing.assert_allclose(found, losses, rtol=1e-5)
   for a, b in zip(weights, of_replicas, strict=True):
     np.testing.assert_allclose(a, b, atol=1e-4)
-
-
-FLOAT_CASES = ["hints", "clipped, weighted and cached"]
-QUANTIZED_CASES = ["w8a8", "w4a8", "w2a1"]
-
-
-@pytest.mark.parametrize("case", FLOAT_CASES)
-def test_two_and_four_replicas_have_the_loss_curve_of_one(tmp_path, case):
-  expected = _losses(1, case, tmp_path)
-  for replicas in (2, 4):
-    _check_loss_curve(replicas, case, tmp_path, expected)
-
-
-@pytest.mark.parametrize("case", QUANTIZED_CASES)
-def test_two_replicas_have_the_loss_curve_of_one_for_quantized_students(tmp_path, case):
-  _check_loss_curve(2, case, tmp_path, _losses(1, case, tmp_path))
-
-
-@pytest.mark.end_to_end
-@pytest.mark.parametrize("case", QUANTIZED_CASES)
-def test_four_replicas_have_the_loss_curve_of_one_for_quantized_students(tmp_path, case):
-  _check_loss_curve(4, case, tmp_path, _losses(1, case, tmp_path))

@@ -53,6 +53,7 @@ def test_students_have_the_sources_temperatures_and_weights_of_the_homework(sche
       assert (objective.form, objective.scale_by_t2, objective.standardize) == ("cross_entropy", True, False)
 
 
+@pytest.mark.end_to_end
 def test_the_trained_loss_is_that_of_the_homework(tmp_path, data_dir, run_eagerly, monkeypatch):
   original, batches = trainer.fit, []
 

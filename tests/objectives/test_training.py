@@ -47,7 +47,7 @@ def _distiller(teacher, student, hard_loss_weight=0.0):
   return tfkd.Distiller(teacher, student, objectives, hard_loss_weight=hard_loss_weight)
 
 
-@pytest.fixture(scope="module", params=["float", "w8a8"])
+@pytest.fixture(scope="module", params=["float", pytest.param("w8a8", marks=pytest.mark.end_to_end)])
 def shared(request, data, teacher):
   """A distiller of all rows, compiled; tests may train it further."""
   keras.utils.set_random_seed(0)

@@ -18,7 +18,7 @@ LONGEST = 600
 """Seconds after which a run counts as hanging."""
 _DURATIONS = ("seconds", "images_per_second")
 _FLAGS = (
-  "--dataset=house_numbers", "--teacher=svhn_cnnx0.25", "--student=svhn_cnnx0.25", "--temperatures=5", "--seeds=0",
+  "--dataset=house_numbers", "--temperatures=5", "--seeds=0",
   "--epochs=2", "--teacher_epochs=2", "--batch_size=16", "--checkpoint_steps=3", "--deterministic", "--augment",
   "--views=2",
 )  # fmt: skip
@@ -31,13 +31,15 @@ class Jobs:
     folder: directory for data and work directories.
     scheme: quantization scheme of the student.
     images: number of training images; an epoch has images / 16 steps.
+    network: name of the network of teacher and student.
   """
 
-  def __init__(self, folder: str, scheme: str = "w2a1", images: int = 400):
+  def __init__(self, folder: str, scheme: str = "w2a1", images: int = 400, network: str = "svhn_cnnx0.25"):
     self._folder = folder
     self._data = os.path.join(folder, "data")
     house_numbers.write(self._data, sizes={"train": images, "test": 100})
-    self._scheme = scheme
+    self._flags = [*_FLAGS, f"--data_dir={self._data}", f"--scheme={scheme}"]
+    self._flags += [f"--teacher={network}", f"--student={network}"]
     self._number = 0
     start = time.monotonic()
     self.reference = self.new_workdir()
@@ -56,8 +58,8 @@ class Jobs:
 
   def start(self, workdir: str, *flags: str, launcher: Sequence[str] = ()) -> subprocess.Popen:
     """Starts a run, whose output goes to `log(workdir)`, and returns its process."""
-    command = [sys.executable, "-m", *launcher, "experiments.svhn.q3", f"--workdir={workdir}", *_FLAGS]
-    command += [f"--data_dir={self._data}", f"--scheme={self._scheme}", *flags]
+    command = [sys.executable, "-m", *launcher, "experiments.svhn.q3", f"--workdir={workdir}", *self._flags]
+    command += flags
     with open(self.log(workdir), "ab") as log:
       return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
 

@@ -88,7 +88,9 @@ def _run_killed(monkeypatch, sweep, name, step):
       sweep.run(STUDENTS)
 
 
-@pytest.fixture(scope="module", params=[_arrays, _pipelines], ids=["arrays", "pipelines"])
+@pytest.fixture(
+  scope="module", params=[_arrays, pytest.param(_pipelines, marks=pytest.mark.end_to_end)], ids=["arrays", "pipelines"]
+)
 def whole(request, tmp_path_factory):
   """A data set, and an uninterrupted sweep of it."""
   sweep = _sweep(tmp_path_factory.mktemp("whole"), request.param())

@@ -32,7 +32,7 @@ def _hinted(seed, weight):
   [
     ([_soft(0, 5.0), _soft(1, 5.0), _soft(2, 9.0, weight=0.3, hard=0.7)], {"optimizer": "sgd", "ema": 0.1}),
     ([_soft(0, 5.0, scheme="w8a8", start="teacher"), _soft(1, 7.0, scheme="w8a8", start="teacher")], {}),
-    ([_soft(0, 5.0, scheme="w2a1"), _soft(1, 7.0, scheme="w2a1")], {}),
+    pytest.param([_soft(0, 5.0, scheme="w2a1"), _soft(1, 7.0, scheme="w2a1")], {}, marks=pytest.mark.end_to_end),
     ([_hinted(0, 1.0), _hinted(1, 0.2)], {}),
   ],
   ids=["float", "w8a8", "w2a1", "connectors"],

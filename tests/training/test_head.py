@@ -65,6 +65,7 @@ def test_head_on_two_replicas_with_16_bit_features(two_replicas, tmp_path):
   assert np.isfinite(history["val_loss"]).all() and history["loss"][1] < history["loss"][0]
 
 
+@pytest.mark.end_to_end
 def test_head_of_vit_b16_at_full_size(tmp_path):
   model = models.build("vit_base16@224", 10, (32, 32, 3))
   assert model.count_params() == 85_798_656 + 10 * 768 + 10
