@@ -91,14 +91,18 @@ def test_keras_is_tf_keras():
 
 def test_the_library_names_no_script_and_no_flag():
   """Messages and docstrings of the library name arguments; scripts translate them into flags."""
-  pattern = re.compile(r"\bexperiments\b|(?<![\w-])--[a-z][a-z_]+")
+  script, flag = r"\bexperiments\b", r"(?<![\w-])--[a-z][a-z_]+"
+
+  def pattern(path, text):
+    # The library's own commands have flags.
+    return script if str(path) in LIBRARY_COMMANDS or "tfkd.training.launch" in text else f"{script}|{flag}"
+
   wrong = [
     f"{path}:{line} names {found.group()}"
     for path in TREES
-    if path.parts[0] == "tfkd" and str(path) not in LIBRARY_COMMANDS
+    if path.parts[0] == "tfkd"
     for line, text in _strings(path)
-    if "tfkd.training.launch" not in text  # The library's own command, with its flags.
-    for found in [pattern.search(text)]
+    for found in [re.search(pattern(path, text), text)]
     if found
   ]
   assert not wrong, "\n".join(wrong)

@@ -12,6 +12,7 @@ from tfkd import deploy, reporting
 from tfkd.objectives import SoftTargets
 from tfkd.preprocessing import HALVES
 from tfkd.sweeps import FLOAT, ArrayData, PipelineData, StudentSpec, Sweep, SweepConfig, Workspace, networks
+from tfkd.sweeps.export import file_metadata
 from tfkd.training import checkpoints
 
 pytestmark = pytest.mark.usefixtures("run_eagerly")
@@ -128,6 +129,22 @@ def test_rows_contain_accuracies_on_the_given_test_set(whole):
     assert (row["train_images"], row["test_images"]) == (40, 10)
   fields = deploy.read_metadata(sweep.path("students", f"{STUDENTS[3].name}.tflite"))
   assert fields["labels"] == list(CLASSES) and fields["network"] == "network" and fields["teacher"] == "teacher_network"
+  assert "mean" not in fields and "std" not in fields  # The inputs are no pixels.
+
+
+@pytest.mark.parametrize(
+  "make, expected",
+  [
+    (lambda halves: _arrays(preprocessing=halves), None),
+    (lambda halves: _arrays(scale_pixels=True, preprocessing=halves), 0.5),
+    (lambda halves: _arrays(scale_pixels=True), 0.0),
+    (lambda halves: _pipelines(), None),
+    (lambda halves: _pipelines(preprocessing=halves), 0.5),
+  ],
+)
+def test_files_contain_the_scaling_of_pixels_alone(tmp_path, make, expected):
+  sweep = _sweep(tmp_path, make(HALVES))
+  assert file_metadata(SweepConfig(), sweep.examples).get("mean") == expected
 
 
 def test_report_of_results(whole):

@@ -25,7 +25,8 @@ class ArrayData:
     classes: names of the classes, in the order of the labels.
     name: of the data set, in results and exported files.
     scale_pixels: divide uint8 images by 255, which gives float32 in [0, 1].
-    preprocessing: mean and std by which inputs are normalized after scaling.
+    preprocessing: mean and std by which inputs are normalized after scaling. Exported files contain them if
+      scale_pixels is set.
     augment: function from (images float in [0, 1], draw) to images of input_shape, see `tfkd.data.augment`; applied if
       `SweepConfig.augment` is set.
     input_shape: shape of one input of the networks; by default that of `train`. Larger images are cropped to their
@@ -146,7 +147,8 @@ class PipelineData:
     num_train: number of training examples.
     name: of the data set, in results and exported files.
     version: any text that is changed when the data change; a work directory belongs to one version.
-    preprocessing: mean and std by which the functions normalize inputs, for exported files.
+    preprocessing: mean and std by which the functions normalize pixels / 255, for exported files. None omits them, so
+      that readers of a file ask for them.
     splits: further splits for `Sweep.predict`, dict from name to function as `test`.
   """
 
@@ -160,7 +162,7 @@ class PipelineData:
     *,
     name: str = "pipeline",
     version: str = "",
-    preprocessing: Preprocessing = Preprocessing(),  # noqa: B008  (immutable)
+    preprocessing: Preprocessing | None = None,
     splits: Mapping[str, Callable[[], tf.data.Dataset]] | None = None,
   ):
     self.train, self.test = train, test

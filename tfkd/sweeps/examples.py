@@ -30,7 +30,7 @@ class ArrayExamples:
   def __init__(self, source: ArrayData, config: SweepConfig, num_replicas: int):
     self._source, self._config, self._num_replicas = source, config, num_replicas
     self.name, self.classes, self.input_shape = source.name, source.classes, source.input_shape
-    self.preprocessing: Preprocessing = source.preprocessing
+    self.preprocessing: Preprocessing | None = source.preprocessing if source.scale_pixels else None
     self.num_train, self.num_test = len(source.train[1]), len(source.test[1])
     if config.batch_size > self.num_train:
       raise ValueError(f"batch_size is {config.batch_size}, but there are only {self.num_train} training examples.")
@@ -143,7 +143,7 @@ class PipelineExamples:
   def __init__(self, source: PipelineData, config: SweepConfig, num_replicas: int):
     self._source = source
     self.name, self.classes, self.input_shape = source.name, source.classes, source.input_shape
-    self.preprocessing: Preprocessing = source.preprocessing
+    self.preprocessing: Preprocessing | None = source.preprocessing
     self.num_train = source.num_train
     defaults = SweepConfig._field_defaults
     fields = ("augment", "views", "label_smoothing", "mixup")

@@ -20,8 +20,9 @@ def file_metadata(config: SweepConfig, examples: Examples, student: StudentSpec 
     config, examples: of the sweep.
     student: the student; None for the teacher.
   """
-  preprocessing = examples.preprocessing
-  fields: dict[str, Any] = {"data": examples.name, "mean": preprocessing.mean, "std": preprocessing.std}
+  fields: dict[str, Any] = {"data": examples.name}
+  if examples.preprocessing is not None:  # Other inputs than pixels have no scaling that a reader could apply.
+    fields |= {"mean": examples.preprocessing.mean, "std": examples.preprocessing.std}
   if student is not None:
     network = config.student if student.network is None else student.network
     fields |= {"network": name_of(network), "method": student.method, "seed": student.seed}

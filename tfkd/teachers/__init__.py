@@ -1,4 +1,4 @@
-"""Where knowledge comes from: a frozen model or callable, or outputs computed once and kept."""
+"""Teachers of a Distiller: frozen models and functions, ensembles, and outputs computed once and stored."""
 
 from tfkd.preprocessing import HALVES as HALVES
 from tfkd.preprocessing import IMAGENET as IMAGENET

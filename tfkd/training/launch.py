@@ -5,12 +5,12 @@ others goes to files. If a worker fails, all are terminated; with --restarts the
 last checkpoint. SIGTERM is passed on to all workers.
 
 With --strategy=parameter_server among the flags of the script, there are a chief, which writes and prints, the workers,
-and one server for the variables. Of other scripts than those of this repository, a module must accept the flag
---strategy and give it to `tfkd.training.make_strategy`.
+and one server for the variables. The script is a module that accepts the flag --strategy and passes it to
+`tfkd.training.make_strategy`.
 
-  python -m tfkd.training.launch --workers=2 -- experiments.svhn.q3 --preset=quick
-  python -m tfkd.training.launch --workers=2 --restarts=3 -- experiments.food11.strong --checkpoint_steps=500
-  python -m tfkd.training.launch --workers=2 -- experiments.svhn.q3 --preset=quick --strategy=parameter_server
+  python -m tfkd.training.launch --workers=2 -- my_package.train --batch_size=256
+  python -m tfkd.training.launch --workers=2 --restarts=3 -- my_package.train
+  python -m tfkd.training.launch --workers=2 -- my_package.train --strategy=parameter_server
 """
 
 import json
@@ -38,7 +38,7 @@ def main(argv: Sequence[str]) -> None:
     argv: command line as absl passes it: this program, the module to run, and its flags.
   """
   if len(argv) < 2 or argv[1].startswith("-"):
-    raise app.UsageError("expected -- <module> <its flags>, for example -- experiments.svhn.q3 --preset=quick.")
+    raise app.UsageError("expected -- <module> <its flags>, for example -- my_package.train --batch_size=256.")
   logging.set_verbosity(logging.INFO)
   module, *rest = argv[1:]
   if not any(flag.startswith("--strategy") for flag in rest):
