@@ -1,6 +1,6 @@
 """Knowledge distillation for tf_keras: small, quantized students from large teachers.
 
-Importing it changes nothing for other code of the process: `tf.keras` stays what it is, and so does the environment.
+Importing tfkd has no side effects on other code in the process: `tf.keras` and the environment stay unchanged.
 """
 
 import importlib

@@ -1,4 +1,4 @@
-"""Measures the whole way from a trained teacher to a distilled int8 file, in several frameworks.
+"""Measures the time from a trained teacher to a distilled int8 file, in several frameworks.
 
 All ways distill from the same teacher, begin with the same weights of the student, train for the same number of epochs
 on the same images, with the same loss and the same learning rate in each epoch:

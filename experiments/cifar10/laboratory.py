@@ -104,7 +104,7 @@ def experiment(
 
 
 def _students(sweep: Sweep) -> list[StudentSpec]:
-  """Lists whole seeds, so that an interrupted sweep has whole seeds; the comparison first, which shares a setting."""
+  """Lists students seed by seed, so that an interrupted sweep has complete seeds: the comparison, then the grid."""
   students = [student(seed) for seed in run_flags.seeds() for student in _compared().values()]
   students += [response(seed, *setting) for seed in run_flags.seeds("grid_seeds") for setting in _grid()]
   return list({student.name: student for student in students}.values())

@@ -111,7 +111,7 @@ def _mean(rows: list[dict], field: str) -> float:
 
 
 def _accuracy_against_bytes(path: str, groups: Mapping[str, tuple[float, list[float]]], title: str) -> None:
-  """Draws accuracy over the size of a file, with stds over seeds; a line joins the files that no other beats in both.
+  """Draws accuracy over the size of a file, with stds over seeds; a line connects the Pareto-optimal files.
 
   Args:
     path: `.png` to write.

@@ -15,7 +15,7 @@ from tfkd import objectives
 from tfkd.storage.files import write_json
 from tfkd.sweeps import FLOAT, StudentSpec, Sweep
 
-flags.DEFINE_multi_enum("method", None, METHODS, "Train this method and the baseline alone; may be repeated.")
+flags.DEFINE_multi_enum("method", None, METHODS, "Train only this method and the baseline; may be repeated.")
 flags.DEFINE_integer("rounds", 25, "Number of rounds in which a step of each method is timed.", lower_bound=1)
 
 _COMMON = {

@@ -1,4 +1,4 @@
-"""Food-11 from a folder of whatever people's cameras wrote."""
+"""Food-11 from a directory of images of many sizes, modes and formats."""
 
 import io
 import os
@@ -59,7 +59,7 @@ def test_data_sets_without_options_refuse_options():
 
 
 def test_images_are_cropped_at_the_center_and_turned_upright(folder):
-  # Left half dark, right half light; the camera was turned, and says so.
+  # Left half dark, right half light; EXIF says that the camera was rotated.
   pixels = np.repeat(np.repeat([[0, 255]], 40, 0), 40, 1).astype(np.uint8)[..., None].repeat(3, 2)
   exif = Image.Exif()
   exif[0x0112] = 6  # To be turned by 90 degrees clockwise: left becomes top.

@@ -87,7 +87,7 @@ IDS = RNG.integers(0, 300, (50, 12))
     (IMAGES / 255, {"transforms": [_normalize(0.5, 0.0)]}, "and std > 0; got 0.5 and 0.0"),
     (IMAGES / 255, {"transforms": [_normalize([0.5] * 4, 0.5)]}, "or one for each of 3 channels"),
     (IMAGES / 255, {"transforms": [Augment(padded_crop)] * 2}, "transforms may have one Augment; got 2"),
-    ([IMAGES, IMAGES], {}, "inputs must be an array, or several in a dict or tuple; got a list"),
+    ([IMAGES, IMAGES], {}, "inputs must be an array, or a dict or tuple of arrays; got a list"),
     ({"a": IMAGES, "b": IMAGES[:49]}, {}, "must have the same length; got 50 and 49"),
     (5, {}, r"inputs must be dense arrays \[n, ...\]; got a int"),
   ],

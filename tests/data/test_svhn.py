@@ -1,4 +1,4 @@
-"""SVHN's files, the drawn ones in the same format, and what damaged ones get."""
+"""SVHN files, synthetic files in the same format, and errors for damaged files."""
 
 import functools
 import hashlib

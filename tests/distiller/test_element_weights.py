@@ -141,7 +141,7 @@ def _objectives():
 
 
 def _pixelwise(name):
-  """Features of every pixel "a" and of 2x2 pixels "b", none of which sees any other."""
+  """Features "a" of single pixels and "b" of disjoint blocks of 2x2 pixels."""
   inputs = keras.Input((8, 8, 3))
   a = layers.Conv2D(4, 1, name="a")(inputs)
   b = layers.Conv2D(4, 2, strides=2, name="b")(a)

@@ -17,7 +17,7 @@ LOSSES = keras.losses
 
 
 def _models():
-  """Models of one kernel [6, 4] that end in softmax, by how they do."""
+  """Models with the same kernel [6, 4] that end in softmax, by the form of the softmax."""
   import keras as keras3
 
   inputs, inputs3 = keras.Input((6,)), keras3.Input((6,))

@@ -38,6 +38,7 @@ def _programs():
       yield _name(page), "\n".join(blocks)
 
 
+@pytest.mark.end_to_end
 @pytest.mark.parametrize("code", [pytest.param(code, id=name) for name, code in _programs()])
 def test_python_blocks_run(code, tmp_path, monkeypatch):
   monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))

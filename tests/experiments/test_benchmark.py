@@ -45,6 +45,7 @@ def test_other_layers_cannot_be_rebuilt():
     to_keras3(models.build("wrn-16-1"))
 
 
+@pytest.mark.end_to_end
 @pytest.mark.parametrize("layers", [(), ("layer3",)])
 def test_keras_3_and_tfkd_make_the_same_step(layers):
   teacher, student = _with_statistics("resnet20"), models.build("resnet8")
@@ -67,6 +68,7 @@ def test_keras_3_and_tfkd_make_the_same_step(layers):
   assert moved > len(before) / 2
 
 
+@pytest.mark.end_to_end
 def test_pytorch_and_tfkd_make_the_same_step():
   torch = pytest.importorskip("torch")
   teacher, student = _with_statistics("resnet20"), models.build("resnet8")

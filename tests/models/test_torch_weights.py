@@ -151,7 +151,7 @@ def _pth(path, content):
 @pytest.mark.parametrize(
   "content, words",
   [
-    (pickle.dumps({"w": _Runs()}), "asks for posix.system, which is not a tensor"),
+    (pickle.dumps({"w": _Runs()}), "refers to posix.system, which is not a tensor"),
     (pickle.dumps([1, 2]), "holds no dict of tensors"),
     (pickle.dumps({"w": 3}), "holds no dict of tensors"),
     (b"\x80\x02}q\x00", "not a file of tensors alone"),

@@ -1,4 +1,4 @@
-"""What holds for every objective: one row each in ROWS, or the suite fails."""
+"""Tests of every objective; they fail for an objective without a row in ROWS."""
 
 import inspect
 import json
@@ -82,9 +82,9 @@ def test_half_precision_arrives_as_float32(case):
   finally:
     keras.mixed_precision.set_global_policy("float32")
   assert value.dtype == tf.float32 and all(w.dtype.base_dtype in (tf.float32, tf.int32) for w in copy.weights)
-  # Of the rounded inputs: what a loss of half precision would give differs in the third digit.
+  # Computed from the rounded inputs; a loss in half precision would differ in the third digit.
   rounded = tf.nest.map_structure(np.float32, half)
-  if case != "hint_with_a_layer":  # A layer of one's own keeps its own policy.
+  if case != "hint_with_a_layer":  # A layer that the user passes keeps its dtype policy.
     np.testing.assert_allclose(value, ROWS[case].expected(copy, *rounded, arguments[2]), rtol=3e-4)
 
 

@@ -1,4 +1,4 @@
-"""What soft targets do with labels as their source, and what they refuse."""
+"""Soft targets with labels as their source, and errors for unsuitable arguments."""
 
 import numpy as np
 import pytest

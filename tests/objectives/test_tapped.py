@@ -206,7 +206,7 @@ class TestState:
       rho = objective.variances[0]
       optimizer.apply_gradients([(tape.gradient(loss, rho), rho)])
     assert any(rho is v for v in objective.trainable_variables)
-    assert (tf.nn.softplus(rho).numpy() > 2.5).all()  # What cannot be predicted varies much.
+    assert (tf.nn.softplus(rho).numpy() > 2.5).all()  # The variance of channels that cannot be predicted grows.
 
   def test_the_student_does_not_teach_the_paraphraser(self):
     objective = o.FactorTransfer("a", "a")
@@ -224,7 +224,7 @@ class TestState:
     assert abs(translated[0] - translated[1]) > 1e-3
     for a, b in zip(*gradients, strict=True):
       np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
-    # What trains it is the error of its own autoencoder alone.
+    # It is trained only by the error of its own autoencoder.
     with tf.GradientTape() as tape:
       restored = objective.restorers[0](objective.paraphrasers[0](teacher))
       error = tf.reduce_sum(tf.reduce_mean(tf.square(teacher - restored), axis=[1, 2, 3]))
@@ -267,7 +267,7 @@ class TestSimKD:
     joined = o.simkd_student(cnn(8, "teacher"), cnn(4, "student"), "relu1", "relu0")
     assert joined.get_layer("simkd_projection").output.shape[1:] == (4, 4, 16)
 
-  def test_what_cannot_be_joined_is_refused(self):
+  def test_unsuitable_layers_and_classifiers_are_refused(self):
     teacher, student = cnn(8, "teacher"), cnn(4, "student")
     with pytest.raises(ValueError, match="joins maps"):
       o.simkd_student(teacher, student, "embedding", "embedding")

@@ -22,11 +22,11 @@ def _linear():
 
 
 def test_a_calibrated_range_is_the_mean_of_all_batches():
-  batches = [(-1.0, 2.0), (-5.0, 8.0), (-3.0, 2.0), (1.0, 4.0)]  # Of the last, the least is 0: a range holds it.
+  batches = [(-1.0, 2.0), (-5.0, 8.0), (-3.0, 2.0), (1.0, 4.0)]  # The last range is [0, 4]: ranges contain 0.
   dataset = tf.data.Dataset.from_tensor_slices(np.array(batches, np.float32)[..., None])
   student = quantization.quantize(_linear(), "w8a8", calibration_data=dataset)
   np.testing.assert_allclose(_input_range(student), [-9 / 4, 16 / 4], rtol=1e-6)
-  # As many batches as were asked for, from the first on; calibrated again, nothing of the ranges before is left.
+  # Only the first num_batches batches are read, and a second calibration replaces the earlier ranges.
   quantization.calibrate(student, dataset, num_batches=2)
   np.testing.assert_allclose(_input_range(student), [-6 / 2, 10 / 2], rtol=1e-6)
 
@@ -34,7 +34,7 @@ def test_a_calibrated_range_is_the_mean_of_all_batches():
 def test_a_sorted_array_is_sampled_from_its_first_example_to_its_last():
   values = np.linspace(-1, 9, 30_000, dtype=np.float32)[:, None]
   student = quantization.quantize(_linear(), "w8a8", calibration_data=values)
-  # Twenty batches' largest values, evenly spread up to 9; and of the lowest batches, the least.
+  # The mean minimum and maximum of twenty batches that are spread evenly over [-1, 9].
   edges = np.linspace(-1, 9, 21)
   expected = np.minimum(edges[:-1], 0).mean(), np.maximum(edges[1:], 0).mean()
   np.testing.assert_allclose(_input_range(student), expected, rtol=0.02)
@@ -61,7 +61,7 @@ def test_the_negative_half_of_an_activation_is_in_its_range(make, least):
   step = (np.ptp([0, *expected.ravel()]) + 8) / 255  # Of the grids of output and input.
   continuous = np.abs(values - activation.threshold) > 0.1
   np.testing.assert_allclose(student(values).numpy()[continuous], expected[continuous], atol=step)
-  # Training moves each end by a thousandth of the way to the batch's own, from wherever it stood.
+  # Training moves each end by a thousandth of its distance to the batch's, from any value.
   (low,) = (w for w in student.get_layer(f"quant_{activation.name}").weights if w.name.endswith("_min:0"))
   low.assign(-6.0)
   for _ in range(10):

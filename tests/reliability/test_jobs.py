@@ -20,7 +20,7 @@ from tfkd import quantization
 def jobs(tmp_path_factory):
   with pytest.MonkeyPatch.context() as patch:
     patch.setenv("PYTHONPATH", ENVIRONMENT["PYTHONPATH"])
-    yield Jobs(str(tmp_path_factory.mktemp("jobs")), images=160, network="plain_cnn")
+    yield Jobs(str(tmp_path_factory.mktemp("jobs")), images=160)
 
 
 @pytest.mark.end_to_end

@@ -33,6 +33,7 @@ def test_calibration_batches_of_sorted_data_contain_every_class(source):
   assert found == expected
 
 
+@pytest.mark.end_to_end
 def test_teacher_outputs_are_computed_once_on_all_replicas(tmp_path, data_dir, monkeypatch):
   runs = sweep(tmp_path, data_dir, strategy="mirrored", augment=True)
   runs.train_teacher()

@@ -142,7 +142,7 @@ def test_rows_contain_accuracies_on_the_given_test_set(whole):
     (lambda halves: _pipelines(preprocessing=halves), 0.5),
   ],
 )
-def test_files_contain_the_scaling_of_pixels_alone(tmp_path, make, expected):
+def test_only_files_of_pixel_inputs_contain_a_scaling(tmp_path, make, expected):
   sweep = _sweep(tmp_path, make(HALVES))
   assert file_metadata(SweepConfig(), sweep.examples).get("mean") == expected
 
@@ -189,7 +189,7 @@ def test_changed_network_or_data_set_raises(tmp_path, change, field):
     (lambda: _sweep("unused", _arrays(), dataset="svhn"), "a sweep needs either data or SweepConfig.dataset"),
     (lambda: _sweep("unused", _arrays(), augment=True), "needs a data set with an augmentation; arrays has none"),
     (lambda: _sweep("unused", _pipelines(), batch_size=8), "batch_size is 8, but the training batches have 16"),
-    (lambda: _sweep("unused", _pipelines(), mixup=0.1), "mixup cannot change batches of functions"),
+    (lambda: _sweep("unused", _pipelines(), mixup=0.1), "PipelineData cannot apply mixup"),
     (lambda: _sweep("unused", _arrays(), student="resnet9"), "resnet9"),
   ],
 )

@@ -62,7 +62,7 @@ def test_rows_files_and_resuming(tmp_path, data_dir, monkeypatch):
   assert deploy.evaluate(path, dataset)["accuracy"] == eight["tflite_accuracy"]
   assert eight["tflite_bytes"] == os.path.getsize(path) and "tflite_bytes" not in low
 
-  # Nothing is done twice; what is missing is done.
+  # Finished models are not trained again; missing ones are.
   fitted = []
   original = trainer.fit
   monkeypatch.setattr(
@@ -94,7 +94,7 @@ def test_student_starts_from_the_weights_of_teacher_or_student(tmp_path, data_di
   assert np.abs(kernels[1] - teacher).max() > 0.01
   np.testing.assert_array_equal(kernels[2], runs.load(float_student).get_layer("conv1").kernel)
   assert np.abs(kernels[2] - teacher).max() > 0.01
-  with pytest.raises(ValueError, match="can start from a float one of the same network; q1-labels-w8a8-seed0 is w8a8"):
+  with pytest.raises(ValueError, match="start from a float student of the same network; q1-labels-w8a8-seed0 is w8a8"):
     runs.run([StudentSpec("q1", "labels", "w8a8", 9, start=students[0])])
 
 
@@ -103,7 +103,7 @@ def test_row_describes_the_last_epoch_and_the_seed_sets_initial_weights(tmp_path
 
   def fit(*args, **kwargs):
     history, seconds = original(*args, **kwargs)
-    # An epoch before, with figures that none after it reaches.
+    # Adds an earlier epoch whose metrics are better than those of all later epochs.
     best = {name: [0.0 if "loss" in name else 1.0, *values] for name, values in history.items()}
     return best, seconds
 
@@ -142,6 +142,7 @@ def test_scheme_that_cannot_be_exported_raises_before_teacher_training(tmp_path,
   assert not runs.results.rows() and not os.path.exists(tmp_path / "teacher")
 
 
+@pytest.mark.end_to_end
 def test_files_contain_metadata(tmp_path, data_dir):
   runs = sweep(tmp_path, data_dir, teacher="svhn_cnnx0.125", student="svhn_cnnx0.125")
   student = StudentSpec("q3", "labels + teacher", "w8a8", 1, (SoftTargets(5.0),), 1.0, 5.0)
@@ -179,6 +180,7 @@ def test_batch_larger_than_the_data_raises(tmp_path, data_dir):
     sweep(tmp_path, data_dir, batch_size=97)
 
 
+@pytest.mark.end_to_end
 @pytest.mark.parametrize("precision", ["float16", "bfloat16"])
 def test_mixed_precision_teacher_with_quantized_student(tmp_path, data_dir, precision):
   runs = sweep(tmp_path, data_dir, mixed_precision=precision)
@@ -213,6 +215,7 @@ def test_invalid_training_options_raise_before_the_workdir_is_claimed(tmp_path, 
   assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.end_to_end
 @pytest.mark.parametrize(
   "training",
   [
@@ -279,7 +282,7 @@ def test_student_and_teacher_read_the_same_transformed_batch(tmp_path, data_dir,
     return original(model, lambda first_step, seen=seen[-1]: seen.repeat(), *args, **kwargs)
 
   monkeypatch.setattr(trainer, "fit", fit)
-  # One step at a learning rate of zero: the student is what it was when its loss was taken.
+  # One step at a learning rate of zero: the student still has the weights of the recorded loss.
   runs = sweep(tmp_path, data_dir, learning_rate=0.0, batch_size=96, **training)
   student = StudentSpec("q3", "soft", "float", 3, (SoftTargets(5.0),))
   runs.run([student])

@@ -355,7 +355,7 @@ class TestAnEarlierCache:
       images = images[:49] if change == "fewer" else np.concatenate([images, images[:1]])
       labels = np.zeros(len(images))
     first = {"one pixel of the last": 49, "order": 40, "fewer": 49, "more": 50}[change]
-    with pytest.raises(ValueError, match=rf"\(data differ\): the first other example is {first}; use another path"):
+    with pytest.raises(ValueError, match=rf"\(data differ\): the first different example is {first}; use another path"):
       cache(teacher, data.batches(images, labels, 16, scale_pixels=True), path)
 
   def test_of_other_layers_or_type_is_refused(self, teacher, path):
@@ -431,7 +431,7 @@ class TestInterrupted:
       cached.outputs, teacher.predict(IMAGES / np.float32(255), verbose=0), rtol=1e-4, atol=1e-6
     )
     assert sorted(os.listdir(path)) == ["fingerprints.bin", "manifest.json", "outputs.bin"]
-    assert len(cache(teacher, _in_order(), path)) == 50  # The data's fingerprint is that of one go.
+    assert len(cache(teacher, _in_order(), path)) == 50  # The fingerprints equal those of an uninterrupted run.
 
   @pytest.mark.parametrize("change", ["teacher", "data", "truncated", "damaged"])
   def test_starts_over_if_the_partial_cache_is_unusable(self, teacher, tmp_path, monkeypatch, change):
@@ -508,7 +508,7 @@ def test_concurrent_calls_with_one_path_run_the_teacher_once(teacher, tmp_path):
     thread.start()
   for thread in threads:
     thread.join()
-  assert sum(asked) == 50 + 16  # The second looks at one batch, whether the cache is this teacher's.
+  assert sum(asked) == 50 + 16  # The second call runs one batch to check that the teacher is the same.
 
 
 def test_outputs_that_do_not_fit_the_dtype_raise(tmp_path):

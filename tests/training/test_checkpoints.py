@@ -1,4 +1,4 @@
-"""A fit that is killed goes on, and ends bit by bit as one that was not."""
+"""A killed fit resumes and ends bit-identical to an uninterrupted one."""
 
 import os
 import shutil
@@ -27,7 +27,7 @@ class Killed(Exception):
 
 
 def _network():
-  """Every kind of layer that has a state; whatever is larger is only traced for longer."""
+  """Every kind of layer that has a state; a larger network would only take longer to trace."""
   layers = keras.layers
   x = inputs = keras.Input((32, 32, 3))
   for i in (1, 2):

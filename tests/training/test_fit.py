@@ -96,7 +96,7 @@ def test_non_finite_value_is_reported_with_its_position(vectors, tmp_path, where
 
 def test_best_epoch_is_kept(vectors, tmp_path):
   distiller, student, dataset = _setup(vectors)
-  # It learns, and then forgets.
+  # The accuracy rises at first and falls later.
   rate = keras.optimizers.schedules.PiecewiseConstantDecay([8], [0.5, -20.0])
   distiller.compile(keras.optimizers.SGD(rate), SPARSE, ["accuracy"])
   history = _fit(distiller, student, dataset, dataset, tmp_path, 4)
@@ -161,7 +161,7 @@ def test_averaged_weights_are_validated_and_remain_after_training(vectors, tmp_p
     else:
       history = _fit(distiller, student, dataset, dataset, tmp_path, 3)
       weights[ema] = student.get_weights()
-  # The average of the steps' weights that a run without averaging takes, begun with the first.
+  # The moving average of the weights in a run without averaging, started from the initial weights.
   average = weights[0.0][0]
   for step in weights[0.0][1:]:
     average = [0.6 * a + 0.4 * w for a, w in zip(average, step, strict=True)]

@@ -55,9 +55,7 @@ def check_batches(n: int, batch_size: int, others: tuple, transforms: Sequence[T
 
 def _check_nested(name, nested):
   if isinstance(nested, list):
-    raise ValueError(
-      f"{name} must be an array, or several in a dict or tuple; got a list: use `np.asarray`, or a dict."
-    )
+    raise ValueError(f"{name} must be an array, or a dict or tuple of arrays; got a list: use `np.asarray`, or a dict.")
   if isinstance(nested, (dict, tuple)):
     for part in nested.values() if isinstance(nested, dict) else nested:
       _check_nested(name, part)

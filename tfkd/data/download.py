@@ -1,4 +1,4 @@
-"""Where downloads are stored, and a timeout for them, which Keras' own lack."""
+"""The directory of downloads, and a timeout for downloads, which Keras does not set."""
 
 import contextlib
 import os

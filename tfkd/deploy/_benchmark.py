@@ -20,7 +20,7 @@ def benchmark(
 ) -> dict[str, float]:
   """Measures the latency of one image, optionally relative to a float32 file of the same network.
 
-  The two files run in turns of `calls` images, so that the load of other processes affects both alike. Compare ratios,
+  The two files run in turns of `calls` images, so that other processes affect both equally. Compare ratios,
   not milliseconds, between runs.
 
   Args:

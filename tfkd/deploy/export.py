@@ -67,7 +67,7 @@ def to_tflite(
   scheme = scheme_of(student)
   _check_arguments(student, scheme, io_dtype, representative_data, labels)
   if scheme is not None and scheme.needs_calibration and is_uncalibrated(student):
-    logging.warning("%s has ranges of [-6, 6] that no data has set: the file will be as wrong as the model.", path)
+    logging.warning("%s has uncalibrated ranges of [-6, 6]: its outputs are wrong, as those of the model are.", path)
   is_trained_integer = scheme is not None and scheme.export_kind == "tflite"
   is_integer = is_trained_integer or representative_data is not None
   io = (io_dtype or "int8") if is_integer else None

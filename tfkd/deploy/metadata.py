@@ -171,7 +171,7 @@ def metadata_or_none(path: str | os.PathLike) -> dict[str, Any] | None:
     ValueError: the file is not a TFLite file, or was changed since it was written.
   """
   content = _content(path)
-  # A search of the bytes: the structure of files from other programs need not be readable.
+  # Searches the raw bytes, because files from other programs may not be parseable.
   return _unpacked(content, path)[1] if _NAME in content else None
 
 
@@ -183,7 +183,7 @@ def _content(path: str | os.PathLike) -> bytes:
 
 
 def _unpacked(content: bytes, path: str | os.PathLike) -> tuple[bytes, dict[str, Any]]:
-  """Returns the content as of the computation of its digest, and the fields."""
+  """Returns the content that its digest was computed from, and the fields."""
   try:
     text = _text(content)
     fields = json.loads(text) if text is not None else None

@@ -1,4 +1,4 @@
-"""Stores students with few bits in small files: kernels with their own bits, everything else as float32.
+"""Stores students with few bits in small files: kernels at their bit width, everything else as float32.
 
 A pack is a zip archive, whose CRC-32s detect damage: `student.json` holds the architecture and the order of the tensors
 in `weights.bin`. No kernel of LiteRT computes in these bits: a pack is for storage and transport.

@@ -70,7 +70,7 @@ def agreement(
   Args:
     teacher, student: float [batch, ..., classes].
     sample_weight: weight of this output, or None. Elements that are masked or of weight zero do not count; all others
-      count alike.
+      count equally.
 
   Returns:
     Pair of float32 [batch, ...], 1 where the choices agree, and of the same shape or None, 1 where an element counts;

@@ -83,7 +83,7 @@ class Distiller(FollowsChanges):
     self.hard_loss_weight = hard_loss_weight
     self.output_names = getattr(student, "output_names", None)
     self._set_teacher(teacher)
-    # A built student is all there is to build: summary, saving and resuming need no call first.
+    # A built student is sufficient: summary, saving and resuming need no prior call.
     self.built = student.built
     if getattr(student, "_nested_inputs", None) is not None:
       self._set_save_spec(student._nested_inputs)

@@ -36,7 +36,7 @@ class ForwardPasses:
     self._shapes = feature_shapes(teacher, self._features) if teacher is not None and self._features else None
 
   def build(self, objectives: Sequence[Objective]) -> None:
-    """Makes the objectives' connectors if all shapes are known: errors come now, and saving needs no prior call."""
+    """Makes the objectives' connectors if all shapes are known: errors are raised now; saving needs no prior call."""
     for objective in objectives:
       if objective.teacher_layers and not objective.built and self._shapes is not None:
         teacher = [self._shapes[name] for name in objective.teacher_layers]

@@ -38,7 +38,7 @@ class FollowsChanges(keras.Model):
     return self.test_function
 
   def _following_changes(self, make: Callable[..., Any]) -> Callable[..., Any]:
-    """Wraps Keras' function of a step, which is made again after a change."""
+    """Wraps Keras' step function, and rebuilds it after a change."""
     self._follow_list()
     function, seen = make(force=True), self._seen_changes()
 

@@ -29,7 +29,7 @@ def connector(
     A Keras layer with float32 arithmetic (a given layer keeps its policy), or None.
 
   Raises:
-    ValueError: the kind is unknown, or a convolution is asked for a feature that is no map.
+    ValueError: the kind is unknown, or a convolution is requested for a feature that is not a map.
   """
   if kind in ("conv1x1", "conv1x1_bn") and rank not in (None, 4):
     raise ValueError(f'connector="{kind}" expects a map of 4 axes; got {rank}. Use "linear" for vectors.')

@@ -11,7 +11,7 @@ from tfkd.ops.norms import as_float32, flat
 def partial_distance(
   teacher_feature: tf.Tensor, student_feature: tf.Tensor, margin: Scalar | Sequence[float] = 0.0
 ) -> tf.Tensor:
-  """Computes the squared distance to the teacher feature, ignoring students below an inactive teacher neuron.
+  """Computes the squared distance to the teacher feature, ignoring student neurons below an inactive teacher neuron.
 
     t = max(teacher, margin),   loss = sum (t - s)^2 [s > t or t > 0]
 

@@ -25,7 +25,7 @@ def depthwise_cnn(
   """Builds a network of depthwise-separable blocks, with 59,851 weights for eleven classes (the limit is 60,000).
 
   A convolution of 16 channels, then stages of blocks (see `depthwise_block`). The outputs of the stages are layers
-  `layer1` to `layer4`, with the height and width of ResNet-18's stages on the same image, so that these can teach them.
+  `layer1` to `layer4`, with the height and width of ResNet-18's stages on the same image, so that they can be compared.
   As in ResNet-18, images of more than 64 pixels are halved twice before the first stage.
   Source: Howard et al. 2017, arXiv:1704.04861.
 
@@ -60,8 +60,8 @@ def plain_cnn(
   """Builds the sample student of the homework: four 3x3 convolutions, 47,787 weights for eleven classes.
 
   Convolutions of 32 / 32 / pool / 64 / pool / 32 / pool channels without padding, each followed by batch normalisation
-  and ReLU; then the mean over positions and a dense layer. The last has 32 channels, where the sample of the years with
-  a limit of 100,000 has 100. Outputs before pooling are called `relu0` to `relu3`.
+  and ReLU; then the mean over positions and a dense layer. The last convolution has 32 channels; in years with
+  a limit of 100,000 weights it had 100. Outputs before pooling are called `relu0` to `relu3`.
 
   Args:
     num_classes: size of the output, >= 2.

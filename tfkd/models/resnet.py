@@ -137,7 +137,7 @@ def _resnet(blocks, block, expansion, num_classes, input_shape, stem, width, nam
   """Builds a four-stage residual network.
 
   Source: He et al. 2016, arXiv:1512.03385, table 1; the bottleneck's stride is at its 3x3 convolution, as everywhere
-  today. Padding is symmetric, as PyTorch's, so that its weights mean the same here.
+  today. Padding is symmetric, as in PyTorch, so that PyTorch weights give the same outputs.
 
   Args:
     blocks: blocks of each stage.
@@ -219,8 +219,8 @@ def _bare_convolution(x, channels, kernel, stride, name):
 def _normalized(x, name):
   """Batch normalisation of a sum.
 
-  Eight-bit schemes fold batch normalisation into the convolution before it, and here is none: a depthwise 1x1
-  convolution with constant ones stands in, and changes nothing.
+  Eight-bit schemes fold batch normalisation into the convolution before it, and there is none here: a depthwise 1x1
+  convolution with constant ones is inserted, which does not change the values.
   """
   ones = layers.DepthwiseConv2D(
     1, use_bias=False, depthwise_initializer="ones", trainable=False, name=f"{name}_identity"

@@ -78,7 +78,7 @@ class _TensorsOnly(pickle.Unpickler):
       return lambda tensor, *_: tensor
     if module == "torch" and name in _STORAGES:
       return _STORAGES[name]
-    raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is not a tensor")
+    raise pickle.UnpicklingError(f"it refers to {module}.{name}, which is not a tensor")
 
   def persistent_load(self, identifier):
     kind, dtype, key, _, _ = identifier

@@ -1,4 +1,4 @@
-"""Objectives: what a student imitates, as Keras-serialisable layers to be listed in a `Distiller`.
+"""Objectives: serializable Keras layers, each of which computes one term of the loss of a `Distiller`.
 
 A class has the paper's name of its method, or the acronym if the paper gives no other name; `get` accepts both. Its
 loss is the pure function of `tfkd.losses` that its docstring names, to which it adds layers, connectors and weights.

@@ -57,7 +57,7 @@ class Objective(keras.layers.Layer):
   """Names of the student's layers to tap."""
 
   def __new__(cls, *args: Any, **kwargs: Any) -> "Objective":
-    """Remembers the arguments that are handed to a base class, for `get_config`."""
+    """Records the arguments that are passed on to a base class, for `get_config`."""
     objective = super().__new__(cls, *args, **kwargs)
     vars(objective)["_given"] = tuple(kwargs)
     return objective
@@ -218,7 +218,7 @@ def snake_case(name: str) -> str:
 
 
 def deserialized(value: Any, custom_objects: dict[str, Any] | None = None) -> Any:
-  """Makes the Keras object that a configuration describes, SavedModels' form included; any other value unchanged."""
+  """Creates the Keras object of a configuration, also of a SavedModel's; returns other values unchanged."""
   if isinstance(value, list):
     return [deserialized(part, custom_objects) for part in value]
   if not (isinstance(value, dict) and "class_name" in value):

@@ -15,7 +15,7 @@ class Batch(NamedTuple):
     student: outputs and tapped features of the student, float32, with their Keras masks.
     labels: labels, nested like the student's outputs, or None.
     sample_weight: weight of each element that the objective reads, Keras masks included: float32 [batch, ...], or None
-      if all elements count alike. Before an objective is chosen: one weight or None for each output.
+      if all elements count equally. Before an objective is chosen: one weight or None for each output.
     step: int64 scalar, the optimizer's step.
     training: whether the step trains; a Python bool, so it is known when the step is traced.
   """

@@ -68,14 +68,14 @@ class Contrastive(TappedObjective):
     for projection, shape in zip(self.projections, (teacher, student), strict=True):
       projection.build([shape[0], shape[-1]])
     self.queues = [self._state(f"queue{i}", (self.queue_size, self.dimensions), 0.0) for i in range(2)]
-    # -1 is the label of no example: an empty place.
+    # -1 marks an empty entry; no example has this label.
     self.queue_labels = self._state("queue_labels", (self.queue_size,), -1)
     self.normalizer = self._state("normalizer", (), -1.0)
 
   def call(self, inputs: tuple, training: bool | None = None, sample_weight: tf.Tensor | None = None) -> tf.Tensor:
     ((teacher, student),) = self.aligned(inputs, sample_weight)
     labels = class_indices(inputs[2], None)
-    # An example of weight zero leaves an empty place in the queues.
+    # An example of weight zero leaves an empty entry in the queues.
     counts = tf.ones_like(labels, tf.bool) if sample_weight is None else of_examples(sample_weight) != 0
     embeddings = [
       tf.math.l2_normalize(projection(x), axis=1)

@@ -1,4 +1,4 @@
-"""Decoupled knowledge distillation: target class and other classes apart (Zhao et al. 2022)."""
+"""Decoupled knowledge distillation: separate terms for target class and other classes (Zhao et al. 2022)."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from tfkd.objectives.logits import LogitObjective
 
 @keras.utils.register_keras_serializable(package="tfkd")
 class Decoupled(LogitObjective):
-  """Divergences over (target, not target) and over the other classes, weighted apart (DKD).
+  """Divergences over (target, not target) and over the other classes, weighted separately (DKD).
 
   Use it with a confident teacher, whose soft targets hardly show its ranking of the other classes. Labels are needed.
   The authors let the weight rise from 0 over 20 epochs.

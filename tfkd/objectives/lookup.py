@@ -11,7 +11,7 @@ from tfkd.ops.spelling import did_you_mean
 
 
 def names() -> list[str]:
-  """Names of all objectives in snake case, registered classes of the user's own included.
+  """Names of all objectives in snake case, including registered classes of the user.
 
   >>> "soft_targets" in names()
   True
@@ -76,7 +76,7 @@ def _classes() -> dict[str, type[Objective]]:
   while waiting:
     cls = waiting.pop()
     waiting += cls.__subclasses__()
-    # Base classes are not registered with Keras: nobody instantiates them.
+    # Base classes are not registered with Keras: they are never instantiated.
     if keras.saving.get_registered_name(cls) != cls.__name__:
       found[snake_case(cls.__name__)] = cls
   return found

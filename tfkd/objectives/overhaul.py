@@ -17,7 +17,7 @@ class OFD(TappedObjective):
 
   Use it on the last features before ReLU of every stage, early to late: the outputs of batch normalisation. Earlier
   pairs count half as much as the next. The margin, the mean of the teacher's negative responses in each channel, is
-  measured during training, so any normalisation, or none, will do.
+  measured during training, so it works with any normalisation, or none.
   Source: Heo et al. 2019, arXiv:1904.01866; see `tfkd.losses.partial_distance`, a sum over the elements of an example.
 
   Args:

@@ -1,4 +1,4 @@
-"""Similarity-preserving distillation: which examples of a batch activate a network alike (Tung, Mori 2019)."""
+"""Similarity-preserving distillation: which examples of a batch have similar activations (Tung, Mori 2019)."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,7 +12,7 @@ from tfkd.objectives.tapped import TappedObjective
 
 @keras.utils.register_keras_serializable(package="tfkd")
 class SimilarityPreserving(TappedObjective):
-  """Examples that activate the teacher alike activate the student alike (SP).
+  """Examples with similar teacher activations have similar student activations (SP).
 
   Use it on the last map, whatever the two networks' shapes. Each replica compares its own share of the global batch.
   Source: Tung, Mori 2019, arXiv:1907.09682; see `tfkd.losses.similarity_preserving`.

@@ -28,7 +28,7 @@ class KDSVD(TappedObjective):
   Example: tfkd.objectives.KDSVD(["relu2", "relu4", "relu6"], ["relu2", "relu4", "relu6"], connector="conv1x1")
   """
 
-  # mdistiller's, which decomposes [channels * height, width]; RepDistiller, whose function this is, gives none.
+  # mdistiller's, which decomposes [channels * height, width]; RepDistiller, the source of this loss, has no default.
   default_weight = 1.0
   must_agree = "channels"
 

@@ -34,19 +34,19 @@ class TappedObjective(Objective):
       feature to the teacher's channels.
     alignment: None if heights and widths agree, "average_pool" to bring both to the smaller size, or "interpolate" to
       bring the student's to the teacher's.
-    **options: weight, output and name, see `Objective`; if the models have several outputs, `output` tells whose labels
-      and sample weights count.
+    **options: weight, output and name, see `Objective`; if the models have several outputs, `output` selects the one
+      whose labels and sample weights are used.
 
   Raises:
     ValueError: the lists differ in length, an option is unknown, or, as soon as they are known, shapes do not fit.
   """
 
   must_agree: ClassVar[str] = "shape"
-  """What the loss requires to agree: "shape", "positions" (height and width), "channels", or only the "batch"."""
+  """Parts of the shapes that must agree: "shape", "positions" (height and width), "channels", or only the "batch"."""
   embeds: ClassVar[bool] = False
   """Whether maps are averaged over their positions first, because the loss is on vectors."""
   positions: ClassVar[str | None] = None
-  """How the losses of an example's positions make up its loss if each position is compared by itself: "mean" or "sum".
+  """How the losses of single positions are combined into the loss of an example: "mean" or "sum".
 
   None if the loss compares or pools positions."""
 

@@ -20,7 +20,7 @@ class Times(NamedTuple):
 
 
 def interleaved(functions: Mapping[Hashable, Callable[[], Any]], rounds: int, calls: int = 1) -> dict[Hashable, Times]:
-  """Times functions in turns, so that the load of other processes affects all of them alike.
+  """Times functions in turns, so that the load of other processes affects all of them equally.
 
   Args:
     functions: function without arguments by key. It must return only when its work is done. Each is called once before

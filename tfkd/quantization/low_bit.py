@@ -61,7 +61,7 @@ class LowBitWeights(tfmot.quantization.keras.quantizers.Quantizer):
   def decode(levels: tf.Tensor, width: tf.Tensor | float, bits: int) -> tf.Tensor:
     """Inverts `encode` and returns exactly the weights that the student uses, bit for bit."""
     width = tf.convert_to_tensor(width)
-    # Multiplies by the inverse: TensorFlow rewrites division by a constant so in graphs, but not in eager mode.
+    # Multiplies by the inverse: TensorFlow does the same to divisions by constants in graphs, but not in eager mode.
     return (tf.cast(levels, width.dtype) * (1 / (2.0**bits - 1)) - 0.5) * width
 
   def get_config(self) -> dict[str, Any]:

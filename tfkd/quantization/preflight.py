@@ -15,7 +15,7 @@ def check_quantizable(model: keras.Model, scheme: Scheme, float_layers: Sequence
 
   Args:
     model: the float model.
-    scheme: what it is to be quantized as.
+    scheme: scheme to quantize the model with.
     float_layers: names of layers that stay in float.
 
   Raises:
@@ -43,7 +43,7 @@ def check_quantizable(model: keras.Model, scheme: Scheme, float_layers: Sequence
 
 
 def _model_problems(model: keras.Model, scheme: Scheme, float_layers: Sequence[str]) -> list[str]:
-  """Returns the problems of a model whose layers have none."""
+  """Returns problems of the model as a whole, for a model whose single layers can be quantized."""
   if not any(layer.weights for layer in model.layers if not isinstance(layer, layers.BatchNormalization)):
     return ["it has no layer with a kernel to round"]
   problem = scheme.model_problem([layer for layer in model.layers if layer.name not in float_layers])

@@ -1,4 +1,4 @@
-"""Atomic writes: a final name never holds half a file."""
+"""Atomic writes: a file appears under its final name only when it is complete."""
 
 import contextlib
 import errno

@@ -30,7 +30,7 @@ class SweepConfig(NamedTuple):
   teacher_checkpoint: str | None = None
   """Weights of the teacher in place of training, see `tfkd.models.load_torch_weights`."""
   teacher_head_only: bool = False
-  """Replace the last layer of the checkpoint, and train it alone; see `tfkd.training.fit_head`."""
+  """Replace the last layer of the checkpoint, and train only the new one; see `tfkd.training.fit_head`."""
   student: Network = "svhn_cnn"
   """As for teacher."""
   student_checkpoint: str | None = None
@@ -85,7 +85,7 @@ class StudentSpec(NamedTuple):
   objectives: tuple = ()
   hard_loss_weight: float = 1.0
   temperature: float | None = None
-  """Recorded in the row; objectives have their own."""
+  """Only recorded in the row; each objective has its own temperature."""
   choices: Mapping[str, Any] = MappingProxyType({})
   """Further numbers or words that tell this student from others of its method."""
   start: "str | StudentSpec" = "scratch"

@@ -148,7 +148,7 @@ class PipelineData:
     name: of the data set, in results and exported files.
     version: any text that is changed when the data change; a work directory belongs to one version.
     preprocessing: mean and std by which the functions normalize pixels / 255, for exported files. None omits them, so
-      that readers of a file ask for them.
+      that they must be given when a file is read.
     splits: further splits for `Sweep.predict`, dict from name to function as `test`.
   """
 

@@ -149,7 +149,7 @@ class PipelineExamples:
     fields = ("augment", "views", "label_smoothing", "mixup")
     changed = [field for field in fields if getattr(config, field) != defaults[field]]
     if changed:
-      raise ValueError(f"{' and '.join(changed)} cannot change batches of functions: change them in the functions.")
+      raise ValueError(f"PipelineData cannot apply {' and '.join(changed)}: transform the examples in its functions.")
     size = len(next(iter(source.train(0).take(1)))[1])
     if size != min(config.batch_size, source.num_train):
       raise ValueError(f"batch_size is {config.batch_size}, but the training batches have {size} examples.")

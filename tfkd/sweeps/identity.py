@@ -26,7 +26,7 @@ def identity(config: SweepConfig, source: ArrayData | PipelineData) -> dict[str,
   `teacher_epochs=0` the weights of the teacher count, too.
 
   Args:
-    config: of the sweep. Checkpoints count by their SHA-256, wherever they are.
+    config: of the sweep. Checkpoints are identified by their SHA-256, not by their paths.
     source: data set, which counts by its `identity()`.
   """
   values = {name: value for name, value in config._asdict().items() if name not in _IGNORED} | source.identity()

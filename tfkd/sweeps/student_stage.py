@@ -114,7 +114,7 @@ class StudentStage:
       return self._distillers.share(distiller, [network, student.scheme, adapt, self._epochs(student)])
 
   def _check_networks(self, student):
-    """Makes the student with untrained weights, which is refused as the trained one would be."""
+    """Builds the student with untrained weights; raises the errors that its training would raise."""
     taps = any(objective.teacher_layers for objective in student.objectives)
     model = self._trainer.build(self._network(student))
     teacher = self._trainer.build(self._trainer.config.teacher) if student.adapt or taps else None
@@ -131,7 +131,7 @@ class StudentStage:
       other = self._network(start)
       if (other, start.scheme) != (network, FLOAT):
         raise ValueError(
-          f"a student of {name_of(network)} can start from a float one of the same network; {start.name} is "
+          f"a student of {name_of(network)} can start from a float student of the same network; {start.name} is "
           f"{start.scheme}, of {name_of(other)}."
         )
     elif start not in ("scratch", "teacher", "checkpoint"):

@@ -29,8 +29,8 @@ class Sweep:
     workdir: directory for results, models and logs, or a `Workspace`.
     config: how all models are trained. A teacher that is a function with trained weights is kept as it is with
       `teacher_epochs=0`.
-    data: data set: arrays, functions that return `tf.data` data sets, or a `tfkd.data.Dataset`, of which the
-      configuration's data_dir and limit_train are read; None for the data set that the configuration names.
+    data: data set: arrays, functions that return `tf.data` data sets, or a `tfkd.data.Dataset`, read with the
+      configuration's data_dir and limit_train; None for the data set that the configuration names.
     overwrite: remove the results of an earlier sweep first.
 
   Raises:

@@ -33,7 +33,7 @@ class TeacherStage:
       raise ValueError("teacher_head_only trains the last layer of a teacher_checkpoint; there is none.")
     if config.teacher_head_only and is_parameter_server(trainer.strategy):
       raise ValueError(
-        "teacher_head_only trains in one process: start with another strategy; the work directory keeps the teacher."
+        "teacher_head_only trains in one process: train the teacher with another strategy first; the workdir stores it."
       )
     self._trainer = trainer
     self._workspace = trainer.workspace

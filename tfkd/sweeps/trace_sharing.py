@@ -18,7 +18,7 @@ class SharedDistillers:
   """Reuses a traced distiller for the next student of the same graph.
 
   Tracing a quantized student takes seconds, as long as a short training. Temperatures and weights are variables here,
-  so that other values need no new trace. The result equals that of a distiller of the student's own.
+  so that other values need no new trace. The result equals that of a separate distiller for each student.
   """
 
   def __init__(self) -> None:

@@ -43,7 +43,7 @@ class Trainer:
 
   @property
   def needs_copies(self) -> bool:
-    """Whether this process alone can run only saved copies of the strategy's models."""
+    """Whether a single process must load saved copies of the strategy's models to run them."""
     # Variables of multi-worker models are read by all workers together; a parameter server holds them elsewhere.
     return is_multi_worker(self.strategy) or is_parameter_server(self.strategy)
 
@@ -86,7 +86,7 @@ class Trainer:
     model.compile(
       self.optimizer(epochs, learning_rate),
       loss=crossentropy(from_logits=True),
-      # Given by name, Keras would create its variables in the first step, which would then be traced twice.
+      # For a metric given by name, Keras would create variables in the first step and trace that step twice.
       metrics=[accuracy("accuracy")],
     )
 
@@ -112,7 +112,7 @@ class Trainer:
       name: of its logs and checkpoints.
       seed: of order and augmentation of the training examples.
       epochs: number of epochs.
-      outputs: cached teacher outputs by split, to be joined to the inputs of "train" and "test"; None for none.
+      outputs: cached teacher outputs by split, to be joined to the inputs of "train" and "test"; None if not cached.
     """
     outputs = outputs or {}
     train = functools.partial(self.examples.train_batches, seed, outputs=outputs.get("train"))
@@ -122,7 +122,7 @@ class Trainer:
   def add(
     self, row: Mapping[str, Any], model: keras.Model, history: Mapping[str, list[float]], seconds: float
   ) -> dict[str, Any]:
-    """Completes a row, adds it to the results, and waits until all workers come here."""
+    """Completes a row, adds it to the results, and waits until all workers reach this point."""
     row = rows.complete(row, model, self.config, self.examples, history, seconds)
     self.workspace.add(row)
     barrier(self.strategy)

@@ -170,7 +170,7 @@ def _check(cached, teacher, dataset, identity):
   if not reason:
     different = first_difference(dataset, cached.fingerprints)
     if different is not None:
-      reason, where = "data differ", f"the first other example is {different}; "
+      reason, where = "data differ", f"the first different example is {different}; "
   if reason:
     raise ValueError(
       f"{cached.path} has outputs of another teacher or data ({reason}): {where}use another path, or remove the cache."

@@ -172,7 +172,7 @@ class CachedTeacher(Precomputed):
     if len(wrong):
       raise ValueError(
         f"example {start + wrong[0]} of the data set differs from the one whose outputs are in {self.path}: use the "
-        "data that were cached, in the same order, scaled and augmented alike; shuffle after `zip`, or write another "
+        "data that were cached, in the same order, scaling and augmentation; shuffle after `zip`, or write another "
         "cache."
       )
     return np.int64(stop)

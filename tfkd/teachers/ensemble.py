@@ -12,13 +12,13 @@ _MEANS = ("logits", "probabilities")
 
 
 class Ensemble:
-  """The weighted mean of several teachers' logits, or the logarithm of that of their probabilities.
+  """The weighted mean of several teachers' logits, or the logarithm of the weighted mean of their probabilities.
 
   The logarithm of probabilities is logits again: at temperature 1 the ensemble's distribution is the mean distribution.
 
   Args:
     teachers: models, functions or teachers, each with its own preprocessing, of the same classes.
-    weights: numbers >= 0, one for each teacher; divided by their sum. None weighs all alike.
+    weights: numbers >= 0, one for each teacher; divided by their sum. None gives equal weights.
     mean_of: "logits" or "probabilities".
 
   Raises:

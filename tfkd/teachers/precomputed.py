@@ -1,4 +1,4 @@
-"""A teacher whose outputs were computed before and travel with the data."""
+"""A teacher whose outputs were computed beforehand and are part of the data set."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -24,7 +24,7 @@ class Teacher(Protocol):
 
     Args:
       inputs: a batch, nested as the data set gives it.
-      features: names of the layers to tap. A teacher that has none is never asked for any.
+      features: names of the layers to tap. Always empty for a teacher without layers.
 
     Returns:
       `ModelOutputs`, float32: logits, and the outputs of the named layers.

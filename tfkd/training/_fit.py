@@ -156,7 +156,7 @@ def fit(
   Returns:
     history: dict from metric to list of float, one per epoch. If the optimizer averages weights, the model ends with
       the averages, and the last validation is of these.
-    seconds: duration with tracing and validation; of an earlier process, the seconds up to the checkpoint count.
+    seconds: duration with tracing and validation, including earlier processes up to their checkpoints.
 
   Raises:
     FloatingPointError: an input or a teacher output is not finite, or the loss became NaN or infinite, in training or

@@ -77,7 +77,7 @@ class Checkpoints(keras.callbacks.Callback):
 
   @property
   def seconds(self) -> float:
-    """Duration of the fit up to now. Of an earlier process, the seconds up to the checkpoint count."""
+    """Duration of the fit so far, including earlier processes up to their checkpoints."""
     return time.perf_counter() - self._started
 
   def restore(self, build: Callable[[], Any]) -> None:

@@ -7,7 +7,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 _MOMENTUM = 0.9
-_BATCH_SIZE = 128  # For which unscaled learning rates are meant.
+_BATCH_SIZE = 128  # The batch size to which unscaled learning rates refer.
 
 OPTIMIZERS = {
   "adam": keras.optimizers.Adam,

@@ -1,4 +1,4 @@
-"""Distribution strategies by name, and questions about them that depend on the process."""
+"""Distribution strategies by name, and the role of this process in them."""
 
 import json
 import os
@@ -112,7 +112,7 @@ def _from_tf_config(*jobs):
 
 
 def _serve(resolver):
-  """Runs the functions that the chief sends. It does not return, since a server has no end of its own."""
+  """Runs the functions that the chief sends. It does not return: a server runs until it is terminated."""
   server = tf.distribute.Server(
     resolver.cluster_spec(), resolver.task_type, resolver.task_id, protocol=resolver.rpc_layer or "grpc", start=True
   )
