@@ -17,7 +17,7 @@ from tfkd.data import house_numbers
 LONGEST = 600
 """Seconds after which a run counts as hanging."""
 _DURATIONS = ("seconds", "images_per_second")
-# The network has no biases before batch normalisation: Adam would amplify the rounding of their gradient, which is zero.
+# No biases before batch normalisation: their gradient is zero, and Adam would amplify its rounding.
 _FLAGS = (
   "--dataset=house_numbers", "--teacher=svhn_cnnx0.25", "--student=svhn_cnnx0.25", "--temperatures=5", "--seeds=0",
   "--epochs=2", "--teacher_epochs=2", "--batch_size=16", "--checkpoint_steps=3", "--deterministic", "--augment",
