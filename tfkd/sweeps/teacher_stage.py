@@ -45,7 +45,9 @@ class TeacherStage:
     """Trains the teacher unless the workspace has it, and caches its outputs unless the workspace has them."""
     if not (os.path.exists(self._path) and self._workspace.results.find(role="teacher")):
       self._train()
-    self.outputs = {split: self._cached(*source) for split, source in self._trainer.examples.cacheable().items()}
+      self.outputs = {}
+    if not self.outputs:  # Read once: students of another object would need another trace.
+      self.outputs = {split: self._cached(*source) for split, source in self._trainer.examples.cacheable().items()}
 
   def load(self) -> keras.Model:
     """Reads the trained teacher as a model of this process alone."""
