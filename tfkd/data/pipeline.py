@@ -76,7 +76,11 @@ def batches(
   if stored and not tf.inside_function():
     _check_first_batch(index_batches(total, batch_size).take(1).map(gather))
   order = index_batches(total, batch_size, shuffle_seed=shuffle_seed, first_step=first_step, stride=stride)
-  return order.map(gather, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+  options = tf.data.Options()
+  # The thread that tunes buffer sizes may miss the end of an iterator, whose deletion then waits for 5 seconds or more.
+  # Without it, AUTOTUNE means one call per core and a buffer that grows when it is found empty.
+  options.autotune.enabled = False
+  return order.map(gather, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE).with_options(options)
 
 
 def index_batches(

@@ -45,7 +45,8 @@ def make_strategy(name: str) -> tf.distribute.Strategy:
     resolver = tf.distribute.cluster_resolver.TPUClusterResolver.connect(os.environ.get("TPU_NAME", "local"))
     return tf.distribute.TPUStrategy(resolver)
   if name == "one_device" or (name == "auto" and len(gpus) < 2):
-    return tf.distribute.OneDeviceStrategy("/gpu:0" if gpus else "/cpu:0")
+    # Without a GPU there is no other device to copy batches to; OneDeviceStrategy would copy them all the same.
+    return tf.distribute.OneDeviceStrategy("/gpu:0") if gpus else tf.distribute.get_strategy()
   kind = "GPU" if gpus else "CPU"
   devices = [f"/{kind.lower()}:{i}" for i in range(len(tf.config.list_logical_devices(kind)))]
   # With the default reduction, a process can have only one MirroredStrategy; on CPU devices, this one allows several.
