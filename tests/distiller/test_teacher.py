@@ -8,7 +8,8 @@ import tf_keras as keras
 import tfkd
 from tests.distiller.small import compiled, dense, with_batch_norm
 from tests.losses import references
-from tfkd.objectives import SoftTargets
+from tfkd.features import ModelOutputs
+from tfkd.objectives import Hint, SoftTargets
 from tfkd.teachers import Precomputed
 
 
@@ -83,3 +84,83 @@ class TestTheTeacher:
     x, y = vectors
     with pytest.raises(ValueError, match="expects batches of"):
       compiled(Precomputed(), dense(), [SoftTargets(3.0)]).train_on_batch(x, y)
+
+
+KERNEL = np.random.default_rng(1).normal(size=(6, 4)).astype(np.float32)
+
+
+def _numpy_teacher(shapes=((None, 4), (None, 8)), outputs=lambda logits: logits):
+  """A function that numpy computes, which gives logits and the feature "embedding"."""
+
+  def teacher(x):
+    logits, embedding = tf.numpy_function(lambda a: (a @ KERNEL, np.tile(a[:, :4], 2)), [x], (tf.float32, tf.float32))
+    results = zip((logits, embedding), shapes, strict=True)
+    logits, embedding = (result if shape is None else tf.ensure_shape(result, shape) for result, shape in results)
+    return ModelOutputs(outputs(logits), {"embedding": embedding, "attention": tf.nn.softmax(x)})
+
+  return teacher
+
+
+def _with_hidden():
+  return keras.Sequential(
+    [keras.Input((6,)), keras.layers.Dense(8, name="hidden"), keras.layers.Dense(4, name="logits")]
+  )
+
+
+class TestFunctionsWithFeatures:
+  @pytest.mark.parametrize("as_model", [False, True], ids=["function", "subclassed"])
+  def test_serve_objectives_on_features(self, vectors, as_model):
+    x, y = vectors
+    teacher, student = _numpy_teacher(), _with_hidden()
+    if as_model:
+
+      class Subclassed(keras.Model):
+        def call(self, inputs):
+          return _numpy_teacher()(inputs)
+
+      teacher = Subclassed()
+    distiller = compiled(teacher, student, [SoftTargets(2.0), Hint("embedding", "hidden", weight=1.0)])
+    assert distiller.objectives[1].built  # Before the first step.
+    s, (_, features) = student.predict(x, verbose=0), tfkd.taps.Reader(student, ["hidden"])(x)
+    logs = distiller.train_on_batch(x, y, return_dict=True)
+    assert logs["soft_targets"] == pytest.approx(4 * references.soft_target_kl(x @ KERNEL, s, 2.0).mean(), rel=1e-4)
+    expected = references.hint(np.tile(x[:, :4], 2), features["hidden"].numpy()).mean()
+    assert logs["hint"] == pytest.approx(expected, rel=1e-4)
+
+  def test_features_that_are_probabilities_stay_as_they_are(self, vectors):
+    x, _ = vectors
+    found = tf.function(lambda batch: tfkd.teachers.Frozen(_numpy_teacher())(batch))(x)
+    np.testing.assert_allclose(tf.reduce_sum(found.features["attention"], -1), np.ones(len(x)), rtol=1e-5)
+
+  def test_missing_features_and_outputs_are_refused_with_those_there_are(self, vectors):
+    with pytest.raises(ValueError, match="gives no feature other, .* it gives embedding, attention: "):
+      tfkd.Distiller(_numpy_teacher(), _with_hidden(), Hint("other", "hidden"))
+    teacher = _numpy_teacher(outputs=lambda logits: {"a": logits, "b": logits})
+    with pytest.raises(ValueError, match=r"teacher has several outputs, \['a', 'b'\]: .* got output='c'"):
+      compiled(teacher, _with_hidden(), SoftTargets(output="c")).train_on_batch(*vectors)
+    logs = compiled(teacher, _with_hidden(), SoftTargets(output="b")).train_on_batch(*vectors, return_dict=True)
+    assert np.isfinite(logs["soft_targets"])
+
+  def test_results_of_unknown_shape_are_refused_with_the_remedy(self, vectors):
+    x, y = vectors
+    with pytest.raises(ValueError, match=r"'embedding', whose static shape is <unknown>: return tf.ensure_shape"):
+      tfkd.Distiller(_numpy_teacher(((None, 4), None)), _with_hidden(), Hint("embedding", "hidden"))
+    with pytest.raises(
+      ValueError, match=r"unknown static shape .* return tf.ensure_shape\(logits, \[None, classes\]\)"
+    ):
+      compiled(_numpy_teacher((None, (None, 8))), _with_hidden(), SoftTargets()).train_on_batch(x, y)
+
+  def test_a_function_that_reads_other_types_than_the_student_is_read_in_the_first_step(self):
+    def teacher(x):
+      codes = tf.bitwise.bitwise_and(x, tf.constant(7, tf.uint8))  # Of integers alone.
+      return ModelOutputs(tf.one_hot(codes[:, 0], 4), {"embedding": tf.cast(codes, tf.float32)})
+
+    student = keras.Sequential([keras.Input((6,)), keras.layers.Dense(6, name="hidden"), keras.layers.Dense(4)])
+    distiller = compiled(teacher, student, Hint("embedding", "hidden"))
+    x = np.arange(48, dtype=np.uint8).reshape(8, 6)
+    assert np.isfinite(distiller.train_on_batch(x, np.zeros(8, int), return_dict=True)["hint"])
+
+  def test_a_pytorch_module_is_refused_with_the_remedy(self):
+    torch = pytest.importorskip("torch")
+    with pytest.raises(TypeError, match="PyTorch module Linear, .* tf.numpy_function .* tf.ensure_shape"):
+      tfkd.Distiller(torch.nn.Linear(6, 4), dense(), SoftTargets())

@@ -20,9 +20,10 @@ from tests.distiller.small import compiled
 from tfkd import data
 from tfkd import objectives as o
 from tfkd.data.augment import padded_crop
+from tfkd.features import ModelOutputs
 from tfkd.preprocessing import Preprocessing
 from tfkd.storage.digests import to_checked_json
-from tfkd.teachers import HALVES, CachedTeacher, Ensemble, Frozen, cache
+from tfkd.teachers import HALVES, CachedTeacher, Ensemble, Frozen, Precomputed, cache
 from tfkd.teachers import cache_writer as writing
 
 layers = keras.layers
@@ -128,6 +129,82 @@ def test_nested_inputs_and_functions_can_be_teachers(tmp_path):
 
 X = np.random.default_rng(1).random((50, 6), np.float32)
 Y = np.arange(50) % 3
+
+
+class TestSeveralOutputs:
+  """The outputs of a teacher of several heads, and the features that its function returns."""
+
+  @staticmethod
+  def _of(kind, features):
+    def teacher(x):
+      parts = x @ np.eye(3, 2, dtype=np.float32), tf.stack([x, -x], axis=1)
+      outputs = {"z": parts[0], "a": parts[1]} if kind == "dict" else kind(parts)
+      return ModelOutputs(outputs, {"double": 2 * x, "unused": x}) if features else outputs
+
+    return teacher
+
+  @pytest.mark.parametrize("kind", ["dict", list, tuple])
+  @pytest.mark.parametrize("features", [False, True], ids=["outputs", "features"])
+  def test_are_stored_and_joined_by_batches_and_zip(self, kind, features, tmp_path):
+    x = np.random.default_rng(0).normal(size=(10, 3)).astype(np.float32)
+    in_order = data.batches(x, None, 4)
+    options = {"layers": ["double"]} if features else {}
+    cached = cache(self._of(kind, features), in_order, tmp_path / "c", **options)
+    shuffled = data.batches((x, cached.outputs), None, 4, shuffle_seed=1)
+    for dataset in (shuffled, cached.zip(in_order)):
+      for ((inputs, stored),) in dataset:
+        names = ["double"] if features else []
+        outputs, found = Precomputed()((inputs, stored), names)
+        expected = self._of(kind, False)(inputs.numpy())
+        by_key = dict(enumerate(expected)) if kind != "dict" else expected
+        assert set(dict(enumerate(outputs)) if kind != "dict" else outputs) == set(by_key)
+        for key, value in by_key.items():
+          np.testing.assert_allclose(outputs[key], value, rtol=1e-6)
+        if features:
+          np.testing.assert_allclose(found["double"], 2 * inputs, rtol=1e-6)
+    again = cache(self._of(kind, features), in_order, tmp_path / "c", **options)
+    assert len(again) == 10
+
+  def test_of_another_structure_or_value_are_refused(self, tmp_path):
+    x = np.random.default_rng(0).normal(size=(10, 3)).astype(np.float32)
+    in_order = data.batches(x, None, 4)
+    cache(self._of("dict", False), in_order, tmp_path / "c")
+    with pytest.raises(ValueError, match="outputs of another structure, now outputs:0, outputs:1"):
+      cache(self._of(list, False), in_order, tmp_path / "c")
+    with pytest.raises(ValueError, match="outputs of the first batch differ"):
+      cache(lambda x: {**self._of("dict", False)(x), "a": tf.stack([x, x], axis=1)}, in_order, tmp_path / "c")
+
+  def test_missing_features_are_refused_with_those_there_are(self, tmp_path):
+    in_order = data.batches(np.ones((4, 3), np.float32), None, 4)
+    with pytest.raises(ValueError, match="gives no feature other, .* it gives double, unused"):
+      cache(self._of("dict", True), in_order, tmp_path / "c", layers=["other"])
+    batch = (np.ones((4, 3)), (np.ones((4, 2)), {"double": np.ones((4, 3))}))
+    with pytest.raises(ValueError, match="no teacher features of other; it has double: "):
+      Precomputed()(batch, ["other"])
+
+  def test_a_step_with_stored_heads_equals_the_step_online(self, tmp_path):
+    x = np.random.default_rng(0).normal(size=(12, 3)).astype(np.float32)
+
+    def heads(name):
+      inputs = keras.Input((3,))
+      initializer = keras.initializers.GlorotUniform(seed=len(name))
+      outputs = {
+        key: layers.Dense(n, kernel_initializer=initializer, name=key)(inputs) for key, n in (("a", 2), ("b", 3))
+      }
+      return keras.Model(inputs, outputs, name=name)
+
+    members = [heads("first"), heads("another")]
+    teacher = Ensemble(members, [3, 1])
+    cached = cache(teacher, data.batches(x, None, 5), tmp_path / "c")
+    students = [heads("student"), heads("student")]
+    for student, with_teacher in zip(students, (teacher, cached), strict=True):
+      terms = [o.SoftTargets(2.0, output="a"), o.SoftTargets(2.0, output="b", name="other")]
+      distiller = tfkd.Distiller(with_teacher, student, terms, hard_loss_weight=0)
+      distiller.compile("sgd")
+      inputs = (x, cached.outputs) if with_teacher is cached else x
+      distiller.fit(data.batches(inputs, None, 4), epochs=2, verbose=0)
+    for one, other in zip(*(student.get_weights() for student in students), strict=True):
+      np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
 
 
 def _linear(x):
@@ -519,8 +596,10 @@ def test_outputs_that_do_not_fit_the_dtype_raise(tmp_path):
     cache(lambda x: tf.math.log(x)[:, None], dataset, tmp_path / "c")
   with pytest.raises(ValueError, match="dtype must be one of float16, float32; got 'int8'"):
     cache(lambda x: x[:, None], dataset, tmp_path / "c", dtype="int8")
-  with pytest.raises(ValueError, match="stores one output"):
-    cache(lambda x: {"a": x, "b": x}, dataset, tmp_path / "c")
+  with pytest.raises(ValueError, match=r"strings as keys; the teacher returns \{'a': \['tensor'\]\}"):
+    cache(lambda x: {"a": [x]}, dataset, tmp_path / "c")
+  with pytest.raises(ValueError, match=r"teacher's outputs/b has shape \(3,\) for 10 examples: return one entry per"):
+    cache(lambda x: {"a": x, "b": x[:3]}, dataset, tmp_path / "c")
   with pytest.raises(ValueError, match="no examples"):
     cache(lambda x: x[:, None], dataset.take(0), tmp_path / "c")
   assert not (tmp_path / "c").exists()

@@ -82,6 +82,36 @@ class TestEnsemble:
     np.testing.assert_allclose(_softmax(found), 0.75 * _softmax(one) + 0.25 * _softmax(other), rtol=1e-5)
     np.testing.assert_allclose(teachers.Ensemble(parts)(X).outputs, (one + other) / 2, rtol=1e-5)
 
+  @pytest.mark.parametrize("pack", [list, tuple, lambda parts: dict(zip(("box", "cls"), parts, strict=True))])
+  def test_several_outputs_are_averaged_one_by_one(self, pack):
+    boxes, scores = RNG.normal(size=(2, 8, 3, 4)).astype(np.float32), RNG.normal(size=(2, 8, 5)).astype(np.float32)
+    parts = [lambda _, i=i: pack([tf.constant(boxes[i]), tf.constant(scores[i])]) for i in range(2)]
+    key = "cls" if isinstance(pack([0, 0]), dict) else 1
+    found = teachers.Ensemble(parts, [3, 1], mean_of={key: "probabilities"})(X).outputs
+    assert type(found) is type(pack([0, 0]))
+    box, cls = found.values() if isinstance(found, dict) else found
+    np.testing.assert_allclose(box, 0.75 * boxes[0] + 0.25 * boxes[1], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(_softmax(cls), 0.75 * _softmax(scores[0]) + 0.25 * _softmax(scores[1]), rtol=1e-5)
+    box, cls = tf.nest.flatten(teachers.Ensemble(parts)(X).outputs)
+    np.testing.assert_allclose(cls, scores.mean(0), rtol=1e-5, atol=1e-6)
+    with pytest.raises(ValueError, match="mean_of names 'other'; the outputs of the ensemble are"):
+      teachers.Ensemble(parts, mean_of={"other": "probabilities"})(X)
+
+  @pytest.mark.parametrize(
+    "other",
+    [
+      lambda x: x,
+      lambda x: {"a": x},
+      lambda x: {"a": x, "c": x},
+      lambda x: [x, x],
+      lambda x: {"a": x, "b": x[:, :1]},
+      lambda x: {"a": x, "b": [x]},
+    ],
+  )
+  def test_members_of_different_outputs_are_refused(self, other):
+    with pytest.raises(ValueError, match="must have the same outputs, .* got shapes "):
+      teachers.Ensemble([lambda x: {"a": x, "b": x}, other])(tf.ones((4, 2)))
+
   def test_of_distant_logits_is_finite(self):
     parts = [lambda _: tf.constant([[1e4, 0.0]]), lambda _: tf.constant([[-1e4, 0.0]])]
     found = teachers.Ensemble(parts, [1, 0], "probabilities")(X).outputs

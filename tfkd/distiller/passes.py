@@ -33,7 +33,9 @@ class ForwardPasses:
     self._features = _layers(objectives, "teacher_layers")
     layers = _layers(objectives, "student_layers")
     self._reader = Reader(student, layers) if layers else None
-    self._shapes = feature_shapes(teacher, self._features) if teacher is not None and self._features else None
+    self._shapes = None
+    if teacher is not None and self._features:
+      self._shapes = feature_shapes(teacher, self._features, _specs(student))
 
   def build(self, objectives: Sequence[Objective]) -> None:
     """Makes the objectives' connectors if all shapes are known: errors are raised now; saving needs no prior call."""
@@ -63,6 +65,12 @@ def _as_float32(tensor: tf.Tensor) -> tf.Tensor:
   if mask_of(tensor) is not None:
     cast._keras_mask = mask_of(tensor)  # pyright: ignore[reportAttributeAccessIssue]
   return cast
+
+
+def _specs(student: keras.Model) -> Any:
+  """Nested `tf.TensorSpec` of the student's inputs, or None if it has no graph of layers."""
+  inputs = getattr(student, "_nested_inputs", None)
+  return None if inputs is None else tf.nest.map_structure(lambda x: tf.TensorSpec(x.shape, x.dtype), inputs)
 
 
 def _layers(objectives: Sequence[Objective], attribute: str) -> list[str]:

@@ -123,6 +123,12 @@ class Keras3Reader:
     return outputs, dict(zip(self._names, values, strict=True))
 
 
+def has_graph(model: Any) -> bool:
+  """Whether a call of the model only calls the layers of its graph, so that they can be tapped."""
+  is_graph = hasattr(_keras3_graph(model), "_nodes_by_depth")
+  return is_graph and type(model).call.__module__.startswith(_RUN_THE_GRAPH)
+
+
 def is_keras3(model: Any) -> bool:
   """Distinguishes Keras 3 objects from those of `tf_keras`, without importing Keras 3."""
   return any(base.__module__.startswith("keras.src") for base in type(model).__mro__)
@@ -179,7 +185,7 @@ def _taps(model: Any, prefix: tuple[str, ...] = ()) -> Iterator[_Tap]:
     if last[layer.name] is not node:
       continue
     path = (*prefix, layer.name)
-    if not is_keras3(layer) and _has_graph(layer):
+    if not is_keras3(layer) and has_graph(layer):
       yield from _taps(layer, path)
     tensors = tf.nest.flatten(getattr(node, outputs_of))
     for i, tensor in enumerate(tensors):
@@ -203,14 +209,8 @@ def _keras3_graph(model: Any) -> Any:
   return getattr(model, "_functional", None) or model
 
 
-def _has_graph(model: Any) -> bool:
-  """Whether a call of the model only calls the layers of its graph."""
-  is_graph = hasattr(_keras3_graph(model), "_nodes_by_depth")
-  return is_graph and type(model).call.__module__.startswith(_RUN_THE_GRAPH)
-
-
 def _check_graph(model: Any) -> None:
-  if not _has_graph(model):
+  if not has_graph(model):
     raise ValueError(
       f"{getattr(model, 'name', model)} has no graph of layers to tap: build it as a functional or Sequential model, "
       "with an Input and without a `call` of its own."

@@ -107,6 +107,12 @@ class TappedObjective(Objective):
     self.connectors, self._sizes = [], []
     pairs = zip(self.teacher_layers, self.student_layers, *input_shape[:2], strict=True)
     for teacher_layer, student_layer, teacher, student in pairs:
+      if teacher.rank is None or teacher[-1] is None:
+        raise ValueError(
+          f"objective '{self.name}' needs the number of axes and of channels of the teacher's feature "
+          f"'{teacher_layer}', whose static shape is {teacher}: return tf.ensure_shape(feature, [None, ..., channels])"
+          ", with one entry for each axis, from the function that computes it."
+        )
       try:
         self.build_pair(teacher, student)
       except ValueError as error:

@@ -13,7 +13,14 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from tfkd.teachers.cache_format import FINGERPRINTS, FORMAT, OUTPUTS, name_of_layer, specs_of_inputs
+from tfkd.teachers.cache_format import (
+  FINGERPRINTS,
+  FORMAT,
+  arrays_of_outputs,
+  is_output,
+  name_of_layer,
+  specs_of_inputs,
+)
 from tfkd.teachers.cache_writer import CacheWriter
 from tfkd.teachers.cached import CachedTeacher
 from tfkd.teachers.frozen import as_teacher
@@ -41,11 +48,13 @@ def cache(
   below 1 % of a step of `svhn_cnnx0.5` on two cores.
 
   Args:
-    teacher: model or function from a batch to logits (see `tfkd.teachers`).
+    teacher: model or function from a batch to logits: a tensor, or a list, tuple or dict of tensors (see
+      `tfkd.teachers`).
     dataset: finite `tf.data.Dataset` of batches of inputs or of (inputs, labels, ...), in the same order in each
       iteration: not shuffled, and augmented only by fixed views, as of `tfkd.data.Augment(function, views=8)`.
     path: directory to write.
-    layers: names of teacher layers whose outputs are stored too, for objectives on features.
+    layers: names of teacher layers, or of features that a function returns, which are stored too, for objectives on
+      features.
     dtype: "float32", or "float16" for half the size and three significant digits.
 
   Returns:
@@ -53,8 +62,8 @@ def cache(
 
   Raises:
     ValueError: the data set starts with other examples when it is iterated again, or is empty; the cache at path has
-      another teacher, other data, layers or dtype; or the teacher returns several tensors, or values that are not
-      finite or too large for the dtype.
+      another teacher, other data, layers or dtype; or the teacher returns deeper structures, outputs that do not
+      have one entry per example, or values that are not finite or too large for the dtype.
     OSError: the disk has too little space left.
   """
   if dtype not in _DTYPES:
@@ -114,19 +123,21 @@ def _write(teacher, dataset, partial, identity):
 
 
 def _runner(teacher, layers, dataset):
-  """Returns a function from a batch to a dict of arrays: "outputs", and the features of layers."""
+  """Returns a function from a batch to a dict of arrays: the outputs, and the features of layers."""
   spec = dataset.element_spec[0] if isinstance(dataset.element_spec, tuple) else dataset.element_spec
   spec = tf.nest.map_structure(lambda s: tf.TensorSpec([None, *s.shape[1:]], s.dtype), spec)  # One trace for all sizes.
   read = tf.function(lambda x: teacher(x, layers) if layers else teacher(x), input_signature=[spec])
 
   def run(inputs):
     outputs, features = read(inputs)
-    if tf.nest.is_nested(outputs):
-      raise ValueError(
-        f"a cache stores one output and the features of layers; this teacher returns a {type(outputs).__name__}."
-      )
-    features = {name_of_layer(layer): feature.numpy() for layer, feature in features.items()}
-    return {OUTPUTS: outputs.numpy(), **features}
+    arrays = arrays_of_outputs(outputs) | {name_of_layer(layer): features[layer] for layer in layers}
+    rows = _rows(inputs)
+    for name, array in arrays.items():
+      if array.shape.rank == 0 or array.shape[0] != rows:
+        raise ValueError(
+          f"the teacher's {name} has shape {array.shape} for {rows} examples: return one entry per example, first axis."
+        )
+    return {name: array.numpy() for name, array in arrays.items()}
 
   return run
 
@@ -162,10 +173,11 @@ def _check(cached, teacher, dataset, identity):
   if not reason:
     first = next(inputs_of(dataset), None)
     if first is not None:
-      found = _runner(teacher, identity["layers"], dataset)(first)[OUTPUTS]
-      kept = cached.outputs[0] if identity["layers"] else cached.outputs
-      kept = np.float32(kept[: len(found)])
-      if kept.shape != found.shape or np.abs(kept - found).max() > _TOLERANCE * np.abs(found).max():
+      found = _runner(teacher, identity["layers"], dataset)(first)
+      found = {name: array for name, array in found.items() if is_output(name)}
+      if set(found) != {name for name in cached.arrays if is_output(name)}:
+        reason = f"outputs of another structure, now {', '.join(found)}"
+      elif any(_differ(cached.arrays[name][: len(array)], array) for name, array in found.items()):
         reason = "outputs of the first batch differ: the teacher, its preprocessing or the inputs changed"
   if not reason:
     different = first_difference(dataset, cached.fingerprints)
@@ -175,6 +187,11 @@ def _check(cached, teacher, dataset, identity):
     raise ValueError(
       f"{cached.path} has outputs of another teacher or data ({reason}): {where}use another path, or remove the cache."
     )
+
+
+def _differ(kept, found):
+  kept, found = np.float32(kept), np.float32(found)
+  return kept.shape != found.shape or found.size and np.abs(kept - found).max() > _TOLERANCE * np.abs(found).max()
 
 
 def _rows(inputs):

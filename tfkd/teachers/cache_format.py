@@ -1,6 +1,7 @@
 """Names, files and types of the arrays in a cache of teacher outputs."""
 
 import urllib.parse
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,43 @@ MANIFEST = "manifest.json"
 OUTPUTS, FINGERPRINTS = "outputs", "fingerprints"
 
 
+def arrays_of_outputs(outputs: Any) -> dict[str, Any]:
+  """Returns the outputs by array name: "outputs" for one, "outputs/<key>" of a dict, "outputs:<index>" of a sequence.
+
+  Raises:
+    ValueError: outputs are nested more deeply, or a key is not a string.
+  """
+  if not tf.nest.is_nested(outputs):
+    return {OUTPUTS: outputs}
+  if isinstance(outputs, Mapping):
+    arrays = {f"{OUTPUTS}/{key}" if isinstance(key, str) else key: part for key, part in outputs.items()}
+  else:
+    arrays = {f"{OUTPUTS}:{index}": part for index, part in enumerate(outputs)}
+  if not arrays or any(not isinstance(name, str) or tf.nest.is_nested(part) for name, part in arrays.items()):
+    found = tf.nest.map_structure(lambda _: "tensor", outputs)
+    raise ValueError(
+      f"a cache stores a tensor, or a list, tuple or dict of tensors with strings as keys; the teacher returns {found}."
+    )
+  return arrays
+
+
+def is_output(name: str) -> bool:
+  """Returns whether an array holds an output, and not features or fingerprints."""
+  return name == OUTPUTS or name.startswith((f"{OUTPUTS}/", f"{OUTPUTS}:"))
+
+
+def outputs_of_arrays(arrays: Mapping[str, Any]) -> Any:
+  """Inverts `arrays_of_outputs`, with a tuple for any sequence, since `tf.data` converts lists to tensors."""
+  names = [name for name in arrays if is_output(name)]
+  if names == [OUTPUTS]:
+    return arrays[OUTPUTS]
+  if all(name.startswith(f"{OUTPUTS}/") for name in names):
+    return {name.removeprefix(f"{OUTPUTS}/"): arrays[name] for name in names}
+  return tuple(arrays[f"{OUTPUTS}:{index}"] for index in range(len(names)))
+
+
 def name_of_layer(layer: str) -> str:
-  """Returns the array name of a layer's features, which differs from "outputs" and "fingerprints" for every layer."""
+  """Returns the array name of a layer's features, which no output and no other array has."""
   return f"layers/{layer}"
 
 

@@ -18,7 +18,6 @@ from tfkd.storage.fingerprints import fingerprints
 from tfkd.teachers.cache_format import (
   FINGERPRINTS,
   MANIFEST,
-  OUTPUTS,
   differing_specs,
   dtype_of,
   file_name,
@@ -111,7 +110,6 @@ class CacheWriter:
     Raises:
       ValueError: an output is not finite, or too large for the dtype.
     """
-    rows = len(outputs[OUTPUTS])
     found = fingerprints(inputs).numpy()
     self._files[FINGERPRINTS].write(found.data)
     self._crc32[FINGERPRINTS] = zlib.crc32(found.data, self._crc32.get(FINGERPRINTS, 0))
@@ -124,7 +122,7 @@ class CacheWriter:
         raise ValueError(f"the teacher's {name} is {why} in example {self.examples + first}, at {position}.")
       self._files[name].write(kept.data)
       self._crc32[name] = zlib.crc32(kept.data, self._crc32.get(name, 0))
-    self.examples += rows
+    self.examples += len(found)
     if time.monotonic() - self._recorded > _RECORD_SECONDS:
       self._record(_PROGRESS, {"identity": self._identity})
       self._recorded = time.monotonic()

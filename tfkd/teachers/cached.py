@@ -15,11 +15,11 @@ from tfkd.teachers.cache_format import (
   FINGERPRINTS,
   FORMAT,
   MANIFEST,
-  OUTPUTS,
   differing_specs,
   dtype_of,
   file_name,
   name_of_layer,
+  outputs_of_arrays,
   specs_of_inputs,
 )
 from tfkd.teachers.precomputed import Precomputed
@@ -98,11 +98,14 @@ class CachedTeacher(Precomputed):
     """Contents of manifest.json: shapes and checksums of the arrays, and the descriptions of teacher and inputs."""
     self.fingerprints = self._map(FINGERPRINTS, np.memmap)
     """int64 [n], one per example, see `tfkd.storage.fingerprints`."""
-    outputs = self._map(OUTPUTS, CachedOutputs)
-    features = {layer: self._map(name_of_layer(layer), CachedOutputs) for layer in self.manifest["layers"]}
+    self.arrays = {name: self._map(name, CachedOutputs) for name in self.manifest["shapes"] if name != FINGERPRINTS}
+    """Memory-mapped [n, ...] by the names of `tfkd.teachers.cache_format`."""
+    outputs = outputs_of_arrays(self.arrays)
+    features = {layer: self.arrays[name_of_layer(layer)] for layer in self.manifest["layers"]}
     self.outputs = (outputs, features) if features else outputs
-    """Memory-mapped [n, classes], or a pair of that and a dict from layer to memory-mapped [n, ...]; n is the number of
-    examples times augmentation views. `tfkd.data.batches` checks that its inputs belong to these outputs."""
+    """Memory-mapped [n, classes], or a dict or tuple of such arrays if the teacher has several outputs; with layers a
+    pair of that and a dict from layer to memory-mapped [n, ...]. n is the number of examples times augmentation views.
+    `tfkd.data.batches` checks that its inputs belong to these outputs."""
 
   def __len__(self) -> int:
     return self.manifest["examples"]

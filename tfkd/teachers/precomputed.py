@@ -11,7 +11,8 @@ from tfkd.features import ModelOutputs
 class Precomputed:
   """Reads the teacher's outputs from the batch, at no cost.
 
-  The data set yields `((inputs, teacher_outputs), labels)`; the student reads `inputs`. Objectives on layers need
+  The data set yields `((inputs, teacher_outputs), labels)`; the student reads `inputs`. The outputs are a tensor, or a
+  dict or tuple of tensors (`tf.data` converts lists to one tensor). Objectives on layers need
   `teacher_outputs` to be the pair of the outputs and a dict from layer name to feature. Correct only if every epoch
   shows the same pixels: under random augmentation the outputs would belong to another image.
 
@@ -30,10 +31,11 @@ class Precomputed:
     stored = {}
     if isinstance(outputs, (tuple, list)) and len(outputs) == 2 and isinstance(outputs[1], dict):
       outputs, stored = outputs
-    if missing := sorted(set(features) - set(stored)):
+    missing = sorted(set(features) - set(stored))  # AutoGraph cannot read `:=`.
+    if missing:
       raise ValueError(
-        f"the batch has no teacher features of {', '.join(missing)}: with objectives on layers a Precomputed teacher "
-        "expects ((inputs, (outputs, {layer: feature})), labels)."
+        f"the batch has no teacher features of {', '.join(missing)}; it has {', '.join(stored) or 'none'}: with "
+        "objectives on layers a Precomputed teacher expects ((inputs, (outputs, {layer: feature})), labels)."
       )
     return ModelOutputs(outputs, {layer: stored[layer] for layer in features})
 

@@ -1,6 +1,7 @@
 """The protocol of teachers: everything that a Distiller and a cache need of one."""
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import tensorflow as tf
@@ -15,7 +16,8 @@ class Teacher(Protocol):
   Models and functions need none of it: `Frozen` wraps them. A teacher may have more methods, which replace defaults:
 
   `feature_shapes(features)` returns static shapes by layer name, so that connectors are made with the `Distiller`
-  instead of in the first step; or None if shapes are unknown before. `student_inputs(inputs)` returns the student's
+  instead of in the first step; or None if shapes are unknown before. It may have a second argument `inputs`, nested
+  `tf.TensorSpec` of a batch as the student reads it, or None. `student_inputs(inputs)` returns the student's
   part of a batch that also holds something for the teacher; by default the student reads all of it.
   """
 
@@ -24,10 +26,10 @@ class Teacher(Protocol):
 
     Args:
       inputs: a batch, nested as the data set gives it.
-      features: names of the layers to tap. Always empty for a teacher without layers.
+      features: names of the layers whose outputs objectives read, or of other features that this teacher gives.
 
     Returns:
-      `ModelOutputs`, float32: logits, and the outputs of the named layers.
+      `ModelOutputs`, float32: logits, and at least the named features.
     """
     ...
 
@@ -39,14 +41,23 @@ class Teacher(Protocol):
     ...
 
 
-def feature_shapes(teacher: Teacher, features: Sequence[str]) -> dict[str, tf.TensorShape] | None:
+def feature_shapes(
+  teacher: Teacher, features: Sequence[str], inputs: Any = None
+) -> Mapping[str, tf.TensorShape] | None:
   """Static shapes of a teacher's features by layer name, or None if they are unknown before the first batch.
+
+  Args:
+    teacher: the teacher.
+    features: names of layers.
+    inputs: nested `tf.TensorSpec` of a batch, or None if unknown.
 
   Raises:
     ValueError: the teacher has no such layer.
   """
   method = getattr(teacher, "feature_shapes", None)
-  return None if method is None else method(features)
+  if method is None:
+    return None
+  return method(features, inputs) if "inputs" in inspect.signature(method).parameters else method(features)
 
 
 def student_inputs(teacher: Teacher | None, inputs: Any) -> Any:
