@@ -4,6 +4,7 @@ from tfkd.preprocessing import HALVES as HALVES
 from tfkd.preprocessing import IMAGENET as IMAGENET
 from tfkd.preprocessing import Preprocessing as Preprocessing
 from tfkd.teachers._cache import cache as cache
+from tfkd.teachers._tflite import tflite as tflite
 from tfkd.teachers.cached import CachedTeacher as CachedTeacher
 from tfkd.teachers.ensemble import Ensemble as Ensemble
 from tfkd.teachers.frozen import Frozen as Frozen
