@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from tfkd.distiller.compilation import is_on_classes, losses_by_output
 from tfkd.distiller.model_checks import read_as_classes
+from tfkd.distiller.teachers import first_outputs
 from tfkd.features.outputs import flat_keys_of, keys_of, part_of
 from tfkd.objectives import Batch, Objective
 from tfkd.ops.element_weights import combined, mask_of, of_elements, with_rank
@@ -46,17 +47,17 @@ def class_keys(outputs: Any, objectives: Sequence[Objective], container: Any) ->
 
 
 def agreements(batch: Batch, keys: set) -> dict[Any, tuple[tf.Tensor, tf.Tensor | None]]:
-  """Results of `agreement` by output key, for those of the keys whose scores both models have.
+  """Results of `agreement` by output key, for those of the keys whose scores both models have; of the first teacher.
 
   Args:
     batch: the step's data, with one weight or None for each output.
     keys: see `class_keys`.
   """
-  found = {}
-  if batch.teacher is None:
+  found, of_teacher = {}, first_outputs(batch.teacher)
+  if of_teacher is None:
     return found
   for key in keys_of(batch.student.outputs):
-    teacher, student = part_of(batch.teacher.outputs, key), part_of(batch.student.outputs, key)
+    teacher, student = part_of(of_teacher.outputs, key), part_of(batch.student.outputs, key)
     if key in keys and teacher is not None:
       found[key] = agreement(teacher, student, part_of(batch.sample_weight, key))
   return {key: measured for key, measured in found.items() if measured is not None}

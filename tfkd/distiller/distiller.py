@@ -1,7 +1,7 @@
 """The Distiller: a Keras model that trains a student against labels and a frozen teacher."""
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -13,6 +13,7 @@ from tfkd.distiller.compilation import check_class_weight, check_is_scalar, chec
 from tfkd.distiller.numerics import assert_all_finite
 from tfkd.distiller.passes import ForwardPasses
 from tfkd.distiller.retracing import FollowsChanges
+from tfkd.distiller.teachers import as_teachers
 from tfkd.distiller.terms import terms_of
 from tfkd.features import ModelOutputs
 from tfkd.objectives import Batch, Objective
@@ -21,8 +22,6 @@ from tfkd.ops.element_weights import by_output, without_masks
 from tfkd.ops.probabilities import endings
 from tfkd.ops.reduction import num_examples, num_replicas, share_of_global_batch, sum_in_order
 from tfkd.teachers import Teacher
-from tfkd.teachers.frozen import as_teacher
-from tfkd.teachers.protocol import student_inputs
 
 
 @keras.utils.register_keras_serializable(package="tfkd")
@@ -54,7 +53,8 @@ class Distiller(FollowsChanges):
   Args:
     teacher: model or function from a batch of inputs to logits, or a `tfkd.teachers.Teacher`; None if every objective
       reads the labels. If a model ends in softmax, the logits before it are used. It is neither trained nor updated,
-      and its `trainable` flag stays as it is.
+      and its `trainable` flag stays as it is. Or a dict of several teachers by name, each of which runs once per step:
+      an objective reads the one that its option `teacher` names, and `agreement` the first.
     student: `tf_keras` model to train, quantized or not.
     objectives: `tfkd.objectives.Objective`, or a list of them with different names.
     hard_loss_weight: factor of the compiled loss, >= 0, or a scalar `tf.Variable`. With the number 0 labels are not
@@ -63,13 +63,13 @@ class Distiller(FollowsChanges):
   Raises:
     TypeError: the student is not a `tf_keras` model, or an objective is not an `Objective`.
     ValueError: a weight is out of range, two objectives share a name, teacher and student have different inputs,
-      resolutions or numbers of classes, the student ends in softmax, or an objective's layers are missing or do not
-      fit.
+      resolutions or numbers of classes, the student ends in softmax, an objective names no teacher of several, or its
+      layers are missing or do not fit.
   """
 
   def __init__(
     self,
-    teacher: Teacher | keras.Model | Callable[..., Any] | None = None,
+    teacher: Teacher | keras.Model | Callable[..., Any] | Mapping[str, Any] | None = None,
     student: keras.Model | None = None,
     objectives: Objective | Sequence[Objective] = (),
     hard_loss_weight: float | tf.Variable = 1.0,
@@ -104,7 +104,7 @@ class Distiller(FollowsChanges):
 
   def _replace(self, name: str, value: Any) -> None:
     """Replaces the teacher or the objectives, or keeps both if the new ones do not fit."""
-    teacher, objectives = self._teacher, self.objectives
+    teacher, objectives = self.teacher, self.objectives
     try:
       if name == "objectives":
         super().__setattr__(name, model_checks.checked_objectives(value))
@@ -116,15 +116,15 @@ class Distiller(FollowsChanges):
       raise
 
   @property
-  def teacher(self) -> Teacher | None:
-    """The frozen teacher; assign a model, function or teacher to replace it."""
-    return self._teacher
+  def teacher(self) -> Teacher | Mapping[str | None, Teacher] | None:
+    """The frozen teacher, or several by name; assign a model, function, teacher or dict to replace it."""
+    return self._teachers.get(None) if None in self._teachers or not self._teachers else self._teachers
 
   def _set_teacher(self, teacher: Any) -> None:
-    teacher = None if teacher is None else as_teacher(teacher)
-    model_checks.check_models(teacher, self.student, self.objectives)
-    self._passes = ForwardPasses(teacher, self.student, self.objectives)
-    self._teacher = teacher
+    teachers = as_teachers(teacher)
+    model_checks.check_models(teachers, self.student, self.objectives)
+    self._passes = ForwardPasses(teachers, self.student, self.objectives)
+    self._teachers = teachers
     self._passes.build(self.objectives)
     structure = model_checks.structure_of(self.student)
     self._agreements = names_of(structure, self.output_names) if structure is not None else {None: "agreement"}
@@ -179,7 +179,7 @@ class Distiller(FollowsChanges):
       batch = self._batch(teacher, student, y, sample_weight, training=True)
       terms, compared = self._terms(x, batch)
       # A NaN in the loss does not show where it came from.
-      named = ("inputs", student_inputs(self._teacher, x)), ("labels", y), ("teacher outputs", compared)
+      named = ("inputs", self._passes.student_inputs(x)), ("labels", y), ("teacher outputs", compared)
       checks = [check for name, structure in named for check in assert_all_finite(structure, name)]
       checks += self._assert_logits(batch)
       # Gradients are summed over replicas, and each replica's terms are means over its own examples.
@@ -228,14 +228,14 @@ class Distiller(FollowsChanges):
     return {name: value for name, value in results.items() if name not in self._unmeasured}
 
   def _run_student(self, x: Any, training: bool) -> ModelOutputs:
-    inputs = student_inputs(self._teacher, x)
+    inputs = self._passes.student_inputs(x)
     if self._saved_model_inputs_spec is None:
       self._set_save_spec(inputs)
     outputs = self._passes.run_student(inputs, training)
     self.built = self.student.built
     return outputs
 
-  def _batch(self, teacher: ModelOutputs | None, student: ModelOutputs, y: Any, weights: Any, training: bool) -> Batch:
+  def _batch(self, teacher: Any, student: ModelOutputs, y: Any, weights: Any, training: bool) -> Batch:
     step = self.optimizer.iterations if self._is_compiled else tf.constant(0, tf.int64)
     return Batch(teacher, student, y, by_output(weights, student.outputs, self.compiled_loss), step, training)
 
@@ -280,7 +280,9 @@ class Distiller(FollowsChanges):
     return self.compute_metrics(x, batch.labels, outputs, batch.sample_weight)
 
   def _assert_logits(self, batch: Batch) -> list[tf.Tensor]:
-    return model_checks.assert_read_logits(self._teacher, self.student, batch, self.objectives, self._compiled_losses())
+    return model_checks.assert_read_logits(
+      self._teachers, self.student, batch, self.objectives, self._compiled_losses()
+    )
 
   def _compiled_losses(self) -> Any:
     return self.compiled_loss if self._is_compiled else None

@@ -2,13 +2,14 @@
 
 import math
 import numbers
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
 import tf_keras as keras
 
 from tfkd.distiller.compilation import check_loss, is_on_logits, losses_by_output
+from tfkd.distiller.teachers import objectives_by_teacher
 from tfkd.features.outputs import flat_keys_of, keys_of, part_of
 from tfkd.features.taps import is_keras3
 from tfkd.objectives import Batch, Objective
@@ -53,14 +54,19 @@ def checked_objectives(objectives: Any) -> list[Objective]:
   return objectives
 
 
-def check_models(teacher: Teacher | None, student: keras.Model, objectives: Sequence[Objective]) -> None:
+def check_models(teachers: Mapping[str | None, Teacher], student: keras.Model, objectives: Sequence[Objective]) -> None:
   """Raises ValueError if the models' static shapes or output activations do not fit the objectives on outputs.
 
   Args:
-    teacher: the teacher, or None. If it wraps a Keras model as `model`, that model's graph is checked.
+    teachers: see `tfkd.distiller.teachers.as_teachers`. If one wraps a Keras model as `model`, its graph is checked.
     student: `tf_keras` model.
     objectives: the distiller's objectives.
   """
+  for name, its_objectives in objectives_by_teacher(objectives, list(teachers)).items():
+    _check_pair(teachers.get(name), student, its_objectives)
+
+
+def _check_pair(teacher: Teacher | None, student: keras.Model, objectives: Sequence[Objective]) -> None:
   model = getattr(teacher, "model", None)
   if getattr(teacher, "preprocess", None) is None:
     _check_inputs(model, student)
@@ -107,12 +113,16 @@ def read_as_classes(objectives: Sequence[Objective], outputs: Any) -> set:
 
 
 def assert_read_logits(
-  teacher: Teacher | None, student: keras.Model, batch: Batch, objectives: Sequence[Objective], container: Any
+  teachers: Mapping[str | None, Teacher],
+  student: keras.Model,
+  batch: Batch,
+  objectives: Sequence[Objective],
+  container: Any,
 ) -> list[tf.Tensor]:
   """Asserts that the outputs which objectives or the hard loss read as logits are not probabilities.
 
   Args:
-    teacher, student: the models; outputs whose activations are known need no check.
+    teachers, student: the models; outputs whose activations are known need no check.
     batch: the step's data.
     objectives: the distiller's objectives.
     container: the student's `compiled_loss`, or None.
@@ -125,9 +135,12 @@ def assert_read_logits(
     losses = zip(flat_keys_of(outputs), losses_by_output(container, outputs), strict=True)
     read = read_as_classes(objectives, outputs) | {key for key, loss in losses if is_on_logits(loss)}
     checks += assert_logits(_parts(outputs, read), "the student")
-  if batch.teacher is not None and not _has_known_endings(getattr(teacher, "model", None)):
-    read = read_as_classes([o for o in objectives if o.reads_teacher], outputs)
-    checks += assert_logits(_parts(batch.teacher.outputs, read), "the teacher")
+  named = objectives_by_teacher(objectives, list(teachers))
+  for name, teacher in teachers.items():
+    if not _has_known_endings(getattr(teacher, "model", None)):
+      read = read_as_classes([o for o in named[name] if o.reads_teacher], outputs)
+      found = batch.teacher if name is None else batch.teacher[name]
+      checks += assert_logits(_parts(found.outputs, read), "the teacher" if name is None else f"teacher {name!r}")
   return checks
 
 

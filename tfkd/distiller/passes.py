@@ -1,11 +1,12 @@
 """The forward passes of a step: one of the teacher and one of the student, however many objectives read them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
 import tf_keras as keras
 
+from tfkd.distiller.teachers import inputs_of_student, inputs_of_teacher, objectives_by_teacher, teacher_of
 from tfkd.features import ModelOutputs
 from tfkd.features.taps import Reader
 from tfkd.objectives import Objective
@@ -15,41 +16,49 @@ from tfkd.teachers.protocol import feature_shapes
 
 
 class ForwardPasses:
-  """Runs teacher and student once each, and reads the layers that objectives tap.
+  """Runs each teacher and the student once, and reads the layers that objectives tap.
 
   A plain object, because Keras would track a layer and save the models twice.
 
   Args:
-    teacher: the teacher, or None.
+    teachers: see `tfkd.distiller.teachers.as_teachers`.
     student: `tf_keras` model.
     objectives: the objectives whose layers are tapped.
 
   Raises:
-    ValueError: a model has no such layer.
+    ValueError: a model has no such layer, or an objective names no teacher of these.
   """
 
-  def __init__(self, teacher: Teacher | None, student: keras.Model, objectives: Sequence[Objective]):
-    self._teacher, self._student = teacher, student
-    self._features = _layers(objectives, "teacher_layers")
+  def __init__(self, teachers: Mapping[str | None, Teacher], student: keras.Model, objectives: Sequence[Objective]):
+    self._teachers, self._student, self._objectives = teachers, student, objectives
     layers = _layers(objectives, "student_layers")
     self._reader = Reader(student, layers) if layers else None
-    self._shapes = None
-    if teacher is not None and self._features:
-      self._shapes = feature_shapes(teacher, self._features, _specs(student))
+    self._shapes: dict[str | None, Any] = {
+      name: feature_shapes(teachers[name], features, _specs(student))
+      for name, features in self._features().items()
+      if features
+    }
 
   def build(self, objectives: Sequence[Objective]) -> None:
     """Makes the objectives' connectors if all shapes are known: errors are raised now; saving needs no prior call."""
     for objective in objectives:
-      if objective.teacher_layers and not objective.built and self._shapes is not None:
-        teacher = [self._shapes[name] for name in objective.teacher_layers]
+      shapes = self._shapes.get(teacher_of(objective, list(self._teachers)))
+      if objective.teacher_layers and not objective.built and shapes is not None:
+        teacher = [shapes[name] for name in objective.teacher_layers]
         objective.build((teacher, [self._reader.shapes[name] for name in objective.student_layers]))
 
-  def run_teacher(self, inputs: Any) -> ModelOutputs | None:
-    """The teacher's outputs and tapped features, or None without a teacher."""
-    if self._teacher is None:
-      return None
-    found = self._teacher(inputs, self._features) if self._features else self._teacher(inputs)
-    return found if isinstance(found, ModelOutputs) else ModelOutputs(found)
+  def run_teacher(self, inputs: Any) -> ModelOutputs | dict[str, ModelOutputs] | None:
+    """The teacher's outputs and tapped features; of several teachers a dict by name; None without a teacher."""
+    found = {}
+    for name, features in self._features().items():
+      teacher, read = self._teachers[name], inputs_of_teacher(self._teachers, name, inputs)
+      outputs = teacher(read, features) if features else teacher(read)
+      found[name] = outputs if isinstance(outputs, ModelOutputs) else ModelOutputs(outputs)
+    return found.get(None) if None in found or not found else found
+
+  def student_inputs(self, inputs: Any) -> Any:
+    """The student's part of a batch."""
+    return inputs_of_student(self._teachers, inputs)
 
   def run_student(self, inputs: Any, training: bool) -> ModelOutputs:
     """The student's outputs and tapped features, float32 and with their Keras masks."""
@@ -58,6 +67,11 @@ class ForwardPasses:
     else:
       outputs, features = self._reader(inputs, training=training)
     return tf.nest.map_structure(_as_float32, ModelOutputs(outputs, features))
+
+  def _features(self) -> dict[str | None, list[str]]:
+    """Names of the tapped layers of each teacher. Read in each trace, as objectives may name another teacher."""
+    named = objectives_by_teacher(self._objectives, list(self._teachers))
+    return {name: _layers(named[name], "teacher_layers") for name in self._teachers}
 
 
 def _as_float32(tensor: tf.Tensor) -> tf.Tensor:

@@ -5,6 +5,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from tfkd.distiller.teachers import for_objective
 from tfkd.features.outputs import pick
 from tfkd.objectives import Batch, Objective
 from tfkd.ops.element_weights import (
@@ -49,6 +50,7 @@ def term(objective: Objective, batch: Batch) -> tuple[tf.Tensor, tuple]:
   Returns:
     Pair of a float32 scalar, and of the objective's inputs, with zeros for elements of weight zero.
   """
+  batch = for_objective(objective, batch)
   inputs, weights = objective.inputs(batch), _weights(objective, batch)
   mean_weights = None
   if weights is not None:

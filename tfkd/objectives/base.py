@@ -34,6 +34,7 @@ class Objective(keras.layers.Layer):
       it, such as a `keras.optimizers.schedules.LearningRateSchedule`; None for the class's `default_weight`. A scalar
       `tf.Variable` can be assigned another value without retracing; so can a temperature.
     output: key or index of the output to read if the models have several; None if they have one.
+    teacher: name of the teacher to read if the `Distiller` has several; None if it has one.
     name: name of the term in logs; by default the class name in snake case.
     **kwargs: arguments of `keras.layers.Layer`.
 
@@ -67,6 +68,7 @@ class Objective(keras.layers.Layer):
     *,
     weight: float | tf.Variable | Callable[[Any], Any] | None = None,
     output: str | int | None = None,
+    teacher: str | None = None,
     name: str | None = None,
     **kwargs: Any,
   ):
@@ -74,6 +76,7 @@ class Objective(keras.layers.Layer):
     super().__init__(name=name or snake_case(type(self).__name__), **kwargs)
     self.weight = self.default_weight if weight is None else weight
     self.output_key = output
+    self.teacher_name = teacher
 
   def __setattr__(self, name: str, value: Any) -> None:
     if name == "weight":
@@ -135,6 +138,7 @@ class Objective(keras.layers.Layer):
 
   def get_config(self) -> dict[str, Any]:
     config = {**super().get_config(), "weight": _as_config(self.weight), "output": self.output_key}
+    config |= {} if self.teacher_name is None else {"teacher": self.teacher_name}
     return config | {name: _as_config(getattr(self, name)) for name in self._arguments() if name not in config}
 
   @classmethod

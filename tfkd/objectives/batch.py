@@ -11,7 +11,8 @@ class Batch(NamedTuple):
   """Outputs of both models, labels and state of one step.
 
   Attributes:
-    teacher: outputs and tapped features of the teacher, or None without a teacher.
+    teacher: outputs and tapped features of the teacher that the objective reads, or None without a teacher. Before an
+      objective is chosen: a dict by name if there are several teachers.
     student: outputs and tapped features of the student, float32, with their Keras masks.
     labels: labels, nested like the student's outputs, or None.
     sample_weight: weight of each element that the objective reads, Keras masks included: float32 [batch, ...], or None
@@ -20,7 +21,7 @@ class Batch(NamedTuple):
     training: whether the step trains; a Python bool, so it is known when the step is traced.
   """
 
-  teacher: ModelOutputs | None
+  teacher: Any
   student: ModelOutputs
   labels: Any = None
   sample_weight: Any = None
