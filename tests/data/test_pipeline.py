@@ -46,8 +46,10 @@ def _assert_same(found, expected):
     IMAGES, IMAGES.astype(np.float32), RNG.random((50, 20, 10, 1), np.float32), RNG.normal(size=(50, 7)),
     RNG.integers(0, 30_000, (50, 12)), np.array([b"text %d" % i for i in range(50)], object),
     {"ids": RNG.integers(0, 300, (50, 12)), "image": IMAGES, "length": np.arange(50)},
-    (IMAGES, RNG.normal(size=(50, 4)).astype(np.float16)), ({"a": IMAGES, "b": LABELS}, LABELS),
-  ], ids=["uint8", "0..255", "spectrogram", "float64", "ids", "text", "dict", "further", "dict and further"],
+    RNG.random((50, 3)) > 0.5, {"text": np.array([b"%d" % i for i in range(50)], object), "ids": np.int16(LABELS)},
+    ((IMAGES, LABELS),), (IMAGES, RNG.normal(size=(50, 4)).astype(np.float16)), ({"a": IMAGES, "b": LABELS}, LABELS),
+  ], ids=["uint8", "0..255", "spectrogram", "float64", "ids", "text", "dict", "booleans", "dict of text", "in order",
+         "further", "dict and further"],
 )  # fmt: skip
 @pytest.mark.parametrize(
   "labels", [LABELS, RNG.normal(size=50), RNG.integers(0, 4, (50, 6)), {"a": LABELS, "b": RNG.random((50, 2))}, None],
@@ -55,7 +57,28 @@ def _assert_same(found, expected):
 )  # fmt: skip
 def test_values_and_dtypes_are_unchanged_by_default(inputs, labels):
   (batch,) = list(data.batches(inputs, labels, 50).as_numpy_iterator())
+  if isinstance(inputs, tuple) and len(inputs) == 1:
+    (inputs,) = inputs
   _assert_same(batch, (inputs,) if labels is None else (inputs, labels))
+
+
+@pytest.mark.parametrize(
+  "inputs, words",
+  [
+    (tf.data.Dataset.range(50), r"got a tf.data.Dataset: use `dataset.batch\(batch_size\)` .*CachedTeacher.zip"),
+    ([IMAGES, LABELS], r"got a list: .* several inputs a dict, or \(\(first, second\),\)"),
+    (np.array([[1], [2, 3]] * 25, object), "numbers, booleans or strings; got objects of type list"),
+    (np.array(["2020-01-01"] * 50, "datetime64[D]"), r"numbers, booleans or strings; got datetime64\[D\]"),
+    (np.zeros(50, [("a", "i4")]), r"numbers, booleans or strings; got \[\('a', '<i4'\)\]"),
+    (None, "got an empty one, or None"),
+    ({}, "got an empty one, or None"),
+    ({"a": IMAGES, "b": None}, "got an empty one, or None"),
+    ({"a": IMAGES, "b": LABELS[:49]}, "the same length; got 50 and 49"),
+  ],
+)
+def test_inputs_that_are_no_arrays_are_refused(inputs, words):
+  with pytest.raises(ValueError, match=words):
+    data.batches(inputs, LABELS, 8)
 
 
 def test_normalize_subtracts_mean_and_divides_by_std():

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from tfkd.data.transforms import Transform
@@ -25,6 +26,9 @@ def check_arrays(inputs: Any, others: tuple, labels: Any, views: int | None) -> 
   """
   for name, nested in (("inputs", inputs), ("further inputs", others), ("labels", labels)):
     _check_nested(name, nested)
+  parts = tf.nest.flatten([inputs, others, [] if labels is None else labels])
+  if not tf.nest.flatten(inputs) or any(array is None for array in parts):
+    raise ValueError("inputs and labels must be arrays [n, ...] in each of their entries; got an empty one, or None.")
   n = len(tf.nest.flatten(inputs)[0])
   lengths = {len(array) for array in tf.nest.flatten([inputs, [] if labels is None else labels])}
   if len(lengths) > 1:
@@ -54,12 +58,45 @@ def check_batches(n: int, batch_size: int, others: tuple, transforms: Sequence[T
 
 
 def _check_nested(name, nested):
+  if isinstance(nested, tf.data.Dataset):
+    raise ValueError(
+      f"{name} must be arrays; got a tf.data.Dataset: use `dataset.batch(batch_size)` in place of `batches`, and join "
+      "cached outputs by `CachedTeacher.zip`."
+    )
   if isinstance(nested, list):
-    raise ValueError(f"{name} must be an array, or a dict or tuple of arrays; got a list: use `np.asarray`, or a dict.")
+    raise ValueError(
+      f"{name} must be an array, or a dict or tuple of arrays; got a list: use `np.asarray`, or for a model of several "
+      "inputs a dict, or ((first, second),)."
+    )
   if isinstance(nested, (dict, tuple)):
     for part in nested.values() if isinstance(nested, dict) else nested:
       _check_nested(name, part)
-  elif (
-    nested is not None and not getattr(nested, "shape", ()) or isinstance(nested, (tf.RaggedTensor, tf.SparseTensor))
-  ):
-    raise ValueError(f"{name} must be dense arrays [n, ...]; got a {type(nested).__name__}.")
+  elif nested is not None:
+    if not getattr(nested, "shape", ()) or isinstance(nested, (tf.RaggedTensor, tf.SparseTensor)):
+      raise ValueError(f"{name} must be dense arrays [n, ...]; got a {type(nested).__name__}.")
+    _check_dtype(name, nested)
+
+
+def _check_dtype(name, array):
+  """Raises ValueError for an array that TensorFlow cannot hold: times, records, or objects other than strings."""
+  dtype = getattr(array, "dtype", None)
+  if not isinstance(dtype, np.dtype):
+    return
+  if dtype.kind == "O":
+    others = {type(part).__name__ for part in array.flat if not isinstance(part, (str, bytes))}
+    is_known, found = not others, f"objects of type {', '.join(sorted(others))}"
+  else:
+    is_known, found = dtype.kind in "SU" or _is_of_tensors(dtype), str(dtype)
+  if not is_known:
+    raise ValueError(
+      f"{name} must be numbers, booleans or strings; got {found}: convert them with `astype`, or pad lists of "
+      "different lengths to one array."
+    )
+
+
+def _is_of_tensors(dtype):
+  try:
+    tf.as_dtype(dtype)
+  except TypeError:
+    return False
+  return True

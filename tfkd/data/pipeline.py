@@ -29,7 +29,8 @@ def batches(
 
   Args:
     inputs: array [n, ...], such as images [n, height, width, channels], or a dict of arrays for a model of several
-      inputs; or a tuple of either and further arrays [n, ...], such as the teacher's outputs, which pass unchanged and
+      inputs, or a tuple of arrays for one that reads them in order, given as ((first, second),); or a tuple of any of
+      these and further arrays [n, ...], such as the teacher's outputs, which pass unchanged and
       may be nested in tuples and dicts. A memory-mapped array is read batch by batch. Where further arrays are
       `tfkd.teachers.CachedTeacher.outputs`, each batch is compared with the examples that these were computed from.
     labels: array [n, ...] of any type, or a dict or tuple of arrays; None gives batches of inputs alone, ((inputs,)).
@@ -44,9 +45,10 @@ def batches(
     `tf.data.Dataset` of (inputs, labels), or of (inputs,).
 
   Raises:
-    ValueError: batch_size is larger than n, lengths differ, a transform is not made for such inputs or labels, further
-      arrays are joined to inputs that change in every epoch, or cached outputs belong to other inputs than those of the
-      first batch. In later batches that is a `tf.errors.InvalidArgumentError`.
+    ValueError: batch_size is larger than n, lengths differ, arrays are not of numbers, booleans or strings, a transform
+      is not made for such inputs or labels, further arrays are joined to inputs that change in every epoch, or cached
+      outputs belong to other inputs than those of the first batch. In later batches that is a
+      `tf.errors.InvalidArgumentError`.
   """
   images, others = (inputs[0], inputs[1:]) if isinstance(inputs, tuple) else (inputs, ())
   transforms = [*([ScalePixels()] if scale_pixels else []), *transforms]
