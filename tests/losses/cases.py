@@ -83,8 +83,8 @@ _NOT_EMBEDDINGS = (
   ((2, 4), (2, 4, 4, 1), "student embedding must have 2 axes"),
 )
 _NOT_SAME_MAPS = (
-  ((2, 4, 4, 3), (2, 2, 2, 3), "agree in batch, height and width"),
-  ((2, 4), (2, 4), "teacher feature must have 4 axes"),
+  ((2, 4, 4, 3), (2, 2, 2, 3), "agree in batch and positions"),
+  ((2, 4), (2, 4), "teacher feature must have axes of positions"),
 )
 _BAD_TEMPERATURES = tuple(
   ({"temperature": value}, f"positive finite number; got {value}") for value in (0, -1.0, float("nan"), float("inf"))
