@@ -8,7 +8,6 @@ import tf_keras as keras
 
 from tfkd import losses
 from tfkd.objectives.tapped import TappedObjective
-from tfkd.ops.element_weights import at_positions, without_dropped
 
 layers = keras.layers
 _CONVOLUTIONS = {3: layers.Conv1D, 4: layers.Conv2D}  # By the number of axes.
@@ -72,16 +71,15 @@ class FactorTransfer(TappedObjective):
     for (teacher, student), paraphraser, restorer, translator in zip(
       self.aligned(inputs, sample_weight), self.paraphrasers, self.restorers, self.translators, strict=True
     ):
-      factor = _counted(paraphraser(teacher), sample_weight)
-      total.append(losses.hint(teacher, _counted(restorer(factor), sample_weight)))
-      translated = _counted(translator(student), sample_weight)
+      factor = self._counted(paraphraser(teacher), sample_weight)
+      total.append(losses.hint(teacher, self._counted(restorer(factor), sample_weight)))
+      translated = self._counted(translator(student), sample_weight)
       total.append(losses.factor_transfer(tf.stop_gradient(factor), translated))
     return tf.add_n(total)
 
-
-def _counted(feature: tf.Tensor, sample_weight: tf.Tensor | None) -> tf.Tensor:
-  """Zeros at positions of weight zero, which convolutions map to their biases and their neighbours' values."""
-  return feature if sample_weight is None else without_dropped(feature, at_positions(sample_weight, feature))
+  def _counted(self, feature: tf.Tensor, sample_weight: tf.Tensor | None) -> tf.Tensor:
+    """Zeros at positions of weight zero, which convolutions map to their biases and their neighbours' values."""
+    return feature if sample_weight is None else self.without_dropped(feature, sample_weight)
 
 
 def _convolutions(channels: Sequence[int], convolution: type[keras.layers.Layer]) -> keras.Sequential:

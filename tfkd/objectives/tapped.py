@@ -11,7 +11,7 @@ from tfkd.features import connectors
 from tfkd.features.taps import is_keras3
 from tfkd.objectives.base import Objective
 from tfkd.objectives.batch import Batch
-from tfkd.ops.element_weights import at_positions, masked_mean, without_dropped
+from tfkd.ops.element_weights import at_positions, masked_mean
 
 
 class TappedObjective(Objective):
@@ -217,7 +217,7 @@ class TappedObjective(Objective):
       if size is not None:
         teacher, student = (connectors.align(x, size, self.alignment) for x in (teacher, student))
       if sample_weight is not None and not self.embeds:  # A connector maps zeros to its bias.
-        teacher, student = (without_dropped(x, at_positions(sample_weight, x)) for x in (teacher, student))
+        teacher, student = (self.without_dropped(x, sample_weight) for x in (teacher, student))
       features.append((teacher, student))
     return features
 
