@@ -110,6 +110,7 @@ MASK[5] = 0
 
 
 def _objectives():
+  """Every objective, with a connector of each kind."""
   return [
     o.SoftTargets(2.0),
     o.Decoupled(),
@@ -118,13 +119,14 @@ def _objectives():
     o.MultiLevel(),
     o.TransformedTeacher(),
     o.LearnedTemperature(),
-    o.Hint(["a", "b"], ["a", "b"], connector="conv1x1_bn"),
+    o.Hint(["a", "b"], ["a", "b"], connector="project_bn"),
     o.Euclidean("b", "b"),
     o.NormalizedFeatureMatching("b", "b"),
     o.AttentionTransfer("b", "b"),
     o.NeuronSelectivity("a", "a"),
     o.SimilarityPreserving("b", "b"),
-    o.FlowOfSolutionProcedure(["a", "b"], ["a", "b"], connector="conv1x1"),
+    o.FlowOfSolutionProcedure(["a", "b"], ["a", "b"], connector="project"),
+    o.KDSVD(["a", "b"], ["a", "b"], connector="project"),
     o.ActivationBoundary("b", "b"),
     o.FactorTransfer("b", "b"),
     o.VariationalInformation("b", "b"),
@@ -140,32 +142,38 @@ def _objectives():
   ]
 
 
-def _pixelwise(name):
-  """Features "a" of single pixels and "b" of disjoint blocks of 2x2 pixels."""
-  inputs = keras.Input((8, 8, 3))
-  a = layers.Conv2D(4, 1, name="a")(inputs)
-  b = layers.Conv2D(4, 2, strides=2, name="b")(a)
-  both = layers.Concatenate()([a, layers.UpSampling2D()(b)])
-  return keras.Model(inputs, layers.Conv2D(4, 1, name="logits")(both), name=name)
+def _pixelwise(name, shape=(8, 8, 3)):
+  """Features "a" of single pixels or steps of a sequence, and "b" of disjoint blocks of 2x2 pixels or 2 steps."""
+  maps = len(shape) == 3
+  convolution, larger = (layers.Conv2D, layers.UpSampling2D) if maps else (layers.Conv1D, layers.UpSampling1D)
+  inputs = keras.Input(shape)
+  a = convolution(4, 1, name="a")(inputs)
+  b = convolution(4, 2, strides=2, name="b")(a)
+  both = layers.Concatenate()([a, larger()(b)])
+  return keras.Model(inputs, convolution(4, 1, name="logits")(both), name=name)
 
 
-def test_values_of_zero_weight_elements_change_no_bit_of_a_step():
+@pytest.mark.parametrize("shape", [(8, 8, 3), (8, 3)], ids=["maps", "sequences"])
+def test_values_of_zero_weight_elements_change_no_bit_of_a_step(shape):
   # Teacher features, teacher logits and labels of these elements are replaced by NaN and -1.
-  base, student = _pixelwise("teacher"), _pixelwise("student")
+  base, student = _pixelwise("teacher", shape), _pixelwise("student", shape)
+  rows = len(shape) == 3
+  inputs, mask, classes = (x if rows else x[:, 0] for x in (PIXELS, MASK, CLASS_OF_PIXEL))
+  coarse = mask[:, ::2, ::2] if rows else mask[:, ::2]
   teacher = keras.Model(base.input, [base.output, *(base.get_layer(name).output for name in ("a", "b"))])
-  clean = teacher.predict(PIXELS, verbose=0)
+  clean = teacher.predict(inputs, verbose=0)
   objectives = _objectives()
   distiller = tfkd.Distiller(tfkd.teachers.Precomputed(), student, objectives, hard_loss_weight=0.0)
   distiller.compile(keras.optimizers.SGD(1e-6), run_eagerly=True)
 
   def fit(spoilt, epochs=2):
     outputs, *features = (array.copy() for array in clean)
-    outputs[MASK == 0] += spoilt
-    features[0][MASK == 0] += spoilt
-    features[1][MASK[:, ::2, ::2] == 0] += spoilt
-    labels = np.where(MASK == 0, -1 if spoilt else 0, CLASS_OF_PIXEL)
-    inputs = (PIXELS, (outputs, dict(zip("ab", features, strict=True))))
-    data = tf.data.Dataset.from_tensor_slices((inputs, labels, MASK)).batch(6)
+    outputs[mask == 0] += spoilt
+    features[0][mask == 0] += spoilt
+    features[1][coarse == 0] += spoilt
+    labels = np.where(mask == 0, -1 if spoilt else 0, classes)
+    columns = (inputs, (outputs, dict(zip("ab", features, strict=True))))
+    data = tf.data.Dataset.from_tensor_slices((columns, labels, mask)).batch(6)
     return distiller.fit(data, epochs=epochs, verbose=0).history
 
   fit(0.0, epochs=1)  # The first step makes the connectors.

@@ -30,7 +30,7 @@ def x():
 
 
 def test_layers_are_listed_with_their_shapes():
-  assert list(tappable(cnn(4, "student")))[:4] == ["conv0", "bn0", "relu0", "pool0"]
+  assert list(tappable(cnn(4, "student")))[:4] == ["conv0", "bn0", "relu0", "scores0"]
   assert tappable(cnn(4, "student"))["relu1"].as_list() == [None, 4, 4, 8]
   nested = tappable(_nested())
   assert {"hidden", "inner/hidden", "inner/bn", "inner", "joined", "a", "b"} <= set(nested)
@@ -239,8 +239,12 @@ def test_layers_of_several_outputs_are_tapped_by_number():
   assert tappable(model)["attend:1"].as_list() == [None, 2, 4, 4] and "attend" not in tappable(model)
   with pytest.raises(ValueError, match="layer 'attend' of .* has several outputs: name one of attend:0, attend:1"):
     Reader(model, ["attend"])
-  with pytest.raises(ValueError, match="no layer 'attend:2'; did you mean 'attend:"):
+  with pytest.raises(
+    ValueError, match="layer 'attend' of .* has 2 outputs and no number 2: name one of attend:0, attend:1"
+  ):
     Reader(model, ["attend:2"])
+  with pytest.raises(ValueError, match="layer 'key' of .* has one output: name it 'key', without a number"):
+    Reader(model, ["key:0"])
   inputs = keras.Input((4, 6))
   outer = keras.Model(inputs, keras.Sequential([keras.Input((4, 6)), _states()], name="deep")(inputs))
   assert tappable(outer)["deep/inner/states:2"].as_list() == [None, 3]

@@ -61,6 +61,10 @@ def _contrastive(teacher, student, **kw):
   return losses.contrastive(teacher, student, tf.reverse(teacher, [0]), tf.reverse(student, [0]), **kw)
 
 
+def _two_heads(loss):
+  return lambda teacher, student, heads=2, **kw: loss(teacher, student, heads, **kw)
+
+
 def _tempered(loss, default):
   return lambda teacher, student, temperature=default, **kw: loss(teacher, student, temperature, **kw)
 
@@ -74,6 +78,9 @@ _EMBEDDINGS = ((6, 5), (6, 3))
 _EQUAL_EMBEDDINGS = ((6, 5), (6, 5))
 _LOGITS = ((7, 5), (7, 5))
 
+_ATTENTION = ((3, 2, 4, 4), (3, 2, 4, 4))
+_TOKEN_WEIGHTS = [[1.0, 2.0, 0.0, 0.5], [0.0, 1.0, 1.0, 1.0], [1.0, 1.0, 1.0, 1.0]]
+
 _OTHER_CLASSES = (((6, 10), (6, 9), r"\(6, 10\) and \(6, 9\)"),)
 _OTHER_SHAPE = (((2, 4), (2, 5), "same shape"),)
 _OTHER_BATCH = (((2, 4), (3, 4), "same batch"),)
@@ -83,8 +90,13 @@ _NOT_EMBEDDINGS = (
   ((2, 4), (2, 4, 4, 1), "student embedding must have 2 axes"),
 )
 _NOT_SAME_MAPS = (
-  ((2, 4, 4, 3), (2, 2, 2, 3), "agree in batch, height and width"),
-  ((2, 4), (2, 4), "teacher feature must have 4 axes"),
+  ((2, 4, 4, 3), (2, 2, 2, 3), "agree in batch and positions"),
+  ((2, 4), (2, 4), "teacher feature must have axes of positions"),
+)
+_NOT_ATTENTION = (
+  ((2, 4, 4), (2, 4, 4), "teacher attention must have 4 axes"),
+  ((2, 2, 4, 4), (2, 3, 4, 4), "same shape"),
+  ((2, 2, 4, 5), (2, 2, 4, 5), r"must be \[batch, heads, tokens, tokens\]"),
 )
 _BAD_TEMPERATURES = tuple(
   ({"temperature": value}, f"positive finite number; got {value}") for value in (0, -1.0, float("nan"), float("inf"))
@@ -360,6 +372,35 @@ CASES = {
     _contrastive,
     minimum=lambda teacher: references.contrastive(teacher, teacher),
     permutes=False,  # The negatives are the batch in reverse order here.
+  ),
+  "attention_maps": LossCase(
+    references.attention_maps,
+    _ATTENTION,
+    True,
+    (),
+    ("attention_maps",),
+    _NOT_ATTENTION,
+    {"weights": _TOKEN_WEIGHTS},
+  ),
+  "attention_divergence": LossCase(
+    references.attention_divergence,
+    _ATTENTION,
+    True,
+    (SHIFT,),
+    ("attention_distributions",),
+    _NOT_ATTENTION,
+    {"weights": _TOKEN_WEIGHTS},
+  ),
+  "value_relations": LossCase(
+    _two_heads(references.value_relations),
+    ((3, 4, 6), (3, 4, 2)),
+    True,
+    (),
+    ("value_relations",),
+    (((2, 4), (2, 4), "teacher values must have 3 axes"), ((2, 4, 6), (2, 5, 6), "same shape")),
+    {"weights": _TOKEN_WEIGHTS},
+    (({"heads": 0}, "heads must divide the channels of values; got heads=0"), ({"heads": 4}, "got heads=4")),
+    _two_heads(losses.value_relations),
   ),
   "log_power_distance": LossCase(
     references.log_power_distance,

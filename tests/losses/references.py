@@ -356,5 +356,37 @@ def inter_channel_correlation(teacher, student):
   return np.array(losses)
 
 
+def attention_maps(teacher, student, weights=None):
+  return _over_tokens(lambda t, s: np.mean((t - s) ** 2), teacher, student, weights)
+
+
+def attention_divergence(teacher, student, weights=None):
+  def divergence(t, s):
+    t, s = (x - x.max(axis=-1, keepdims=True) for x in (t, s))
+    log_p, log_q = (x - np.log(np.exp(x).sum(axis=-1, keepdims=True)) for x in (t, s))
+    return (np.exp(log_p) * (log_p - log_q)).sum(axis=-1).mean()
+
+  return _over_tokens(divergence, teacher, student, weights)
+
+
+def value_relations(teacher, student, heads, weights=None):
+  def relations(values):
+    size = values.shape[-1] // heads
+    parts = [_f64(values)[:, :, i * size : (i + 1) * size] for i in range(heads)]
+    return np.stack([[v @ v.T / math.sqrt(size) for v in part] for part in parts], axis=1)
+
+  return attention_divergence(relations(teacher), relations(student), weights)
+
+
+def _over_tokens(loss, teacher, student, weights):
+  """Mean over queries of weight times loss between rows [heads, keys], from which keys of weight zero are removed."""
+  weights = np.ones(teacher.shape[::2]) if weights is None else _f64(weights)
+  losses = []
+  for t, s, w in zip(_f64(teacher), _f64(student), weights, strict=True):
+    keys = w != 0
+    losses.append(sum(w[i] * loss(t[:, i, keys], s[:, i, keys]) for i in np.flatnonzero(keys)) / len(w))
+  return np.array(losses)
+
+
 def _f64(array):
   return np.asarray(array, np.float64)

@@ -154,10 +154,10 @@ def test_nearest_neighbours(size):
 def test_a_connector_with_batch_normalisation_in_training(scale):
   # With small features epsilon matters: the default of Keras, 1e-3, would change the values by a factor of ten.
   x = np.float32(scale) * MAPS[0]
-  ours = connectors.connector("conv1x1_bn", 5, 4)
+  ours = connectors.connector("project_bn", 5)
   y = ours(x, training=True)
   convolution = torch.nn.Conv2d(6, 5, 1, bias=False)
-  convolution.weight.data = _parameter(ours.layers[0].get_weights()[0])
+  convolution.weight.data = _parameter(ours.layers[0].get_weights()[0][None, None])
   normalization = torch.nn.BatchNorm2d(5)
   expected = normalization.train()(convolution(_tensor(x))).detach().permute(0, 2, 3, 1)
   np.testing.assert_allclose(y, expected, rtol=1e-3, atol=1e-4)

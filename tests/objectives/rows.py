@@ -16,12 +16,16 @@ layers = keras.layers
 
 
 def cnn(width, name, classes=4):
-  """Two stages on images [8, 8, 3]: conv0 bn0 relu0 pool0 conv1 bn1 relu1 embedding logits."""
+  """Two stages on images [8, 8, 3]: conv0 bn0 relu0 scores0 pool0 conv1 bn1 relu1 scores1 tokens1 embedding logits."""
   x = inputs = keras.Input((8, 8, 3))
   for i in range(2):
     x = layers.Conv2D(width * 2**i, 3, padding="same", use_bias=False, name=f"conv{i}")(x)
     x = layers.BatchNormalization(momentum=0.9, name=f"bn{i}")(x)
     x = layers.ReLU(name=f"relu{i}")(x)
+    size = x.shape[1:]
+    x = layers.Reshape((-1, 8, 8), name=f"scores{i}")(x)
+    x = layers.Reshape((-1, size[-1]), name=f"tokens{i}")(x)
+    x = layers.Reshape(size, name=f"map{i}")(x)
     if i == 0:
       x = layers.MaxPooling2D(name="pool0")(x)
   x = layers.GlobalAveragePooling2D(name="embedding")(x)
@@ -40,6 +44,9 @@ def shape(layer, width):
     "pool0": (4, 4, width),
     "bn1": (4, 4, 2 * width),
     "relu1": (4, 4, 2 * width),
+    "scores0": (width, 8, 8),
+    "scores1": (width // 2, 8, 8),
+    "tokens1": (16, 2 * width),
     "embedding": (2 * width,),
   }[layer]
 
@@ -337,6 +344,14 @@ ROWS = {
   "probabilistic_transfer": Row(
     lambda: o.ProbabilisticTransfer("embedding", "embedding", weight=9.0),
     _on_embeddings(references.probabilistic_transfer),
+  ),
+  "attention_maps": Row(lambda: o.AttentionMaps("scores1", "scores0", weight=3.0), _sum(references.attention_maps)),
+  "attention_distributions": Row(
+    lambda: o.AttentionDistributions("scores1", "scores0", weight=3.0, normalized=False),
+    _sum(references.attention_divergence),
+  ),
+  "value_relations": Row(
+    lambda: o.ValueRelations("tokens1", "tokens1", weight=3.0, heads=2), _sum(references.value_relations, heads=2)
   ),
   "contrastive": Row(
     lambda: o.Contrastive("embedding", "relu1", weight=0.5, dimensions=3, queue_size=7, temperature=0.5),

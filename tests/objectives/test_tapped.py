@@ -20,6 +20,12 @@ def _call(objective, teacher, student):
   return objective(([tf.constant(teacher)], [tf.constant(student)]))
 
 
+def _build(objective, model):
+  """Builds an objective as the `Distiller` does, on the same layers of one model."""
+  shapes = tfkd.taps.tappable(model)
+  objective.build(([shapes[x] for x in objective.teacher_layers], [shapes[x] for x in objective.student_layers]))
+
+
 class TestAlignment:
   def test_average_pool_brings_both_to_the_smaller_side_also_where_it_does_not_divide(self):
     student = RNG.normal(size=(3, 4, 7, 5)).astype(np.float32)
@@ -70,12 +76,72 @@ class TestConnectors:
     assert loss.dtype == tf.float32 and objective.connectors[0].layers[0].compute_dtype == "float32"
 
 
+class TestSequences:
+  """Time is an axis of positions, as height and width are."""
+
+  TEACHER = RNG.normal(size=(3, 6, 5)).astype(np.float32)
+  STUDENT = RNG.normal(size=(3, 6, 7)).astype(np.float32)
+
+  @pytest.mark.parametrize(
+    "make, reference",
+    [
+      (o.AttentionTransfer, references.attention_transfer),
+      (o.NeuronSelectivity, references.neuron_selectivity),
+      (lambda t, s: o.ICKD(t, s, connector="project"), references.inter_channel_correlation),
+      (lambda t, s: o.VariationalInformation(t, s, initial_variance=2.0), references.variational_information),
+      (lambda t, s: o.ActivationBoundary(t, s, connector="project"), references.activation_boundary),
+    ],
+  )
+  def test_losses_are_those_of_a_map_of_height_one(self, make, reference):
+    objective = make("a", "a")
+    value = _call(objective, self.TEACHER, self.STUDENT)
+    student = np.float64(self.STUDENT)
+    if objective.connectors[0] is not None:
+      student = student @ np.float64(objective.connectors[0].kernel) + np.float64(objective.connectors[0].bias)
+    options = {
+      references.variational_information: {"variance": np.full(5, 2.0)},
+      references.activation_boundary: {"margin": 1.0},
+    }
+    expected = reference(self.TEACHER[:, None], student[:, None], **options.get(reference, {}))
+    np.testing.assert_allclose(value, expected, rtol=1e-4)
+
+  @pytest.mark.parametrize(
+    "make, reference",
+    [
+      (o.FlowOfSolutionProcedure, references.flow_of_solution_procedure),
+      (o.KDSVD, references.singular_vectors),
+    ],
+  )
+  def test_losses_of_consecutive_layers_are_those_of_maps_of_height_one(self, make, reference):
+    student = self.STUDENT[..., :5]
+    later = self.TEACHER[::-1] + 0.5, student[::-1] - 0.5
+    objective = make(["a", "b"], ["a", "b"])
+    value = objective(([self.TEACHER, later[0]], [student, later[1]]))
+    teacher, student = (  # Pairs of an earlier and a later map of each example.
+      np.stack([first, second], axis=1)[:, :, None]
+      for first, second in zip((self.TEACHER, student), later, strict=True)
+    )
+    expected = reference(teacher, student)
+    np.testing.assert_allclose(value, expected, rtol=1e-3)
+
+  def test_are_pooled_and_interpolated(self):
+    student = RNG.normal(size=(3, 4, 5)).astype(np.float32)
+    pooled = np.array([references.average_pool(x[None], (1, 4)) for x in self.TEACHER])
+    loss = _call(o.Hint("a", "b", alignment="average_pool"), self.TEACHER, student)
+    np.testing.assert_allclose(loss, references.hint(pooled[:, 0], student), rtol=1e-5)
+    # Linear between the centres of the student's steps, constant beyond the first and the last.
+    centres = (np.arange(6) + 0.5) * 4 / 6 - 0.5
+    resized = [[np.interp(centres, np.arange(4), c) for c in np.float64(x).T] for x in student]
+    loss = _call(o.Hint("a", "b", alignment="interpolate"), self.TEACHER, student)
+    np.testing.assert_allclose(loss, references.hint(self.TEACHER, np.swapaxes(resized, 1, 2)), rtol=1e-5)
+
+
 class TestErrorsAtConstruction:
   def _distiller(self, objective):
     return tfkd.Distiller(cnn(8, "teacher"), cnn(4, "student"), [objective])
 
   def test_channels_that_differ_name_both_and_the_connector(self):
-    with pytest.raises(ValueError, match=r"'relu1' \(None, 4, 4, 16\).*'relu1' \(None, 4, 4, 8\): .*16 and 8.*conv1x1"):
+    with pytest.raises(ValueError, match=r"'relu1' \(None, 4, 4, 16\).*'relu1' \(None, 4, 4, 8\): .*16 and 8.*project"):
       self._distiller(o.Hint("relu1", "relu1"))
 
   def test_a_connector_of_the_wrong_width_is_found(self):
@@ -86,14 +152,36 @@ class TestErrorsAtConstruction:
     with pytest.raises(ValueError, match="features of 4 and 2 axes cannot be compared"):
       self._distiller(o.Hint("relu1", "embedding", connector="linear"))
 
-  def test_a_convolution_of_a_vector_is_refused(self):
-    with pytest.raises(ValueError, match="'embedding'.*expects a map of 4 axes; got 2"):
-      self._distiller(o.Hint("embedding", "embedding", connector="conv1x1"))
-
   @pytest.mark.parametrize("make", [o.AttentionTransfer, o.NeuronSelectivity, o.FactorTransfer, o.ICKD])
-  def test_methods_of_maps_refuse_vectors(self, make):
-    with pytest.raises(ValueError, match="'embedding'.*(reads maps|expects a map)"):
+  def test_methods_that_compare_positions_refuse_vectors(self, make):
+    with pytest.raises(ValueError, match="'embedding'.*compares positions.*the teacher's feature is a vector: tap"):
       self._distiller(make("embedding", "embedding"))
+
+  def test_sequences_of_different_length_are_refused_or_aligned(self):
+    inputs = keras.Input((6, 3))
+    x = layers.Conv1D(5, 3, name="b")(layers.Conv1D(5, 1, name="a")(inputs))
+    x = layers.Conv2D(5, 1, name="map")(layers.Reshape((2, 2, 5))(x))
+    model = keras.Model(inputs, layers.Dense(4, name="logits")(layers.Flatten()(x)))
+    with pytest.raises(ValueError, match=r"'a' \(None, 6, 5\) .*'b' \(None, 4, 5\).*differ in length: set alignment"):
+      tfkd.Distiller(model, model, [o.AttentionTransfer("a", "b")])
+    tfkd.Distiller(model, model, [o.AttentionTransfer("a", "b", alignment="average_pool")])
+    with pytest.raises(ValueError, match="consecutive layers position by position; got 'b' .* and 'map' .*: tap"):
+      tfkd.Distiller(model, model, [o.FlowOfSolutionProcedure(["a", "b", "map"], ["a", "b", "map"])])
+    with pytest.raises(ValueError, match="resizes its features to each other; got features of 3 and 4 axes"):
+      tfkd.Distiller(model, model, [o.ReviewKD(["b", "map"], ["b", "map"])])
+
+  def test_unknown_channels_or_positions_are_refused_where_weights_depend_on_them(self):
+    inputs = keras.Input((None, None, 3))
+    conv = layers.Conv2D(4, 1, name="conv")(inputs)
+    flat = layers.Lambda(lambda x: tf.reshape(x, [tf.shape(x)[0], -1]), output_shape=(None,), name="flat")(conv)
+    model = keras.Model(inputs, [layers.GlobalAveragePooling2D(name="logits")(conv), flat])
+    for make in (o.Hint, o.OFD, o.Contrastive, o.SRD, o.ReviewKD):
+      with pytest.raises(ValueError, match="'flat' .*teacher's feature must have a known number of channels.*build"):
+        _build(make("flat", "flat"), model)
+    with pytest.raises(ValueError, match="'conv' .*the teacher's with known positions: build the teacher for a fixed"):
+      _build(o.ReviewKD("conv", "conv"), model)
+    for objective in (o.RKDDistance("flat", "flat"), o.SimilarityPreserving("flat", "flat"), o.ICKD("conv", "conv")):
+      _build(objective, model)
 
   def test_a_layer_of_neither_model_names_the_nearest(self):
     with pytest.raises(ValueError, match="teacher has no layer 'relu7'; did you mean"):

@@ -9,7 +9,6 @@ from tfkd.distiller.teachers import for_objective
 from tfkd.features.outputs import pick
 from tfkd.objectives import Batch, Objective
 from tfkd.ops.element_weights import (
-  at_positions,
   combined,
   mask_of,
   of_elements,
@@ -56,7 +55,7 @@ def term(objective: Objective, batch: Batch) -> tuple[tf.Tensor, tuple]:
   if weights is not None:
     mean_weights = weights
     reads_features = bool(objective.student_layers)
-    inputs = tuple(_without_dropped(part, weights, reads_features) for part in inputs)
+    inputs = tuple(_without_dropped(part, weights, objective) for part in inputs)
     if objective.relational:
       inputs, weights = _counted(inputs, weights, reads_features)
     if reads_features:
@@ -80,7 +79,7 @@ def _weights(objective: Objective, batch: Batch) -> tf.Tensor | None:
     weight = None if sample_weight is None else pick(sample_weight, key, "sample_weight", name)
     weights = combined(weight, mask_of(output))
     return None if weights is None else of_elements(weights, output)
-  masks = [mask_of(features[layer]) for layer in objective.student_layers]
+  masks = [objective.mask_of(features[layer]) for layer in objective.student_layers]
   if key is not None and tf.nest.is_nested(outputs):
     weight = None if sample_weight is None else pick(sample_weight, key, "sample_weight", name)
     masks.append(mask_of(objective.student_output(batch)))
@@ -107,10 +106,10 @@ def _shared(weights: list[Any], outputs: list[tf.Tensor]) -> tf.Tensor:
   return tf.add_n(means) / len(means)
 
 
-def _without_dropped(part: Any, weights: tf.Tensor, reads_features: bool) -> Any:
-  if not reads_features or tf.is_tensor(part):
+def _without_dropped(part: Any, weights: tf.Tensor, objective: Objective) -> Any:
+  if not objective.student_layers or tf.is_tensor(part):
     return without_dropped(part, weights)
-  return [without_dropped(x, at_positions(weights, x)) for x in part]
+  return [objective.without_dropped(feature, weights) for feature in part]
 
 
 def _counted(inputs: tuple, weights: tf.Tensor, reads_features: bool) -> tuple[tuple, tf.Tensor]:

@@ -8,91 +8,92 @@ import tf_keras as keras
 
 from tfkd.ops.pooling import average_pool
 
-CONNECTORS = (None, "conv1x1", "conv1x1_bn", "linear")
+CONNECTORS = (None, "project", "project_bn")
+# Names of the same maps in the papers, which are about maps and vectors.
+_ALIASES = {"conv1x1": "project", "linear": "project", "conv1x1_bn": "project_bn"}
 ALIGNMENTS = (None, "average_pool", "interpolate")
 # PyTorch's defaults, which the methods' authors used; Keras' epsilon is 1e-3.
 PYTORCH_NORMALIZATION = {"momentum": 0.9, "epsilon": 1e-5}
 
 
-def connector(
-  kind: str | keras.layers.Layer | None, channels: int, rank: int | None = None
-) -> keras.layers.Layer | None:
+def connector(kind: str | keras.layers.Layer | None, channels: int) -> keras.layers.Layer | None:
   """Makes a trainable map from a student's feature to a number of channels.
 
   Args:
-    kind: None for no map, "conv1x1" or "conv1x1_bn" (without and with batch normalisation, of PyTorch's epsilon)
-      for maps, "linear" for vectors, or a Keras layer, which is copied: every pair of layers has its own connector.
+    kind: None for no map; "project" or "project_bn" (without and with batch normalisation, of PyTorch's epsilon) for a
+      linear map of the last axis of a vector, a sequence or a map; or a Keras layer, which is copied: every pair of
+      layers has its own connector. "conv1x1" and "linear" are other names of "project", "conv1x1_bn" of "project_bn".
     channels: channels of the teacher's feature.
-    rank: number of axes of the student's feature, if known.
 
   Returns:
     A Keras layer with float32 arithmetic (a given layer keeps its policy), or None.
 
   Raises:
-    ValueError: the kind is unknown, or a convolution is requested for a feature that is not a map.
+    ValueError: the kind is unknown.
   """
-  if kind in ("conv1x1", "conv1x1_bn") and rank not in (None, 4):
-    raise ValueError(f'connector="{kind}" expects a map of 4 axes; got {rank}. Use "linear" for vectors.')
   if isinstance(kind, keras.layers.Layer):
     layer: Any = kind
     return type(layer).from_config(layer.get_config())
-  if kind == "linear":
+  name = _ALIASES.get(kind, kind) if isinstance(kind, str) else kind
+  if name is None:
+    return None
+  if name == "project":
     return keras.layers.Dense(channels, dtype="float32")
-  if kind == "conv1x1":
-    return keras.layers.Conv2D(channels, 1, dtype="float32")
-  if kind == "conv1x1_bn":
-    convolution = keras.layers.Conv2D(channels, 1, use_bias=False, dtype="float32")
-    return keras.Sequential([convolution, keras.layers.BatchNormalization(**PYTORCH_NORMALIZATION, dtype="float32")])
-  if kind is not None:
-    raise ValueError(
-      f"unknown connector {kind!r}: expected None, a Keras layer, {', '.join(map(repr, CONNECTORS[1:]))}."
-    )
-  return None
+  if name == "project_bn":
+    dense = keras.layers.Dense(channels, use_bias=False, dtype="float32")
+    return keras.Sequential([dense, keras.layers.BatchNormalization(**PYTORCH_NORMALIZATION, dtype="float32")])
+  raise ValueError(
+    f"unknown connector {kind!r}: expected None, a Keras layer, {', '.join(map(repr, (*CONNECTORS[1:], *_ALIASES)))}."
+  )
 
 
-def aligned_size(teacher_shape: Any, student_shape: Any, alignment: str | None) -> tuple[int, int]:
-  """Height and width at which two maps are compared.
+def aligned_size(teacher_shape: Any, student_shape: Any, alignment: str | None) -> tuple[int, ...]:
+  """Positions at which two sequences or maps are compared: their length, or their height and width.
 
   Args:
-    teacher_shape, student_shape: [batch, height, width, channels], height and width known if they differ.
+    teacher_shape, student_shape: [batch, ..., channels] of equal rank, with known positions if these differ.
     alignment: None (they must agree), "average_pool" (the smaller of each side) or "interpolate" (the teacher's).
 
   Returns:
-    (height, width).
+    (length,) or (height, width); of more axes of positions only if they agree.
 
   Raises:
     ValueError: the sizes differ and there is no alignment, or one is unknown.
   """
-  teacher, student = tuple(teacher_shape[1:3]), tuple(student_shape[1:3])
+  teacher, student = tuple(teacher_shape[1:-1]), tuple(student_shape[1:-1])
   if teacher == student:
     return teacher
-  if alignment is None:
+  if alignment is None or len(teacher) > 2:
+    advice = 'set alignment="average_pool" or "interpolate", or tap other layers.'
     raise ValueError(
-      f"teacher feature {tuple(teacher_shape)} and student feature {tuple(student_shape)} differ in height and width: "
-      'set alignment="average_pool" or "interpolate", or tap other layers.'
+      f"teacher feature {tuple(teacher_shape)} and student feature {tuple(student_shape)} differ in "
+      f"{'height and width' if len(teacher) == 2 else 'length' if len(teacher) == 1 else 'their positions'}: "
+      f"{advice if len(teacher) <= 2 else 'tap layers that agree, because only sequences and maps can be aligned.'}"
     )
   if None in (*teacher, *student):
     raise ValueError(
-      f"features {tuple(teacher_shape)} and {tuple(student_shape)} cannot be aligned: their height and width must be "
-      "known. Build both models for a fixed image size."
+      f"features {tuple(teacher_shape)} and {tuple(student_shape)} cannot be aligned: their positions must be known. "
+      "Build both models for a fixed length or image size."
     )
   return teacher if alignment == "interpolate" else tuple(map(min, teacher, student))
 
 
 def align(feature: tf.Tensor, size: Sequence[int], alignment: str | None) -> tf.Tensor:
-  """Resizes a map to a height and width.
+  """Resizes a sequence or map to other positions.
 
   Args:
-    feature: float [batch, height, width, channels].
-    size: (height, width).
-    alignment: "average_pool" (adaptive, also to sizes that do not divide), "interpolate" (bilinear), or None if the
-      size is right.
+    feature: float [batch, time, channels] or [batch, height, width, channels].
+    size: (time,) or (height, width).
+    alignment: "average_pool" (adaptive, also to sizes that do not divide), "interpolate" (linear along each axis), or
+      None if the size is right.
 
   Returns:
     float [batch, *size, channels].
   """
-  if tuple(feature.shape[1:3]) == tuple(size):
+  if tuple(feature.shape[1:-1]) == tuple(size):
     return feature
+  if len(size) == 1:
+    return tf.squeeze(align(feature[:, None], (1, *size), alignment), 1)
   return average_pool(feature, size) if alignment == "average_pool" else tf.image.resize(feature, size)
 
 

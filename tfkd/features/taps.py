@@ -248,6 +248,16 @@ def _resolve(name: str, named: list[tuple[str, _Tap]], model_name: str) -> _Tap:
   outputs = outputs or [given for given, tap in named if tap.index is not None and f"/{name}:" in given]
   if outputs:
     raise ValueError(f"layer '{name}' of {model_name} has several outputs: name one of {', '.join(outputs)}.")
+  layer, _, index = name.rpartition(":")
+  if layer and index.isdecimal():
+    same = [given for given, _ in named if f"/{given}".rpartition(":")[0].endswith(f"/{layer}")]
+    if same:
+      raise ValueError(
+        f"layer '{layer}' of {model_name} has {len(same)} outputs and no number {index}: name one of {', '.join(same)}."
+      )
+    same = [given for given, _ in named if f"/{given}".endswith(f"/{layer}")]
+    if same:
+      raise ValueError(f"layer '{layer}' of {model_name} has one output: name it '{same[0]}', without a number.")
   every = [given for given, _ in named]
   hint = did_you_mean(name, every)
   raise ValueError(f"{model_name} has no layer '{name}'; {hint}Layers that can be tapped: {', '.join(every)}.")

@@ -25,6 +25,9 @@ from tfkd.losses._review import hierarchical_context as hierarchical_context
 from tfkd.losses._rkd import distance_metric as distance_metric
 from tfkd.losses._rkd import rkd_angle as rkd_angle
 from tfkd.losses._rkd import rkd_distance as rkd_distance
+from tfkd.losses._self_attention import attention_divergence as attention_divergence
+from tfkd.losses._self_attention import attention_maps as attention_maps
+from tfkd.losses._self_attention import value_relations as value_relations
 from tfkd.losses._similarity import similarity_preserving as similarity_preserving
 from tfkd.losses._singular_vectors import singular_vectors as singular_vectors
 from tfkd.losses._soft_targets import soft_target_cross_entropy as soft_target_cross_entropy

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from tfkd.ops.checks import check_rank, check_same_positions, check_same_shape
-from tfkd.ops.norms import as_float32
+from tfkd.ops.checks import check_same_positions, check_same_shape
+from tfkd.ops.norms import as_float32, positions_in_rows
 
 
 def flow_of_solution_procedure(
@@ -13,20 +13,20 @@ def flow_of_solution_procedure(
 ) -> tf.Tensor:
   """Computes the mean squared difference between the Gram matrices of two layers' features.
 
-    G_ij = sum_hw first_hwi second_hwj / (height width),   loss = mean_ij (G_ij(teacher) - G_ij(student))^2
+    G_ij = mean_p first_pi second_pj over positions p,   loss = mean_ij (G_ij(teacher) - G_ij(student))^2
 
   Source: Yim et al. 2017, "A Gift from Knowledge Distillation", CVPR, eq. 1-2. Differs: the mean over the matrix
   in place of its squared norm.
 
   Args:
-    teacher_features: pair of float [batch, height, width, channels], from an earlier and a later layer.
-    student_features: pair of float with the same channels; height and width agree within a pair.
+    teacher_features: pair of float [batch, ..., channels], sequences or maps, from an earlier and a later layer.
+    student_features: pair of float with the same channels; positions agree within a pair.
 
   Returns:
     float32 [batch], in units of the feature to the fourth power, >= 0; 0 when the matrices agree.
 
   Raises:
-    ValueError: a pair does not hold two features, or positions or channels differ.
+    ValueError: a pair does not hold two features, one has no positions, or positions or channels differ.
   """
   teacher, student = _gram(teacher_features, "teacher"), _gram(student_features, "student")
   check_same_shape(teacher, student, "the teacher's Gram matrix", "the student's")
@@ -35,10 +35,9 @@ def flow_of_solution_procedure(
 
 def _gram(features, owner):
   if len(features) != 2:
-    raise ValueError(f"{owner} features must be a pair of an earlier and a later map; got {len(features)}.")
+    raise ValueError(f"{owner} features must be a pair of an earlier and a later feature; got {len(features)}.")
   first, second = (as_float32(feature) for feature in features)
-  check_rank(first, 4, f"{owner} feature")
   check_same_positions(first, second)
-  positions = tf.cast(tf.shape(first)[1] * tf.shape(first)[2], tf.float32)
+  first, second = positions_in_rows(first), positions_in_rows(second)
   # Dividing before the sum avoids overflow for large features.
-  return tf.einsum("bhwi,bhwj->bij", first / positions, second)
+  return tf.matmul(first / tf.cast(tf.shape(first)[1], tf.float32), second, transpose_a=True)

@@ -2,8 +2,8 @@
 
 import tensorflow as tf
 
-from tfkd.ops.checks import check_rank, check_same_shape
-from tfkd.ops.norms import as_float32, rescaled, unit
+from tfkd.ops.checks import check_has_positions, check_same_shape
+from tfkd.ops.norms import as_float32, positions_in_rows, rescaled, unit
 
 
 def inter_channel_correlation(teacher_feature: tf.Tensor, student_feature: tf.Tensor) -> tf.Tensor:
@@ -15,23 +15,23 @@ def inter_channel_correlation(teacher_feature: tf.Tensor, student_feature: tf.Te
   divided by the number of channels, not by its square.
 
   Args:
-    teacher_feature: float [batch, height, width, channels].
-    student_feature: float [batch, height_s, width_s, channels]; only batch and channels must match.
+    teacher_feature: float [batch, ..., channels], a sequence, a map, or with more axes of positions.
+    student_feature: float [batch, ..., channels]; only batch and channels must match.
 
   Returns:
     float32 [batch], dimensionless, in [0, 4]; 0 when the correlations agree, independently of the features' scale.
 
   Raises:
-    ValueError: an input is not rank 4, or the channels differ.
+    ValueError: an input has no positions, or the channels differ.
   """
   teacher, student = as_float32(teacher_feature), as_float32(student_feature)
-  check_rank(teacher, 4, "teacher feature")
-  check_rank(student, 4, "student feature")
+  check_has_positions(teacher, "teacher feature")
+  check_has_positions(student, "student feature")
   difference = _correlations(teacher), _correlations(student)
   check_same_shape(*difference, "the teacher's channel correlations", "the student's")
   return tf.reduce_mean(tf.reduce_sum(tf.math.squared_difference(*difference), axis=2), axis=1)
 
 
 def _correlations(feature):
-  feature = rescaled(feature, [1, 2, 3])
-  return unit(tf.einsum("bhwi,bhwj->bij", feature, feature), 2)
+  feature = rescaled(positions_in_rows(feature), [1, 2])
+  return unit(tf.matmul(feature, feature, transpose_a=True), 2)

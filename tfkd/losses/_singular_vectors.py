@@ -5,8 +5,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfkd.ops.checks import check_rank, check_same_batch
-from tfkd.ops.norms import as_float32, rescaled, unit
+from tfkd.ops.checks import check_has_positions, check_same_batch
+from tfkd.ops.norms import as_float32, positions_in_rows, rescaled, unit
 
 _NONE = 1e-5  # Eigenvalues, or gaps between them, below this share of the largest are numerically zero in float32.
 _MORE = 3  # Number of candidates among the student vectors beyond `rank`.
@@ -27,8 +27,8 @@ def singular_vectors(
   sums positive, and student vectors with singular value zero are not candidates.
 
   Args:
-    teacher_features: pair of float [batch, height, width, channels], from an earlier and a later layer.
-    student_features: pair of float, each with the channels of its teacher feature; heights and widths may differ.
+    teacher_features: pair of float [batch, ..., channels], sequences or maps, from an earlier and a later layer.
+    student_features: pair of float, each with the channels of its teacher feature; positions may differ.
     rank: int >= 1, number of singular vectors per feature; at most its number of positions and of channels.
 
   Returns:
@@ -36,11 +36,11 @@ def singular_vectors(
     features. The gradient is 0 between vectors with equal singular values, whose directions are not defined.
 
   Raises:
-    ValueError: a pair does not hold two features, their channels differ, or rank is out of range.
+    ValueError: a pair does not hold two features, one has no positions, their channels differ, or rank is out of range.
   """
   for features, owner in ((teacher_features, "teacher"), (student_features, "student")):
     if len(features) != 2:
-      raise ValueError(f"{owner} features must be a pair of an earlier and a later map; got {len(features)}.")
+      raise ValueError(f"{owner} features must be a pair of an earlier and a later feature; got {len(features)}.")
   pairs = [_aligned(t, s, rank) for t, s in zip(teacher_features, student_features, strict=True)]
   teacher, student = (_radial(*vectors) for vectors in zip(*pairs, strict=True))
   return tf.reduce_sum(tf.math.squared_difference(tf.stop_gradient(teacher), student), axis=[1, 2, 3])
@@ -49,10 +49,10 @@ def singular_vectors(
 def _aligned(teacher, student, rank):
   """Both features' weighted vectors, float32 [batch, channels, rank], the student's chosen and signed to match."""
   teacher, student = as_float32(teacher), as_float32(student)
-  check_rank(teacher, 4, "teacher feature")
-  check_rank(student, 4, "student feature")
+  check_has_positions(teacher, "teacher feature")
+  check_has_positions(student, "student feature")
   check_same_batch(teacher, student)
-  if teacher.shape[3] != student.shape[3]:
+  if teacher.shape[-1] != student.shape[-1]:
     raise ValueError(
       f"teacher and student feature must have the same channels; got {teacher.shape} and {student.shape}: "
       "use a connector."
@@ -71,15 +71,13 @@ def _aligned(teacher, student, rank):
 
 def _decomposed(feature, rank, more=0):
   """Squares of the largest singular values, float32 [batch, rank + more], and their right vectors."""
-  shape = tf.shape(feature)
-  positions = None if None in feature.shape[1:3] else feature.shape[1] * feature.shape[2]
-  channels = feature.shape[3]
+  positions, channels = feature.shape[1:-1].num_elements(), feature.shape[-1]
   most = channels if positions is None else min(positions, channels)
   if not 1 <= rank <= most:
     raise ValueError(
       f"rank must be between 1 and {most}, positions or channels of feature {feature.shape}; got {rank}."
     )
-  rows = tf.reshape(rescaled(feature, [1, 2, 3]), [shape[0], shape[1] * shape[2], channels])
+  rows = rescaled(positions_in_rows(feature), [1, 2])
   if positions is not None and positions < channels:  # Decomposes the smaller Gram matrix.
     values, left = _eigen(tf.matmul(rows, rows, transpose_b=True), min(rank + more, most))
     vectors = unit(tf.matmul(rows, left, transpose_a=True), 1)

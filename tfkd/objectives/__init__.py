@@ -31,6 +31,9 @@ from tfkd.objectives.review import ReviewKD as ReviewKD
 from tfkd.objectives.rkd import DistanceMetric as DistanceMetric
 from tfkd.objectives.rkd import RKDAngle as RKDAngle
 from tfkd.objectives.rkd import RKDDistance as RKDDistance
+from tfkd.objectives.self_attention import AttentionDistributions as AttentionDistributions
+from tfkd.objectives.self_attention import AttentionMaps as AttentionMaps
+from tfkd.objectives.self_attention import ValueRelations as ValueRelations
 from tfkd.objectives.similarity import SimilarityPreserving as SimilarityPreserving
 from tfkd.objectives.simkd import SimKD as SimKD
 from tfkd.objectives.simkd import simkd_student as simkd_student

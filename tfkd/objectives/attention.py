@@ -22,7 +22,7 @@ class AttentionTransfer(TappedObjective):
     power: positive number; larger ones emphasise the strongest responses.
     form: "code" (mean of squares, as the authors released it) or "paper" (the norm, as in the equation).
     **options: weight, output and name, see `Objective`.
-  Inputs: pair of lists of float [batch, height, width, channels]. Output: float32 [batch], dimensionless.
+  Inputs: pair of lists of float [batch, ..., channels], sequences or maps. Output: float32 [batch], dimensionless.
   Example: tfkd.objectives.AttentionTransfer(["relu2", "relu4", "relu6"], ["relu2", "relu4", "relu6"])
   """
 

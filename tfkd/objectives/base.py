@@ -12,6 +12,7 @@ import tf_keras as keras
 
 from tfkd.features.outputs import ModelOutputs, pick
 from tfkd.objectives.batch import Batch
+from tfkd.ops.element_weights import at_positions, mask_of, without_dropped
 
 
 class Objective(keras.layers.Layer):
@@ -108,6 +109,19 @@ class Objective(keras.layers.Layer):
   def options(self, batch: Batch) -> dict[str, Any]:
     """Keyword arguments of `call` that depend on the batch: by default `training`, if `call` has such an argument."""
     return {"training": batch.training} if "training" in inspect.signature(self.call).parameters else {}
+
+  def mask_of(self, feature: tf.Tensor) -> tf.Tensor | None:
+    """The Keras mask of a tapped feature's positions: bool [batch, ...], or None."""
+    return mask_of(feature)
+
+  def without_dropped(self, feature: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
+    """A tapped feature with zeros at its positions of weight zero.
+
+    Args:
+      feature: float [batch, ..., channels].
+      weights: see `tfkd.ops.element_weights.at_positions`.
+    """
+    return without_dropped(feature, at_positions(weights, feature))
 
   def teacher_output(self, batch: Batch) -> tf.Tensor:
     """The output of the teacher that this objective reads."""

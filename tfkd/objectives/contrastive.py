@@ -24,7 +24,7 @@ class Contrastive(TappedObjective):
   hold the examples of all devices.
 
   Args:
-    teacher_layer, student_layer: name of one layer each. Maps are averaged.
+    teacher_layer, student_layer: name of one layer each. Sequences and maps are averaged.
     dimensions: dimensions of the projected embeddings.
     queue_size: number of negatives of each example.
     temperature: positive number, dimensionless.

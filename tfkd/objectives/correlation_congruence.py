@@ -22,7 +22,7 @@ class CorrelationCongruence(EmbeddingObjective):
     gamma: positive number, the kernel's width is 1 / sqrt(2 gamma).
     order: int >= 1, terms of the kernel's Taylor series.
     **options: weight, output and name, see `Objective`.
-  Inputs: pair of lists of float [batch, d] or maps. Output: float32 scalar, dimensionless.
+  Inputs: pair of lists of float [batch, d], sequences or maps. Output: float32 scalar, dimensionless.
   Example: tfkd.objectives.CorrelationCongruence("flatten", "flatten")
   """
 

@@ -22,7 +22,7 @@ class Hint(TappedObjective):
     teacher_layer, student_layer, connector, alignment: see `TappedObjective`.
     **options: weight, output and name, see `Objective`.
   Inputs: pair of lists of float [batch, ...]. Output: float32 [batch].
-  Example: tfkd.objectives.Hint("relu4", "relu4", connector="conv1x1")
+  Example: tfkd.objectives.Hint("relu4", "relu4", connector="project")
   """
 
   acronyms = ("FitNet", "FitNets")
@@ -43,7 +43,7 @@ class Euclidean(TappedObjective):
     teacher_layer, student_layer, connector, alignment: see `TappedObjective`.
     **options: weight, output and name, see `Objective`.
   Inputs: pair of lists of float [batch, ...]. Output: float32 [batch].
-  Example: tfkd.objectives.Euclidean("relu4", "relu4", connector="conv1x1", weight=0.01)
+  Example: tfkd.objectives.Euclidean("relu4", "relu4", connector="project", weight=0.01)
   """
 
   def distance(self, teacher: tf.Tensor, student: tf.Tensor) -> tf.Tensor:
@@ -61,7 +61,7 @@ class NormalizedFeatureMatching(TappedObjective):
     epsilon: positive lower bound of a vector's length.
     **options: weight, output and name, see `Objective`.
   Inputs: pair of lists of float [batch, ..., channels]. Output: float32 [batch], dimensionless.
-  Example: tfkd.objectives.NormalizedFeatureMatching(["relu2", "relu4"], ["relu2", "relu4"], connector="conv1x1")
+  Example: tfkd.objectives.NormalizedFeatureMatching(["relu2", "relu4"], ["relu2", "relu4"], connector="project")
   """
 
   default_weight = 100.0  # As `Hint`.

@@ -14,13 +14,13 @@ from tfkd.objectives.tapped import TappedObjective
 class ICKD(TappedObjective):
   """The student's channels, projected to the teacher's, respond together as the teacher's do (ICKD).
 
-  Use it on the last map. Positions are summed over: heights and widths may differ.
+  Use it on the last map. Positions are summed over: their numbers may differ.
   Source: Liu et al. 2021, arXiv:2202.03680; see `tfkd.losses.inter_channel_correlation`.
 
   Args:
     teacher_layer, student_layer, connector: see `TappedObjective`.
     **options: weight, output and name, see `Objective`.
-  Inputs: pair of lists of float [batch, height, width, channels]. Output: float32 [batch], dimensionless.
+  Inputs: pair of lists of float [batch, ..., channels], sequences or maps. Output: float32 [batch], dimensionless.
   Example: tfkd.objectives.ICKD("relu6", "relu6")
   """
 
@@ -32,7 +32,7 @@ class ICKD(TappedObjective):
     teacher_layer: str | Sequence[str],
     student_layer: str | Sequence[str],
     *,
-    connector: str | keras.layers.Layer | None = "conv1x1_bn",
+    connector: str | keras.layers.Layer | None = "project_bn",
     **options: Any,
   ):
     super().__init__(teacher_layer, student_layer, connector=connector, alignment=None, **options)

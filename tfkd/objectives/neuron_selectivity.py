@@ -20,7 +20,7 @@ class NeuronSelectivity(TappedObjective):
   Args:
     teacher_layer, student_layer, alignment: see `TappedObjective`; channels may differ.
     **options: weight, output and name, see `Objective`.
-  Inputs: pair of lists of float [batch, height, width, channels]. Output: float32 [batch], dimensionless.
+  Inputs: pair of lists of float [batch, ..., channels], sequences or maps. Output: float32 [batch], dimensionless.
   Example: tfkd.objectives.NeuronSelectivity("relu6", "relu6")
   """
 

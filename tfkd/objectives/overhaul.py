@@ -35,7 +35,7 @@ class OFD(TappedObjective):
     teacher_layer: str | Sequence[str],
     student_layer: str | Sequence[str],
     *,
-    connector: str | keras.layers.Layer | None = "conv1x1_bn",
+    connector: str | keras.layers.Layer | None = "project_bn",
     alignment: str | None = None,
     **options: Any,
   ):

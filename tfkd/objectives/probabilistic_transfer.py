@@ -17,7 +17,7 @@ class ProbabilisticTransfer(EmbeddingObjective):
   Args:
     teacher_layer, student_layer, connector: see `EmbeddingObjective`.
     **options: weight, output and name, see `Objective`.
-  Inputs: pair of lists of float [batch, d] or maps. Output: float32 scalar, in nats.
+  Inputs: pair of lists of float [batch, d], sequences or maps. Output: float32 scalar, in nats.
   Example: tfkd.objectives.ProbabilisticTransfer("flatten", "flatten")
   """
 

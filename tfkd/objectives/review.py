@@ -9,6 +9,7 @@ import tf_keras as keras
 from tfkd import losses
 from tfkd.features import connectors
 from tfkd.objectives.tapped import TappedObjective
+from tfkd.ops.element_weights import at_positions, without_dropped
 
 layers = keras.layers
 
@@ -26,7 +27,8 @@ class ReviewKD(TappedObjective):
     teacher_layer, student_layer: lists of layer names, early to late; shapes may differ.
     channels: channels of the fused features; at most the number of channels of the student's last layer.
     **options: weight, output and name, see `Objective`.
-  Inputs: pair of lists of float [batch, height, width, channels] or [batch, channels]. Output: float32 [batch].
+  Inputs: pair of lists of float [batch, height, width, channels] or [batch, time, channels], and [batch, channels].
+    Output: float32 [batch].
   Example: tfkd.objectives.ReviewKD(["relu2", "relu4", "relu6", "flatten"], ["relu2", "relu4", "relu6", "flatten"])
   """
 
@@ -47,10 +49,13 @@ class ReviewKD(TappedObjective):
     self.channels = channels
 
   def build(self, input_shape: Any) -> None:
-    for shape in tf.nest.flatten(input_shape[:2]):
-      if shape.rank not in (2, 4):
-        raise ValueError(f"objective '{self.name}' reads maps of 4 axes or vectors; got a feature of shape {shape}.")
     super().build(input_shape)
+    ranks = sorted({shape.rank for shape in tf.nest.flatten(input_shape[:2])} - {2})
+    if len(ranks) > 1:
+      raise ValueError(
+        f"objective '{self.name}' resizes its features to each other; got features of {' and '.join(map(str, ranks))} "
+        "axes: tap maps and vectors, or sequences and vectors."
+      )
     teachers, students = ([_map_shape(s) for s in shapes] for shapes in input_shape[:2])
     channels = min(self.channels, students[-1][3])
     self.entries, self.attentions, self.exits = [], [], []
@@ -58,11 +63,19 @@ class ReviewKD(TappedObjective):
       fused = [*student[:3], channels]
       self.entries.append(_convolution(channels, 1))
       self.entries[-1].build(student)
-      self.exits.append(_convolution(teacher[3], 3))
+      self.exits.append(_convolution(teacher[3], (3, 1) if 3 in ranks else 3))
       self.exits[-1].build(fused)
       if i + 1 < len(teachers):
         self.attentions.append(layers.Conv2D(2, 1, activation="sigmoid", dtype="float32"))
         self.attentions[-1].build([*student[:3], 2 * channels])
+
+  def check_shape(self, shape: tf.TensorShape, owner: str) -> None:
+    super().check_shape(shape, owner)
+    if shape.rank > 4 or (owner == "teacher" and None in shape[1:]):
+      raise ValueError(
+        "the loss pools vectors, sequences or maps, of at most 4 axes, the teacher's with known positions: build the "
+        "teacher for a fixed length or image size, or tap another layer."
+      )
 
   def call(self, inputs: tuple, training: bool | None = None, sample_weight: tf.Tensor | None = None) -> tf.Tensor:
     teachers, students = ([_as_map(x) for x in features] for features in inputs[:2])
@@ -75,11 +88,14 @@ class ReviewKD(TappedObjective):
         feature = feature * weights[..., :1] + later * weights[..., 1:]
       later = feature
       resized = connectors.nearest(feature, tf.shape(teachers[i])[1:3])
-      total.append(losses.hierarchical_context(teachers[i], self.exits[i](resized)))
+      reviewed = self.exits[i](resized)
+      if sample_weight is not None:  # The convolution maps zeros to their neighbours' values.
+        reviewed = without_dropped(reviewed, at_positions(sample_weight, inputs[0][i]))
+      total.append(losses.hierarchical_context(teachers[i], reviewed))
     return tf.add_n(total)
 
 
-def _convolution(channels: int, size: int) -> keras.Sequential:
+def _convolution(channels: int, size: int | tuple[int, int]) -> keras.Sequential:
   return keras.Sequential(
     [
       layers.Conv2D(channels, size, padding="same", use_bias=False, dtype="float32"),
@@ -90,8 +106,10 @@ def _convolution(channels: int, size: int) -> keras.Sequential:
 
 def _map_shape(shape: tf.TensorShape) -> list[Any]:
   sizes = list(shape)
-  return sizes if len(sizes) == 4 else [sizes[0], 1, 1, sizes[-1]]
+  return [*sizes[:-1], *[1] * (4 - len(sizes)), sizes[-1]]
 
 
 def _as_map(feature: tf.Tensor) -> tf.Tensor:
-  return feature if feature.shape.rank == 4 else feature[:, None, None, :]
+  """A sequence as a map of width 1, a vector as a map of one position."""
+  sizes = feature.shape[1:-1].as_list()
+  return feature if len(sizes) == 2 else tf.reshape(feature, [-1, *sizes, *[1] * (2 - len(sizes)), feature.shape[-1]])

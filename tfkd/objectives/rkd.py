@@ -17,7 +17,7 @@ class RKDDistance(EmbeddingObjective):
   Args:
     teacher_layer, student_layer, connector: see `EmbeddingObjective`.
     **options: weight, output and name, see `Objective`.
-  Inputs: pair of lists of float [batch, d] or maps. Output: float32 scalar, dimensionless.
+  Inputs: pair of lists of float [batch, d], sequences or maps. Output: float32 scalar, dimensionless.
   Example: tfkd.objectives.RKDDistance("flatten", "flatten")
   """
 
@@ -38,7 +38,7 @@ class RKDAngle(EmbeddingObjective):
   Args:
     teacher_layer, student_layer, connector: see `EmbeddingObjective`.
     **options: weight, output and name, see `Objective`.
-  Inputs: pair of lists of float [batch, d] or maps. Output: float32 scalar, dimensionless.
+  Inputs: pair of lists of float [batch, d], sequences or maps. Output: float32 scalar, dimensionless.
   Example: tfkd.objectives.RKDAngle("flatten", "flatten")
   """
 
@@ -58,7 +58,7 @@ class DistanceMetric(EmbeddingObjective):
   Args:
     teacher_layer, student_layer, connector: see `EmbeddingObjective`.
     **options: weight, output and name, see `Objective`.
-  Inputs: pair of lists of float [batch, d] or maps. Output: float32 scalar, in squared units of the embedding.
+  Inputs: pair of lists of float [batch, d], sequences or maps. Output: float32 scalar, squared units of embeddings.
   Example: tfkd.objectives.DistanceMetric("flatten", "flatten")
   """
 

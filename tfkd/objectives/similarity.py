@@ -27,6 +27,7 @@ class SimilarityPreserving(TappedObjective):
   acronyms = ("SP", "SPKD")
   default_weight = 3000.0  # The paper's.
   must_agree = "batch"
+  fixed_channels = False
   relational = True
 
   def __init__(self, teacher_layer: str | Sequence[str], student_layer: str | Sequence[str], **options: Any):

@@ -28,7 +28,7 @@ class SimKD(TappedObjective):
     student_layer: name of the student's projected map.
     alignment: see `TappedObjective`.
     **options: weight, output and name, see `Objective`.
-  Inputs: pair of lists of float [batch, height, width, channels]. Output: float32 [batch].
+  Inputs: pair of lists of float [batch, ..., channels], sequences or maps. Output: float32 [batch].
   Example: tfkd.objectives.SimKD("relu6")
   """
 

@@ -14,9 +14,9 @@ from tfkd.objectives.tapped import TappedObjective
 class KDSVD(TappedObjective):
   """The first singular vectors of consecutive layers of the student relate as the teacher's do (KDSVD).
 
-  Use it as `FlowOfSolutionProcedure`, on the ends of the stages of two networks; heights and widths may differ. Each
-  layer is compared with the next of the list. Each example's maps are decomposed: a step's time grows with the cube of
-  their channels or positions, whichever are fewer.
+  Use it as `FlowOfSolutionProcedure`, on the ends of the stages of two networks; positions may differ. Each layer is
+  compared with the next of the list. Each example's features are decomposed: a step's time grows with the cube of their
+  channels or positions, whichever are fewer.
   Source: Lee, Kim, Song 2018, ECCV; see `tfkd.losses.singular_vectors`.
 
   Args:
@@ -24,8 +24,8 @@ class KDSVD(TappedObjective):
     connector: see `TappedObjective`; the channels must agree, after any connector.
     rank: int >= 1, singular vectors of each feature.
     **options: weight, output and name, see `Objective`.
-  Inputs: pair of lists of float [batch, height, width, channels]. Output: float32 [batch], dimensionless.
-  Example: tfkd.objectives.KDSVD(["relu2", "relu4", "relu6"], ["relu2", "relu4", "relu6"], connector="conv1x1")
+  Inputs: pair of lists of float [batch, ..., channels], sequences or maps. Output: float32 [batch], dimensionless.
+  Example: tfkd.objectives.KDSVD(["relu2", "relu4", "relu6"], ["relu2", "relu4", "relu6"], connector="project")
   """
 
   # mdistiller's, which decomposes [channels * height, width]; RepDistiller, the source of this loss, has no default.
@@ -51,13 +51,13 @@ class KDSVD(TappedObjective):
   def build_pair(self, teacher: tf.TensorShape, student: tf.TensorShape) -> None:
     super().build_pair(teacher, student)
     for shape in (teacher, student):
-      positions = None if None in shape[1:3] else shape[1] * shape[2]
-      channels: Any = teacher[3]
+      positions = shape[1:-1].num_elements()
+      channels: Any = teacher[-1]
       if positions is not None and self.rank > min(positions, channels):
         raise ValueError(f"rank {self.rank} is more than {tuple(shape)} has positions or channels: lower it.")
 
   def call(self, inputs: tuple, training: bool | None = None, sample_weight: tf.Tensor | None = None) -> tf.Tensor:
-    pairs = self.aligned(inputs)
+    pairs = self.aligned(inputs, sample_weight)
     return tf.add_n(
       [
         losses.singular_vectors(*zip(earlier, later, strict=True), rank=self.rank)

@@ -21,10 +21,11 @@ class SRD(TappedObjective):
   offset, with PyTorch's epsilon of 1e-5, where the authors' code has 1e-4.
 
   Args:
-    teacher_layer, student_layer: see `TappedObjective`; maps are averaged, dimensions may differ.
+    teacher_layer, student_layer: see `TappedObjective`; sequences and maps are averaged, dimensions may
+      differ.
     power: number >= 1.
     **options: weight, output and name, see `Objective`.
-  Inputs: pair of lists of float [batch, d] or maps. Output: float32 scalar.
+  Inputs: pair of lists of float [batch, d], sequences or maps. Output: float32 scalar.
   Example: tfkd.objectives.SRD("flatten", "flatten")
   """
 
@@ -35,7 +36,7 @@ class SRD(TappedObjective):
   def __init__(
     self, teacher_layer: str | Sequence[str], student_layer: str | Sequence[str], *, power: float = 4.0, **options: Any
   ):
-    super().__init__(teacher_layer, student_layer, connector="linear", alignment=None, **options)
+    super().__init__(teacher_layer, student_layer, connector="project", alignment=None, **options)
     if power < 1:
       raise ValueError(f"power must be at least 1; got {power}.")
     self.power = power

@@ -11,7 +11,7 @@ from tfkd.features import connectors
 from tfkd.features.taps import is_keras3
 from tfkd.objectives.base import Objective
 from tfkd.objectives.batch import Batch
-from tfkd.ops.element_weights import at_positions, masked_mean, without_dropped
+from tfkd.ops.element_weights import at_positions, masked_mean
 
 
 class TappedObjective(Objective):
@@ -30,10 +30,11 @@ class TappedObjective(Objective):
     teacher_layer: name of the teacher's layer, or a list of names; `tfkd.taps.tappable(model)` lists them.
     student_layer: name of the student's layer, or a list of the same length; the layers of a quantized student have
       the float model's names.
-    connector: None, "conv1x1" or "conv1x1_bn" for maps, "linear" for vectors, or a Keras layer that maps the student's
-      feature to the teacher's channels.
-    alignment: None if heights and widths agree, "average_pool" to bring both to the smaller size, or "interpolate" to
-      bring the student's to the teacher's.
+    connector: None, "project" or "project_bn" (with batch normalisation) for a linear map of the last axis, whatever
+      the rank, or a Keras layer that maps the student's feature to the teacher's channels. "conv1x1" and "linear" are
+      other names of "project", "conv1x1_bn" of "project_bn".
+    alignment: None if lengths of sequences, or heights and widths of maps, agree, "average_pool" to bring both to the
+      smaller size, or "interpolate" to bring the student's to the teacher's.
     **options: weight, output and name, see `Objective`; if the models have several outputs, `output` selects the one
       whose labels and sample weights are used.
 
@@ -42,9 +43,13 @@ class TappedObjective(Objective):
   """
 
   must_agree: ClassVar[str] = "shape"
-  """Parts of the shapes that must agree: "shape", "positions" (height and width), "channels", or only the "batch"."""
+  """Parts of the shapes that must agree: "shape", "positions" (length, or height and width), "channels" or "batch".
+
+  A class with "positions" or "channels" reads features that have positions: sequences and maps, not vectors."""
+  fixed_channels: ClassVar[bool] = True
+  """Whether the number of channels must be known, because weights or the loss depend on it."""
   embeds: ClassVar[bool] = False
-  """Whether maps are averaged over their positions first, because the loss is on vectors."""
+  """Whether sequences and maps are averaged over their positions first, because the loss is on vectors."""
   positions: ClassVar[str | None] = None
   """How the losses of single positions are combined into the loss of an example: "mean" or "sum".
 
@@ -124,32 +129,54 @@ class TappedObjective(Objective):
 
   def build_pair(self, teacher: tf.TensorShape, student: tf.TensorShape) -> None:
     """Makes the connector of one pair after checking its shapes; a subclass with weights of its own extends this."""
+    for shape, owner in ((teacher, "teacher"), (student, "student")):
+      self.check_shape(shape, owner)
     if self.embeds:
       teacher, student = _embedding_shape(teacher), _embedding_shape(student)
     channels: Any = teacher[-1]
-    connector = self._make_connector(channels, student.rank)
+    connector = self._make_connector(channels)
     if connector is not None:
       connector.build(student)
       student = tf.TensorShape(connector.compute_output_shape(student))
     if self.must_agree != "batch" and teacher.rank != student.rank:
       raise ValueError(
-        f"features of {teacher.rank} and {student.rank} axes cannot be compared: tap two maps or two vectors."
+        f"features of {teacher.rank} and {student.rank} axes cannot be compared: tap two vectors, two sequences or two "
+        "maps."
       )
-    if self.must_agree in ("positions", "channels") and teacher.rank != 4:
-      raise ValueError(f"this objective reads maps [batch, height, width, channels]; got {teacher.rank} axes.")
     size = None
-    if teacher.rank == student.rank == 4 and (self.alignment or self.must_agree in ("shape", "positions")):
+    if teacher.rank == student.rank > 2 and (self.alignment or self.must_agree in ("shape", "positions")):
       size = connectors.aligned_size(teacher, student, self.alignment)
-      teacher, student = (tf.TensorShape([s[0], *size, s[3]]) for s in (teacher, student))
+      teacher, student = (tf.TensorShape([s[0], *size, s[-1]]) for s in (teacher, student))
     if self.must_agree in ("shape", "channels") and teacher[-1] != student[-1]:
       raise ValueError(
-        f"they have {teacher[-1]} and {student[-1]} channels, after any connector: set "
-        f'connector="{"conv1x1" if teacher.rank == 4 else "linear"}".'
+        f'they have {teacher[-1]} and {student[-1]} channels, after any connector: set connector="project".'
       )
     if self.must_agree == "shape" and not tf.TensorShape(teacher[1:]).is_compatible_with(student[1:]):
       raise ValueError(f"they are compared as {tuple(teacher)} and {tuple(student)}, which differ.")
     self.connectors.append(connector)
     self._sizes.append(size)
+
+  def check_shape(self, shape: tf.TensorShape, owner: str) -> None:
+    """Refuses one feature that the loss cannot read, whatever the other's shape.
+
+    Args:
+      shape: [batch, ..., channels].
+      owner: "teacher" or "student", for the message.
+
+    Raises:
+      ValueError: there are no channels, their number is unknown, or the loss reads positions and there are none.
+    """
+    needs_channels = self.fixed_channels or self.connector is not None
+    if shape.rank is None or shape.rank < 2 or (needs_channels and shape[-1] is None):
+      raise ValueError(
+        f"the {owner}'s feature must have a known number of channels, as [batch, ..., channels]: build the {owner} for "
+        "a fixed last axis, or tap another layer."
+      )
+    if self.must_agree in ("positions", "channels") and shape.rank < 3:
+      raise ValueError(
+        "the loss compares positions, of a sequence [batch, time, channels] or a map [batch, height, width, channels], "
+        f"and the {owner}'s feature is a vector: tap a layer before the pooling, or use `Hint` or `RKDDistance`."
+      )
 
   def call(self, inputs: tuple, training: bool | None = None, sample_weight: tf.Tensor | None = None) -> tf.Tensor:
     # Keras passes `training` on to the connectors because it is an argument here.
@@ -196,7 +223,7 @@ class TappedObjective(Objective):
       if size is not None:
         teacher, student = (connectors.align(x, size, self.alignment) for x in (teacher, student))
       if sample_weight is not None and not self.embeds:  # A connector maps zeros to its bias.
-        teacher, student = (without_dropped(x, at_positions(sample_weight, x)) for x in (teacher, student))
+        teacher, student = (self.without_dropped(x, sample_weight) for x in (teacher, student))
       features.append((teacher, student))
     return features
 
@@ -212,6 +239,7 @@ class EmbeddingObjective(TappedObjective):
   """
 
   must_agree = "batch"
+  fixed_channels = False
   embeds = True
   relational = True
 

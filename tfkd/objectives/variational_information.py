@@ -39,7 +39,7 @@ class VariationalInformation(TappedObjective):
     teacher_layer: str | Sequence[str],
     student_layer: str | Sequence[str],
     *,
-    connector: str | keras.layers.Layer | None = "conv1x1",
+    connector: str | keras.layers.Layer | None = "project",
     alignment: str | None = None,
     initial_variance: float = 5.0,
     **options: Any,

@@ -31,13 +31,22 @@ def check_rank(tensor: tf.Tensor, rank: int, name: str) -> None:
     raise ValueError(f"{name} must have {rank} axes; got shape {tensor.shape}.")
 
 
-def check_same_positions(teacher: tf.Tensor, student: tf.Tensor) -> None:
-  """Raises ValueError unless both are maps [batch, height, width, channels] of equal height and width."""
-  check_rank(teacher, 4, "teacher feature")
-  check_rank(student, 4, "student feature")
-  if not teacher.shape[:3].is_compatible_with(student.shape[:3]):
+def check_has_positions(tensor: tf.Tensor, name: str) -> None:
+  """Raises ValueError unless the tensor is a sequence [batch, time, channels], a map, or has more axes."""
+  if tensor.shape.rank is None or tensor.shape.rank < 3:
     raise ValueError(
-      f"teacher and student feature must agree in batch, height and width; got {teacher.shape} and {student.shape}. "
+      f"{name} must have axes of positions, as a sequence [batch, time, channels] or a map [batch, height, width, "
+      f"channels]; got shape {tensor.shape}."
+    )
+
+
+def check_same_positions(teacher: tf.Tensor, student: tf.Tensor) -> None:
+  """Raises ValueError unless both are sequences or maps that agree in all axes but the channels."""
+  check_has_positions(teacher, "teacher feature")
+  check_has_positions(student, "student feature")
+  if not teacher.shape[:-1].is_compatible_with(student.shape[:-1]):
+    raise ValueError(
+      f"teacher and student feature must agree in batch and positions; got {teacher.shape} and {student.shape}. "
       "Pool or resize one of them."
     )
 

@@ -39,6 +39,15 @@ def flat(x: tf.Tensor) -> tf.Tensor:
   return tf.reshape(x, [tf.shape(x)[0], -1]) if x.shape.rank != 2 else x
 
 
+def positions_in_rows(x: tf.Tensor) -> tf.Tensor:
+  """Reshapes a sequence or map [batch, ..., channels] to [batch, positions, channels]."""
+  if x.shape.rank == 3:
+    return x
+  shape = tf.shape(x)
+  positions = x.shape[1:-1].num_elements() or tf.reduce_prod(shape[1:-1])
+  return tf.reshape(x, [shape[0], positions, x.shape[-1]])
+
+
 def other_classes(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
   """Removes the column of the label from each row: [batch, classes] to [batch, classes - 1].
 
