@@ -15,7 +15,7 @@ import tensorflow as tf
 from absl import app, flags
 
 from tfkd.data.images import read_image
-from tfkd.deploy._evaluate import interpreter, run
+from tfkd.deploy._interpreter import ending, interpreter, run
 from tfkd.deploy.metadata import metadata_or_none, scaling_of
 from tfkd.preprocessing import Preprocessing
 
@@ -40,14 +40,20 @@ def main(argv: Sequence[str]) -> None:
 def _describe(path: str, pictures: Sequence[str]) -> None:
   fields = metadata_or_none(path) or {}
   opened = interpreter(path, flags.FLAGS.threads)
-  (given,), (taken,) = opened.get_input_details(), opened.get_output_details()
+  sides = opened.get_input_details(), opened.get_output_details()
+  if [len(side) for side in sides] != [1, 1]:
+    raise ValueError(
+      f"{path} has {len(sides[0])} inputs and {len(sides[1])} outputs; expected one of each, images and logits: run it "
+      "on arrays with tfkd.deploy.logits."
+    )
+  (given,), (taken,) = sides
   shape = given["shape"].tolist()
   scaling = _scaling(path, fields, shape[-1] if shape else None)
   _print_file(path, fields, given, taken, scaling)
   if not pictures:
     return
   preprocess = _checked_scaling(path, given, taken, scaling, fields.get("labels"))
-  is_probability = _ends_in_probabilities(path)
+  is_probability = ending(path, taken["index"]) is not None
   for picture in pictures:
     pixels = read_image(picture, *shape[1:3]).astype(np.float32)
     image = preprocess(tf.constant(pixels[None] / 255))
@@ -138,25 +144,6 @@ def _checked_scaling(
       "to the file with tfkd.deploy.write_metadata(path, mean=..., std=...)."
     )
   return scaling
-
-
-def _ends_in_probabilities(path: str) -> bool:
-  """Returns whether a file ends in a softmax or a sigmoid."""
-  from ai_edge_litert import schema_py_generated as schema
-
-  with open(path, "rb") as file:
-    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(file.read(), 0))
-  graph, operators = model.subgraphs[0], schema.BuiltinOperator
-  made_by = {output: operation for operation in graph.operators for output in operation.outputs}
-  tensor = graph.outputs[0]
-  while tensor in made_by:
-    kind = model.operatorCodes[made_by[tensor].opcodeIndex].builtinCode
-    if kind in (operators.SOFTMAX, operators.LOGISTIC):
-      return True
-    if kind not in (operators.QUANTIZE, operators.DEQUANTIZE):
-      break
-    tensor = made_by[tensor].inputs[0]
-  return False
 
 
 def _softmax(logits: np.ndarray) -> np.ndarray:
