@@ -157,7 +157,7 @@ class _Output:
       self._has_student = True
 
   def result(self) -> dict[str, Any]:
-    results = dict((self._metrics or self._measurement).result())  # pyright: ignore[reportOptionalMemberAccess]
+    results: dict[str, Any] = dict((self._metrics or self._measurement).result())  # pyright: ignore[reportOptionalMemberAccess]
     if self._has_student:
       step = self._details["quantization"][0]
       results["worst_difference"] = self._worst

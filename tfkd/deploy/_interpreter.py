@@ -54,7 +54,8 @@ def ends(opened: Interpreter, fields: Mapping[str, Any] | None = None) -> Ends:
     opened: result of `interpreter`.
     fields: metadata, whose "inputs" and "outputs" give the order of the model; None for LiteRT's order.
   """
-  found, is_ordered = [], True
+  found: list[Details] = []
+  is_ordered = True
   tensors = {"inputs": opened.get_input_details(), "outputs": opened.get_output_details()}
   signatures = opened.get_signature_list()
   for kind, details in tensors.items():
@@ -68,7 +69,7 @@ def ends(opened: Interpreter, fields: Mapping[str, Any] | None = None) -> Ends:
       else:
         is_ordered = is_ordered and len(named) == 1
     found.append(named)
-  return Ends(*found, is_ordered or not signatures)
+  return Ends(found[0], found[1], is_ordered or not signatures)
 
 
 def ending(path: str | os.PathLike, index: int) -> str | None:

@@ -82,8 +82,10 @@ class Metrics:
     if isinstance(given, str):
       try:
         found = keras.metrics.get(given)
-      except ValueError as error:
-        raise ValueError(f"metrics has {given!r}, which is no metric of tf_keras.") from error
+      except ValueError:
+        found = None
+      if found is None or isinstance(found, str):  # Keras returns some unknown names as they are.
+        raise ValueError(f"metrics has {given!r}, which is no metric of tf_keras.")
     if isinstance(found, type) and issubclass(found, keras.metrics.Metric):
       found = found()
     if isinstance(found, keras.metrics.Metric):
@@ -120,7 +122,8 @@ class Metrics:
         f"output '{self._output}' of the file ends in {self._ending}, and metric {metric.name} has from_logits=True: "
         "leave from_logits out."
       )
-    thresholds = np.ravel(options.get("threshold", options.get("thresholds")) or 0.5)
+    threshold = options.get("threshold", options.get("thresholds"))
+    thresholds = np.ravel(0.5 if threshold is None else threshold)
     if name not in _ON_PROBABILITIES or from_logits or not ((thresholds > 0) & (thresholds < 1)).any():
       return
     if outputs.min() < -_ROUNDING or outputs.max() > 1 + _ROUNDING:
