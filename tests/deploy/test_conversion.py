@@ -176,6 +176,22 @@ def test_sizes_of_images_are_given_for_trained_and_for_float_students(tmp_path):
     np.testing.assert_allclose(run(interpreter(path), images), expected, atol=1e-5 if student is model else 0.05)
 
 
+@pytest.mark.parametrize("dtype, low", [("uint8", 0), ("int8", -128)])
+def test_eight_bit_pixels_enter_an_integer_file_without_a_float(dtype, low, tmp_path):
+  path = str(tmp_path / "a.tflite")
+  inputs = keras.Input((8, 8, 3), dtype=dtype, name="pixels")
+  x = layers.Conv2D(4, 3)(layers.Rescaling(1 / 255)(inputs))
+  model = keras.Model(inputs, layers.Dense(3, name="scores")(layers.Flatten()(x)))
+  pixels = RNG.integers(low, low + 256, (8, 8, 8, 3)).astype(dtype)
+  deploy.to_tflite(model, path, representative_data=pixels)  # Raises for a float tensor.
+  assert _details(path)[0] == {"pixels": (np.dtype(dtype), [1, 8, 8, 3])}
+  opened, expected = interpreter(path), model(pixels).numpy()
+  step = opened.get_output_details()[0]["quantization"][0]
+  assert np.abs(run(opened, pixels) - expected).max() <= 3 * step
+  with open(path, "rb") as file:
+    assert not conversion.float_tensors(file.read(), None)
+
+
 def _sizes(content):
   opened = Interpreter(model_content=content)
   return sorted(d["shape"][-1] for d in opened.get_input_details())

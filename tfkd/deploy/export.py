@@ -9,6 +9,7 @@ import tensorflow as tf
 import tf_keras as keras
 from absl import logging
 
+from tfkd.deploy._integer_inputs import without_casts
 from tfkd.deploy._tasks import Task, check_task, task_of_ending
 from tfkd.deploy.metadata import with_metadata
 from tfkd.ops.probabilities import endings
@@ -45,7 +46,7 @@ def to_tflite(
 
   The file has one signature, "serving_default", with batch size 1. Its inputs and outputs have the keys of the
   student's dicts or the names of its layers; a single one that has no name of its own is "images" or "logits". Integer
-  inputs, such as indices of tokens, keep their type.
+  inputs, such as indices of tokens or uint8 pixels, keep their type.
 
   Args:
     student: functional or `Sequential` model of `tf_keras`, or a float one of Keras 3 (TensorFlow backend), in float32
@@ -88,6 +89,8 @@ def to_tflite(
   content = conversion.convert(student, shapes=shapes, io=io, examples=examples, integers_only=not allow_float)
   if scheme is not None and is_trained_integer:
     content = on_trained_grid(content, scheme.weight_bits)
+  if is_integer:
+    content = without_casts(content)
   if is_integer and not allow_float:
     _check_integer(content, io, student)
   fields = {**(metadata or {}), "scheme": str(scheme or ("PTQ w8a8" if is_integer else "float"))}

@@ -111,7 +111,7 @@ def with_metadata(content: bytes, fields: Mapping[str, Any]) -> bytes:
     for tensor in graph.tensors:
       # The converter joins the names of all fused tensors, which would be a large share of a small file.
       tensor.name = tensor.name.partition(b";")[0]
-  content = _packed(model, len(content))
+  content = serialized(model, len(content))
   return content.replace(_field(_ZEROS), _field(sha256_of_bytes(content)))
 
 
@@ -122,7 +122,7 @@ def _plain(value: Any) -> Any:
   raise TypeError(f"metadata must be JSON values; got {type(value).__name__}.")
 
 
-def _packed(model: Any, size: int) -> bytes:
+def serialized(model: Any, size: int) -> bytes:
   """Serializes a model of the TFLite schema.
 
   Unlike the schema's Python writer, this starts constants at multiples of 16 bytes, as kernels expect, and writes equal
