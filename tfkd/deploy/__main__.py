@@ -24,7 +24,7 @@ from tfkd.data.images import read_image
 from tfkd.deploy import _show
 from tfkd.deploy._interpreter import ending, interpreter, run
 from tfkd.deploy._sounds import read_sound
-from tfkd.deploy._tasks import task_of_ending
+from tfkd.deploy._tasks import check_task, task_of_ending
 from tfkd.deploy.metadata import metadata_or_none, scaling_of
 from tfkd.preprocessing import Preprocessing
 
@@ -73,7 +73,7 @@ def _describe(path: str, files: Sequence[str]) -> None:
     read = functools.partial(_sound, shape=shape, rate=rate)
   else:
     read = functools.partial(_picture, shape=shape, scaling=_checked_scaling(path, given, taken, scaling))
-  show = _shown(path, fields, taken)
+  show = _shown(path, fields, taken, files)
   for file in files:
     _print(f"{file}: {show(run(opened, read(file))[0], file)}")
 
@@ -109,13 +109,17 @@ def _sample_rate(path: str, fields: Mapping[str, Any], shape: Sequence[int]) -> 
   return rate
 
 
-def _shown(path: str, fields: Mapping[str, Any], taken: Mapping[str, Any]) -> Callable[[np.ndarray, str], str]:
+def _shown(
+  path: str, fields: Mapping[str, Any], taken: Mapping[str, Any], files: Sequence[str]
+) -> Callable[[np.ndarray, str], str]:
   """Returns the function from outputs and the name of a picture or sound to a line.
 
   Raises:
     ValueError: the outputs or the labels do not fit the task.
   """
   results, labels, end = taken["shape"].tolist(), fields.get("labels"), ending(path, taken["index"])
+  if fields.get("task"):
+    check_task(fields["task"], results, "output")
   task = fields.get("task") or task_of_ending(end, results) or "classes"
   alternative = "run it on arrays with tfkd.deploy.logits"
   needed = {"multi-label": ("[1, labels]", 2), "per-element classes": ("[1, height, width, classes]", 4)}
@@ -137,6 +141,10 @@ def _shown(path: str, fields: Mapping[str, Any], taken: Mapping[str, Any]) -> Ca
   if task == "multi-label":
     return lambda scores, file: _show.over_threshold(scores, names, end, flags.FLAGS.threshold)
   if task == "per-element classes":
+    masks = [_show.mask_path(flags.FLAGS.output, file) for file in files]
+    twice = {mask for mask in masks if masks.count(mask) > 1}
+    if twice:
+      raise ValueError(f"several pictures would be written to {', '.join(sorted(twice))}: run them one by one.")
     return lambda scores, file: _show.mask(scores, names, _show.mask_path(flags.FLAGS.output, file))
   return lambda scores, file: _show.classes(scores, names, end, flags.FLAGS.top)
 

@@ -18,11 +18,16 @@ _SHAPES = {
 }
 
 
-def check_task(task: str, shape: Sequence[int | None], output: str) -> None:
-  """Raises ValueError unless a task is known and an output of this shape, with the batch, can have it."""
+def check_name(task: Any) -> None:
+  """Raises ValueError unless a task is known."""
   if task not in TASKS:
     close = did_you_mean(task, TASKS) if isinstance(task, str) else ""
     raise ValueError(f"task {task!r} is not known: {close}expected one of {', '.join(map(repr, TASKS))}.")
+
+
+def check_task(task: Any, shape: Sequence[int | None], output: str) -> None:
+  """Raises ValueError unless a task is known and an output of this shape, with the batch, can have it."""
+  check_name(task)
   rank, last = len(shape), shape[-1] if len(shape) > 1 else 1
   fits = {
     "classes": rank == 2 and last != 1,
