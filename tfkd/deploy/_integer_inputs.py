@@ -37,9 +37,9 @@ def without_casts(content: bytes) -> bytes:
     if not quantized or any(code[op.opcodeIndex] != operators.QUANTIZE for op in quantized):
       continue
     tensor.quantization = schema.QuantizationParametersT()
-    tensor.quantization.scale, tensor.quantization.zeroPoint = np.float32([1]), np.int64([0])
+    tensor.quantization.scale, tensor.quantization.zeroPoint = np.ones(1, np.float32), np.zeros(1, np.int64)
     for op in quantized:
-      op.inputs = np.int32([index])
+      op.inputs = np.array([index], np.int32)
     graph.operators = [op for op in graph.operators if not any(op is cast for cast in casts)]
     changed = True
   return serialized(model, len(content)) if changed else content

@@ -64,7 +64,8 @@ def to_tflite(
       "regression". Several outputs need a dict by name. None writes it only for outputs that end in softmax.
     labels: names of the classes.
     metadata: JSON values by name, stored in the file. `python -m tfkd.deploy` uses "mean" and "std", numbers or one per
-      channel, for images (pixel / 255 - mean) / std; "sample_rate" in Hz for waveforms; and prints the others, such as "accuracy".
+      channel, for images (pixel / 255 - mean) / std; "sample_rate" in Hz for waveforms; and prints the others,
+      such as "accuracy".
 
   Returns:
     Size of the file in bytes.
