@@ -11,6 +11,7 @@ import pytest
 import tensorflow as tf
 import tf_keras as keras
 from PIL import Image
+from scipy.io import wavfile
 
 from tests.experiments.scripts import ENVIRONMENT
 from tfkd import data, deploy
@@ -60,7 +61,7 @@ SERVER = textwrap.dedent("""
   from tfkd.deploy import __main__ as command
   for line in sys.stdin:
     flags.FLAGS.unparse_flags()
-    for name in ("images", "mean", "std", "top"):
+    for name in ("images", "sounds", "sample_rate", "threshold", "output", "mean", "std", "top"):
       flags.FLAGS[name].value = flags.FLAGS[name].default
     printed, error = io.StringIO(), ""
     try:
@@ -202,3 +203,84 @@ def test_files_that_do_not_take_pictures_are_described_and_refused(run, director
   shares = _shares(text)
   assert not error
   np.testing.assert_allclose([shares[n] for n in range(3)], 100 * model(small[None])[0].numpy(), atol=0.0501)
+
+
+def test_the_task_decides_what_is_shown(run, directory):
+  layers = keras.layers
+  pixels = np.asarray(Image.open(directory / "a.png"))
+  images = pixels[None].astype(np.float32) / 255
+
+  def written(name, task, *parts, dtype="float32", **options):
+    model = keras.Sequential([keras.Input([32, 32, 3], dtype=dtype), *parts])
+    scaling = {"mean": 0.0, "std": 1.0} if dtype == "float32" else {}
+    deploy.to_tflite(model, str(directory / f"{name}.tflite"), task=task, metadata=scaling, **options)
+    return model
+
+  many = written("many", "multi-label", layers.Flatten(), layers.Dense(4), labels=list("abcd"))
+  several = written("several", "multi-label", layers.Flatten(), layers.Dense(4, "sigmoid"), labels=list("abcd"))
+  size = written("size", "regression", layers.Flatten(), layers.Dense(2), labels=["width", "height"])
+  maps = written("maps", "per-element classes", layers.Conv2D(3, 1, strides=2), labels=["sky", "sea", "land"])
+  raw = [layers.Rescaling(1 / 255), layers.Flatten(), layers.Dense(3)]
+  raw = written("raw", "classes", *raw, dtype="uint8", representative_data=pixels[None])
+  for name, model in (("many", many), ("several", several)):
+    scores = model(images)[0].numpy().astype(np.float64)
+    probabilities = scores if name == "several" else 1 / (1 + np.exp(-scores))
+    text, error = run([f"{name}.tflite", "a.png", "--threshold=0.4"])
+    shown = dict(re.findall(r"([abcd]) ([\d.]+) %", text.splitlines()[-1].partition(": ")[2]))
+    assert not error and set(shown) == {label for label, p in zip("abcd", probabilities, strict=True) if p > 0.4}
+    for label, share in shown.items():
+      np.testing.assert_allclose(float(share), 100 * probabilities["abcd".index(label)], atol=0.06)
+  assert "a.png: no label over 100 %" in run(["many.tflite", "a.png", "--threshold=1"])[0]
+  text, _ = run(["size.tflite", "a.png"])
+  found = re.search(r"a.png: width (\S+), height (\S+)", text).groups()
+  np.testing.assert_allclose(np.float64(found), size(images)[0], rtol=1e-4, atol=1e-5)
+  text, error = run(["maps.tflite", "a.png", "--output=masks"])
+  expected = maps(images)[0].numpy().argmax(-1)
+  mask = Image.open(directory / "masks" / "a.mask.png")
+  np.testing.assert_array_equal(np.asarray(mask), expected)
+  share = 100 * (expected == expected.flat[0]).mean()
+  assert not error and mask.mode == "P" and f"{['sky', 'sea', 'land'][expected.flat[0]]} {share:.1f} %" in text
+  assert "several pictures would be written to" in run(["maps.tflite", "a.png", "a.png"])[1]
+  text, error = run(["raw.tflite", "a.png"])
+  expected = keras.activations.softmax(raw(pixels[None]))[0].numpy()
+  shares = _shares(text)
+  assert not error
+  np.testing.assert_allclose([shares[number] for number in range(3)], 100 * expected, atol=1.5)
+  assert "takes uint8 pixels as they are" in run(["raw.tflite", "a.png", "--mean=0", "--std=1"])[1]
+  with pytest.raises(ValueError, match="task 'class' is not known: did you mean 'classes'"):
+    deploy.write_metadata(str(directory / "raw.tflite"), task="class")
+
+
+def test_waveforms_are_read_from_wav_files(run, directory):
+  layers = keras.layers
+  model = keras.Sequential([keras.Input([400]), layers.Dense(3)])
+  deploy.to_tflite(model, str(directory / "speech.tflite"), metadata={"sample_rate": 8000})
+  deploy.to_tflite(model, str(directory / "rateless.tflite"))
+  wave = np.random.default_rng(0).integers(-(2**15), 2**15, 300, np.int16)
+  sounds = {
+    "int16": (wave, 2.0**15, 0), "int32": (wave.astype(np.int32) << 16, 2.0**31, 0),
+    "uint8": ((wave // 256 + 128).astype(np.uint8), 128, 128), "float": ((wave / 2**15).astype(np.float32), 1, 0),
+  }  # fmt: skip
+  for name, (values, scale, zero) in sounds.items():
+    wavfile.write(directory / f"{name}.wav", 8000, values)
+    padded = np.pad((values.astype(np.float64) - zero) / scale, (0, 100)).astype(np.float32)
+    text, error = run(["speech.tflite", f"{name}.wav"])
+    assert not error
+    shares = _shares(text, f"{name}.wav")
+    expected = keras.activations.softmax(model(padded[None]))[0].numpy()
+    np.testing.assert_allclose([shares[number] for number in range(3)], 100 * expected, atol=0.06)
+  wavfile.write(directory / "stereo.wav", 8000, np.stack([wave, wave], 1))
+  wavfile.write(directory / "fast.wav", 16000, wave)
+  wavfile.write(directory / "long.wav", 8000, np.tile(wave, 2))
+  words = {
+    ("speech", "a.png"): "a.png is not a WAV file",
+    ("speech", "stereo.wav"): "stereo.wav has 2 channels; expected one",
+    ("speech", "fast.wav"): "fast.wav has 16000 samples per second; expected 8000",
+    ("speech", "long.wav"): "long.wav has 600 samples; the model takes 400",
+    ("speech", "none.wav"): "no WAV file at none.wav",
+    ("rateless", "--sounds=int16.wav"): "rateless.tflite has no sample_rate in its metadata: pass --sample_rate",
+    ("student", "--sounds=int16.wav"): "sounds need [1, samples] or [1, samples, 1]",
+  }
+  for (name, sound), expected in words.items():
+    assert expected in run([f"{name}.tflite", sound])[1]
+  assert "class " in run(["rateless.tflite", "--sounds=int16.wav", "--sample_rate=8000"])[0]

@@ -11,7 +11,7 @@ import tf_keras as keras
 from ai_edge_litert.interpreter import Interpreter
 
 from tfkd import deploy, quantization
-from tfkd.deploy._evaluate import interpreter, run
+from tfkd.deploy._interpreter import interpreter, run
 from tfkd.quantization import conversion
 
 layers = keras.layers
@@ -87,8 +87,109 @@ def test_several_inputs_and_outputs_of_a_keras_3_model(tmp_path):
   deploy.to_tflite(model, path, representative_data=data, io_dtype="float32")
   found = Interpreter(path).get_signature_runner("serving_default")(**{name: data[name][:1] for name in data})
   expected = model({name: data[name][:1] for name in data})
-  for name, key in (("one", "first"), ("two", "second")):
-    np.testing.assert_allclose(found[name], np.asarray(expected[key]), atol=0.05)
+  for key in ("first", "second"):
+    np.testing.assert_allclose(found[key], np.asarray(expected[key]), atol=0.05)
+
+
+def _details(path):
+  """Returns name, type and shape of each input and output."""
+  runner = Interpreter(path).get_signature_runner("serving_default")
+  return [
+    {name: (d["dtype"], d["shape"].tolist()) for name, d in details.items()}
+    for details in (runner.get_input_details(), runner.get_output_details())
+  ]
+
+
+@pytest.mark.usefixtures("no_trial_conversion")
+def test_names_are_those_of_the_model_and_do_not_depend_on_the_process(tmp_path):
+  path = str(tmp_path / "a.tflite")
+
+  def names(inputs, outputs, **options):
+    deploy.to_tflite(keras.Model(inputs, outputs), path, **options)
+    return [list(side) for side in _details(path)]
+
+  given, unnamed = keras.Input((4,), name="speech"), keras.Input((4,))
+  assert names(given, layers.Dense(2, name="words")(given)) == [["speech"], ["words"]]
+  assert names(unnamed, layers.Dense(2)(unnamed)) == [["images"], ["logits"]]
+  assert names({"x/1": unnamed}, {"y": layers.Dense(2)(unnamed)}) == [["x_1"], ["y"]]
+  assert names(unnamed, tf.reduce_sum(layers.Dense(2)(unnamed), 1, keepdims=True)) == [["images"], ["logits"]]
+  # A quantized student has its float model's names, and data are named by the keys of the dict.
+  image, numbers = keras.Input((8, 8, 3)), keras.Input((4,))
+  x = layers.Conv2D(4, 3, activation="relu")(image)
+  mask, kind = layers.Conv2D(2, 1, name="mask"), layers.Dense(3, name="kind")
+  outputs = [mask(x), kind(layers.Concatenate()([layers.Flatten()(x), numbers]))]
+  data = {"image": RNG.random((8, 8, 8, 3)), "numbers": RNG.random((8, 4))}
+  for kinds in (outputs, dict(zip(("mask", "kind"), outputs, strict=True))):
+    model = keras.Model({"image": image, "numbers": numbers}, kinds)
+    student = quantization.quantize(model, "w8a8", calibration_data=data)
+    deploy.to_tflite(student, path)  # Raises for a tensor that is not an integer.
+    ends = _details(path)
+    assert [sorted(side) for side in ends] == [["image", "numbers"], ["kind", "mask"]]
+    assert {dtype for side in ends for dtype, _ in side.values()} == {np.int8}
+    assert ends[1]["mask"][1] == [1, 6, 6, 2] and deploy.read_metadata(path)["inputs"] == ["image", "numbers"]
+
+
+@pytest.mark.usefixtures("no_trial_conversion")
+@pytest.mark.parametrize("integers", [False, True])
+def test_indices_keep_their_type_and_open_sizes_are_given(integers, tmp_path):
+  path = str(tmp_path / "a.tflite")
+  ids = keras.Input((None,), dtype="int32", name="ids")
+  model = keras.Model(ids, layers.Dense(2)(layers.GlobalAveragePooling1D()(layers.Embedding(9, 4)(ids))))
+  tokens = RNG.integers(0, 9, (8, 7)).astype(np.int32)
+  data = tokens if integers else None
+  for shapes in ((7,), [(7,)], {"ids": (7,)}):
+    deploy.to_tflite(model, path, input_shapes=shapes, representative_data=data)
+    assert _details(path) == [
+      {"ids": (np.int32, [1, 7])}, {"logits": (np.int8 if integers else np.float32, [1, 2])}
+    ]  # fmt: skip
+  expected = model(tokens).numpy()
+  np.testing.assert_allclose(run(interpreter(path), tokens), expected, atol=0.02 if integers else 1e-6)
+  with pytest.raises(ValueError, match="the file takes integers of type int32 as 'ids'; the data set has other"):
+    run(interpreter(path), tokens + 0.5)
+  if integers:
+    with pytest.raises(
+      ValueError, match=r"representative_data has shape \(6,\) for input 'ids', and input_shapes \(7,"
+    ):
+      deploy.to_tflite(model, path, input_shapes=(7,), representative_data=tokens[:, :6])
+  for shapes, words in (
+    (None, r"needs fixed sizes: pass input_shapes, such as {'ids': \(32,\)}"),
+    ((7, 1), r"input_shapes has \(7, 1\) for input 'ids', which has shape \(None,\) without the batch"),
+    ({"words": (7,)}, "input_shapes names words; the inputs are ids"),
+    ([(7,), (7,)], "tuples of positive integers"),
+    ((0,), "tuples of positive integers"),
+  ):
+    with pytest.raises(ValueError, match=words):
+      deploy.to_tflite(model, path, input_shapes=shapes)
+
+
+@pytest.mark.usefixtures("no_trial_conversion")
+def test_sizes_of_images_are_given_for_trained_and_for_float_students(tmp_path):
+  path = str(tmp_path / "a.tflite")
+  x = inputs = keras.Input((None, None, 3))
+  for layer in (layers.Conv2D(4, 3, padding="same", activation="relu"), layers.Conv2D(2, 1)):
+    x = layer(x)
+  model = keras.Model(inputs, x)
+  images = RNG.random((4, 8, 12, 3), np.float32)
+  for student in (model, quantization.quantize(model, "w8a8", calibration_data=images)):
+    deploy.to_tflite(student, path, input_shapes=(8, 12, 3))
+    expected = student(images).numpy()
+    np.testing.assert_allclose(run(interpreter(path), images), expected, atol=1e-5 if student is model else 0.05)
+
+
+@pytest.mark.parametrize("dtype, low", [("uint8", 0), ("int8", -128)])
+def test_eight_bit_pixels_enter_an_integer_file_without_a_float(dtype, low, tmp_path):
+  path = str(tmp_path / "a.tflite")
+  inputs = keras.Input((8, 8, 3), dtype=dtype, name="pixels")
+  x = layers.Conv2D(4, 3)(layers.Rescaling(1 / 255)(inputs))
+  model = keras.Model(inputs, layers.Dense(3, name="scores")(layers.Flatten()(x)))
+  pixels = RNG.integers(low, low + 256, (8, 8, 8, 3)).astype(dtype)
+  deploy.to_tflite(model, path, representative_data=pixels)  # Raises for a float tensor.
+  assert _details(path)[0] == {"pixels": (np.dtype(dtype), [1, 8, 8, 3])}
+  opened, expected = interpreter(path), model(pixels).numpy()
+  step = opened.get_output_details()[0]["quantization"][0]
+  assert np.abs(run(opened, pixels) - expected).max() <= 3 * step
+  with open(path, "rb") as file:
+    assert not conversion.float_tensors(file.read(), None)
 
 
 def _sizes(content):
@@ -148,7 +249,7 @@ def test_models_and_data_that_cannot_be_exported_are_refused(tmp_path):
     deploy.to_tflite(plain, path, representative_data=np.full([4, 3], np.nan))
   with pytest.raises(TypeError, match="labels must be a list of names.*got 'ab'"):
     deploy.to_tflite(plain, path, labels="ab")
-  with pytest.raises(ValueError, match=r"fixed ones: build the student for one size"):
+  with pytest.raises(ValueError, match=r"needs fixed sizes: pass input_shapes, such as .* \(32, 32, 3\)"):
     deploy.to_tflite(keras.Sequential([keras.Input((None, None, 3)), layers.Conv2D(2, 1)]), path)
   inputs = keras.Input((4,))
   odd = keras.Model(inputs, layers.Lambda(lambda x: tf.strings.length(tf.strings.as_string(x)))(inputs))

@@ -6,7 +6,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 from tfkd import deploy, models, quantization
-from tfkd.deploy._evaluate import interpreter
+from tfkd.deploy._interpreter import interpreter
 from tfkd.models.resnet import _bottleneck, _resnet
 
 pytestmark = pytest.mark.usefixtures("no_trial_conversion")

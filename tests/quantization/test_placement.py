@@ -7,7 +7,7 @@ import pytest
 import tf_keras as keras
 
 from tfkd import deploy, quantization
-from tfkd.deploy._evaluate import interpreter, run
+from tfkd.deploy._interpreter import interpreter, run
 from tfkd.quantization import _quantize
 from tfkd.quantization.export_check import check_export
 

@@ -9,7 +9,7 @@
 5. adds metadata with a digest (`metadata`) and writes the file atomically.
 
 `pack` and `unpack` (`packed`) store students whose bits LiteRT has no kernels for. `logits`, `evaluate` and `benchmark`
-run TFLite files in LiteRT.
+run TFLite files in LiteRT; `evaluate` measures by the task of a file.
 """
 
 from tfkd.deploy._benchmark import benchmark as benchmark

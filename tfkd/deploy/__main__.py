@@ -1,13 +1,19 @@
-"""Classifies pictures with a TFLite file: `python -m tfkd.deploy student.tflite --images cat.jpg dog.png`.
+"""Runs a TFLite file on pictures or sounds: `python -m tfkd.deploy student.tflite --images cat.jpg dog.png`.
 
-Prints the file's metadata and the most probable classes of each picture. The center of a picture is resized to the
-file's input, and its pixels are scaled by the metadata's mean and std, (pixel / 255 - mean) / std. Files without them
-need --mean and --std.
+Prints the file's metadata and, for each picture or sound, what suits the task of the metadata: the most probable
+classes (also of files without a task), the labels over --threshold, the shares of the classes of a mask, which is
+written to --output as a PNG file, or numbers.
+
+The center of a picture is resized to the file's input, and its pixels are scaled by the metadata's mean and std,
+(pixel / 255 - mean) / std. Files without them need --mean and --std; those that take uint8 pixels need none. Sounds are
+WAV files of one channel in [-1, 1], for inputs [1, samples] or [1, samples, 1] and metadata with a "sample_rate" in Hz,
+or --sample_rate.
 """
 
+import functools
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,11 +21,18 @@ import tensorflow as tf
 from absl import app, flags
 
 from tfkd.data.images import read_image
-from tfkd.deploy._evaluate import interpreter, run
+from tfkd.deploy import _show
+from tfkd.deploy._interpreter import ending, interpreter, run
+from tfkd.deploy._sounds import read_sound
+from tfkd.deploy._tasks import check_task, task_of_ending
 from tfkd.deploy.metadata import metadata_or_none, scaling_of
 from tfkd.preprocessing import Preprocessing
 
 flags.DEFINE_list("images", [], "Pictures, separated by commas; more may follow, separated by spaces.")
+flags.DEFINE_list("sounds", [], "WAV files, for models of waveforms; more may follow, separated by spaces.")
+flags.DEFINE_integer("sample_rate", None, "Of the sounds, in Hz. [metadata of the file]", lower_bound=1)
+flags.DEFINE_float("threshold", 0.5, "Least probability of labels.", lower_bound=0.0, upper_bound=1.0)
+flags.DEFINE_string("output", ".", "Directory for masks.")
 flags.DEFINE_integer("top", 3, "Number of classes to print for each picture.", lower_bound=1)
 flags.DEFINE_integer("threads", None, "Number of LiteRT threads; all cores by default.", lower_bound=1)
 flags.DEFINE_list("mean", None, "Subtracted from pixel / 255: one number, or one per channel. [metadata of the file]")
@@ -27,35 +40,113 @@ flags.DEFINE_list("std", None, "Divisor after that: one number, or one per chann
 
 
 def main(argv: Sequence[str]) -> None:
-  """Describes the file and classifies the pictures."""
+  """Describes the file and runs it on the pictures or sounds."""
   if len(argv) < 2:
     raise app.UsageError("expected a TFLite file: python -m tfkd.deploy student.tflite --images cat.jpg dog.png")
-  path, *pictures = argv[1:]
+  path, *files = argv[1:]
   try:
-    _describe(path, [*flags.FLAGS.images, *pictures])
+    _describe(path, [*flags.FLAGS.images, *flags.FLAGS.sounds, *files])
   except (ValueError, OSError) as error:
     sys.exit(f"{error}")
 
 
-def _describe(path: str, pictures: Sequence[str]) -> None:
+def _describe(path: str, files: Sequence[str]) -> None:
   fields = metadata_or_none(path) or {}
   opened = interpreter(path, flags.FLAGS.threads)
-  (given,), (taken,) = opened.get_input_details(), opened.get_output_details()
+  sides = opened.get_input_details(), opened.get_output_details()
+  if [len(side) for side in sides] != [1, 1]:
+    raise ValueError(
+      f"{path} has {len(sides[0])} inputs and {len(sides[1])} outputs; expected one of each, images and logits: run it "
+      "on arrays with tfkd.deploy.logits."
+    )
+  (given,), (taken,) = sides
   shape = given["shape"].tolist()
   scaling = _scaling(path, fields, shape[-1] if shape else None)
   _print_file(path, fields, given, taken, scaling)
-  if not pictures:
+  if not files:
     return
-  preprocess = _checked_scaling(path, given, taken, scaling, fields.get("labels"))
-  is_probability = _ends_in_probabilities(path)
-  for picture in pictures:
-    pixels = read_image(picture, *shape[1:3]).astype(np.float32)
-    image = preprocess(tf.constant(pixels[None] / 255))
-    scores = run(opened, image.numpy())[0]
-    probabilities = scores if is_probability else _softmax(scores)
-    labels = fields.get("labels") or [f"class {number}" for number in range(len(probabilities))]
-    best = np.argsort(-probabilities)[: flags.FLAGS.top]
-    _print(f"{picture}: " + ", ".join(f"{labels[number]} {100 * probabilities[number]:.1f} %" for number in best))
+  rate = _sample_rate(path, fields, shape)
+  if rate:
+    _check_types(path, given, taken)
+    if scaling:
+      raise ValueError(f"{path} has mean and std, which are for pictures; sounds are read in [-1, 1]: leave them out.")
+    read = functools.partial(_sound, shape=shape, rate=rate)
+  else:
+    read = functools.partial(_picture, shape=shape, scaling=_checked_scaling(path, given, taken, scaling))
+  show = _shown(path, fields, taken, files)
+  for file in files:
+    _print(f"{file}: {show(run(opened, read(file))[0], file)}")
+
+
+def _picture(path: str, shape: Sequence[int], scaling: Preprocessing | None) -> np.ndarray:
+  pixels = read_image(path, *shape[1:3])[None]
+  return pixels if scaling is None else scaling(tf.constant(pixels.astype(np.float32) / 255)).numpy()
+
+
+def _sound(path: str, shape: Sequence[int], rate: int) -> np.ndarray:
+  return read_sound(path, shape[1], rate).reshape(shape)
+
+
+def _sample_rate(path: str, fields: Mapping[str, Any], shape: Sequence[int]) -> int | None:
+  """Returns the samples per second of a file that takes waveforms, or None.
+
+  Raises:
+    ValueError: the input is no waveform, the rate is not known, or the flag contradicts the metadata.
+  """
+  stored, given = fields.get("sample_rate"), flags.FLAGS.sample_rate
+  if stored and given and stored != given:
+    raise ValueError(f"{path} has sample_rate {stored}; got --sample_rate {given}: leave --sample_rate out.")
+  rate = stored or given
+  if not rate and not flags.FLAGS.sounds:
+    return None
+  if len(shape) not in (2, 3) or shape[0] != 1 or shape[2:] not in ([], [1]):
+    raise ValueError(f"{path} takes inputs of shape {shape}; sounds need [1, samples] or [1, samples, 1].")
+  if not rate:
+    raise ValueError(
+      f"{path} has no sample_rate in its metadata: pass --sample_rate in Hz, or add it to the file with "
+      "tfkd.deploy.write_metadata(path, sample_rate=...)."
+    )
+  return rate
+
+
+def _shown(
+  path: str, fields: Mapping[str, Any], taken: Mapping[str, Any], files: Sequence[str]
+) -> Callable[[np.ndarray, str], str]:
+  """Returns the function from outputs and the name of a picture or sound to a line.
+
+  Raises:
+    ValueError: the outputs or the labels do not fit the task.
+  """
+  results, labels, end = taken["shape"].tolist(), fields.get("labels"), ending(path, taken["index"])
+  if fields.get("task"):
+    check_task(fields["task"], results, "output")
+  task = fields.get("task") or task_of_ending(end, results) or "classes"
+  alternative = "run it on arrays with tfkd.deploy.logits"
+  needed = {"multi-label": ("[1, labels]", 2), "per-element classes": ("[1, height, width, classes]", 4)}
+  form, rank = needed.get(task, ("[1, classes]", 2))
+  is_number = task == "regression"
+  if not is_number and (len(results) != rank or results[-1] < 2 and task != "multi-label"):
+    advice = "" if fields.get("task") else ", or write its task with tfkd.deploy.write_metadata(path, task=...)"
+    raise ValueError(f"{path} has outputs of shape {results}; expected {form}: {alternative}{advice}.")
+  if task == "per-element classes" and results[-1] > 256:
+    raise ValueError(f"{path} has {results[-1]} classes; a mask has 256 at most: {alternative}.")
+  count = int(np.prod(results)) if is_number else results[-1]
+  if labels and len(labels) != count:
+    raise ValueError(
+      f"{path} has {len(labels)} labels and {count} outputs: write the labels with tfkd.deploy.write_metadata."
+    )
+  names = labels or [f"class {number}" for number in range(count)]
+  if is_number:
+    return lambda values, file: _show.numbers(values, labels)
+  if task == "multi-label":
+    return lambda scores, file: _show.over_threshold(scores, names, end, flags.FLAGS.threshold)
+  if task == "per-element classes":
+    masks = [_show.mask_path(flags.FLAGS.output, file) for file in files]
+    twice = {mask for mask in masks if masks.count(mask) > 1}
+    if twice:
+      raise ValueError(f"several pictures would be written to {', '.join(sorted(twice))}: run them one by one.")
+    return lambda scores, file: _show.mask(scores, names, _show.mask_path(flags.FLAGS.output, file))
+  return lambda scores, file: _show.classes(scores, names, end, flags.FLAGS.top)
 
 
 def _print_file(
@@ -102,18 +193,14 @@ def _scaling(path: str, fields: Mapping[str, Any], channels: int | None) -> Prep
 
 
 def _checked_scaling(
-  path: str,
-  given: Mapping[str, Any],
-  taken: Mapping[str, Any],
-  scaling: Preprocessing | None,
-  labels: Sequence[str] | None,
-) -> Preprocessing:
-  """Returns the input scaling of a file that classifies pictures.
+  path: str, given: Mapping[str, Any], taken: Mapping[str, Any], scaling: Preprocessing | None
+) -> Preprocessing | None:
+  """Returns the input scaling of a file that takes pictures, None for uint8 pixels as they are.
 
   Raises:
-    ValueError: the file has other inputs or outputs, or no scaling is known.
+    ValueError: the file has other inputs, or no scaling is known.
   """
-  shape, results = given["shape"].tolist(), taken["shape"].tolist()
+  shape = given["shape"].tolist()
   alternative = "run it on arrays with tfkd.deploy.logits"
   if len(shape) != 4:
     raise ValueError(f"{path} takes inputs of shape {shape}, which are not images: {alternative}.")
@@ -121,17 +208,12 @@ def _checked_scaling(
     raise ValueError(f"{path} takes images of {shape[3]} channels; pictures have 3: {alternative}.")
   if shape[0] != 1:
     raise ValueError(f"{path} takes {shape[0]} images at once; expected one: export it with a batch of one.")
-  for end, details in (("input", given), ("output", taken)):
-    if details["dtype"] != np.float32 and not details["quantization"][0]:
-      raise ValueError(
-        f"{path} has an {end} of {details['dtype'].__name__} without a scale; expected float32 or quantized values."
-      )
-  if len(results) != 2 or results[1] < 2:
-    raise ValueError(f"{path} has outputs of shape {results}; expected [1, classes]: {alternative}.")
-  if labels and len(labels) != results[1]:
-    raise ValueError(
-      f"{path} has {len(labels)} labels and {results[1]} outputs: write the labels with tfkd.deploy.write_metadata."
-    )
+  # Without a scale, or with scale 1, the integers are the values of the model.
+  if given["dtype"] == np.uint8 and given["quantization"] in ((0.0, 0), (1.0, 0)):
+    if scaling:
+      raise ValueError(f"{path} takes uint8 pixels as they are, and has mean and std: leave them out.")
+    return None
+  _check_types(path, given, taken)
   if scaling is None:
     raise ValueError(
       f"{path} has no input scaling in its metadata: pass --mean and --std of (pixel / 255 - mean) / std, or add them "
@@ -140,28 +222,13 @@ def _checked_scaling(
   return scaling
 
 
-def _ends_in_probabilities(path: str) -> bool:
-  """Returns whether a file ends in a softmax or a sigmoid."""
-  from ai_edge_litert import schema_py_generated as schema
-
-  with open(path, "rb") as file:
-    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(file.read(), 0))
-  graph, operators = model.subgraphs[0], schema.BuiltinOperator
-  made_by = {output: operation for operation in graph.operators for output in operation.outputs}
-  tensor = graph.outputs[0]
-  while tensor in made_by:
-    kind = model.operatorCodes[made_by[tensor].opcodeIndex].builtinCode
-    if kind in (operators.SOFTMAX, operators.LOGISTIC):
-      return True
-    if kind not in (operators.QUANTIZE, operators.DEQUANTIZE):
-      break
-    tensor = made_by[tensor].inputs[0]
-  return False
-
-
-def _softmax(logits: np.ndarray) -> np.ndarray:
-  exponentials = np.exp(logits - logits.max())
-  return exponentials / exponentials.sum()
+def _check_types(path: str, given: Mapping[str, Any], taken: Mapping[str, Any]) -> None:
+  """Raises ValueError for inputs or outputs of integers without a scale."""
+  for end, details in (("input", given), ("output", taken)):
+    if details["dtype"] != np.float32 and not details["quantization"][0]:
+      raise ValueError(
+        f"{path} has an {end} of {details['dtype'].__name__} without a scale; expected float32 or quantized values."
+      )
 
 
 def _print(line: str) -> None:

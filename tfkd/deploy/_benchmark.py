@@ -5,7 +5,7 @@ import time
 
 import numpy as np
 
-from tfkd.deploy._evaluate import Interpreter, interpreter
+from tfkd.deploy._interpreter import Interpreter, interpreter
 
 _WARM_UP = 10
 
@@ -18,21 +18,21 @@ def benchmark(
   rounds: int = 50,
   calls: int = 10,
 ) -> dict[str, float]:
-  """Measures the latency of one image, optionally relative to a float32 file of the same network.
+  """Measures the latency of one example, optionally relative to a float32 file of the same network.
 
-  The two files run in turns of `calls` images, so that other processes affect both equally. Compare ratios,
+  The two files run in turns of `calls` examples, so that other processes affect both equally. Compare ratios,
   not milliseconds, between runs.
 
   Args:
-    path: TFLite file with one input and one output.
+    path: TFLite file.
     num_threads: number of LiteRT threads.
     float_path: TFLite file to compare with.
     rounds: number of turns of each file.
-    calls: number of images per turn.
+    calls: number of examples per turn.
 
   Returns:
-    dict: "median_ms" and "p95_ms" over rounds * calls images; with `float_path` also "float_median_ms", "float_p95_ms",
-    and "ratio", median_ms / float_median_ms.
+    dict: "median_ms" and "p95_ms" over rounds * calls examples; with `float_path` also "float_median_ms",
+    "float_p95_ms", and "ratio", median_ms / float_median_ms.
 
   Raises:
     FileNotFoundError, ValueError: see `logits`.
@@ -59,11 +59,12 @@ def benchmark(
 def _ready(path: str | os.PathLike, num_threads: int) -> Interpreter:
   """Returns an interpreter that has run on noise a few times, since kernels are chosen in the first calls."""
   opened = interpreter(path, num_threads)
-  (given,) = opened.get_input_details()
-  noise = np.random.default_rng(0).random(given["shape"])
-  if given["dtype"] != np.float32:
-    noise = np.iinfo(given["dtype"]).min + 255 * noise
-  opened.set_tensor(given["index"], noise.astype(given["dtype"]))
+  for given in opened.get_input_details():
+    noise = np.random.default_rng(0).random(given["shape"])
+    if given["dtype"] != np.float32:
+      # Other integers may be indices, for which 0 is always valid.
+      noise = np.iinfo(given["dtype"]).min + 255 * noise if given["quantization"][0] else 0 * noise
+    opened.set_tensor(given["index"], noise.astype(given["dtype"]))
   for _ in range(_WARM_UP):
     opened.invoke()
   return opened

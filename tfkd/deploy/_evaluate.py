@@ -1,38 +1,54 @@
-"""Runs TFLite files over data sets, one image at a time."""
+"""Measures TFLite files on data sets."""
 
 import os
-from typing import Any, TypeAlias
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 import tf_keras as keras
 
+from tfkd.deploy._interpreter import Details, Ends, by_name, ending, ends, interpreter, run_by_name
+from tfkd.deploy._metrics import Metrics
+from tfkd.deploy._tasks import TASKS, Measurement, Task, check_task, task_of_ending, task_of_labels
 from tfkd.deploy.metadata import metadata_or_none
+from tfkd.quantization.signature import valid
 from tfkd.storage.digests import sha256_of_arrays
 
-Interpreter: TypeAlias = Any
-"""`ai_edge_litert.interpreter.Interpreter`, which is imported on first use."""
 
-
-def logits(
-  path: str | os.PathLike, dataset: tf.data.Dataset, num_threads: int | None = None
-) -> tuple[np.ndarray, np.ndarray]:
-  """Runs a TFLite file on every image of a data set.
+def logits(path: str | os.PathLike, dataset: tf.data.Dataset, num_threads: int | None = None) -> tuple[Any, Any]:
+  """Runs a TFLite file on every example of a data set.
 
   Args:
-    path: TFLite file with one input and one output.
-    dataset: `tf.data` data set of (images, labels) batches, with images scaled as in training.
+    path: TFLite file.
+    dataset: `tf.data` data set of (inputs, labels[, sample weights]) batches, with inputs scaled as in training: arrays
+      [batch, ...], dicts by name, or tuples in the order of the model.
     num_threads: number of LiteRT threads; None uses all cores.
 
   Returns:
-    float32 [images, classes] logits (dequantized), int64 [images] labels.
+    Outputs, float32 [examples, ...] (dequantized), and labels [examples, ...], int64 [examples] if they are class
+    indices of outputs [examples, classes]; dicts by name for files with several outputs.
 
   Raises:
     FileNotFoundError: there is no file at `path`.
-    ValueError: the file is not a TFLite file, was changed since it was written, or does not accept the images.
+    ValueError: the file is not a TFLite file, was changed since it was written, or does not accept the inputs.
   """
-  found, labels, _ = _run_all(interpreter(path, num_threads), dataset, None)
-  return found, labels
+  opened, fields = interpreter(path, num_threads), metadata_or_none(path)
+  names = ends(opened, fields)
+  taken = names.taken
+  columns: dict[str, list] = {name: [] for name in taken}
+  targets: dict[str, list] = {name: [] for name in taken}
+  for inputs, labels, _ in _batches(dataset):
+    outputs = run_by_name(opened, inputs, names)
+    for name, values in by_name(labels, taken, "labels", names.is_ordered).items():
+      columns[name].append(outputs[name])
+      targets[name].append(_plain_labels(np.asarray(values), outputs[name].shape))
+  found = {name: np.concatenate(column) for name, column in columns.items()}
+  labels = {name: np.concatenate(column) for name, column in targets.items()}
+  if len(taken) > 1:
+    return found, labels
+  (name,) = taken
+  return found[name], labels[name]
 
 
 def evaluate(
@@ -40,140 +56,170 @@ def evaluate(
   dataset: tf.data.Dataset,
   student: keras.Model | None = None,
   num_threads: int | None = None,
+  *,
+  metrics: Any = None,
 ) -> dict[str, Any]:
   """Measures a TFLite file on a data set and compares it with the Keras model it was exported from.
+
+  Without `metrics`, the task of the file's metadata decides what is measured, see `to_tflite`; without that, a softmax
+  at the end of the file, or labels that can only be class indices: one for [..., classes] outputs.
+
+  - "classes": "accuracy" in [0, 1] and "loss", the mean cross-entropy in nats.
+  - "per-element classes": likewise over all elements, and "mean_iou", the mean over the classes that occur of
+    intersection / union, in [0, 1].
+  - "multi-label": "binary_accuracy" in [0, 1] over all labels (threshold 0.5 of probabilities, 0 of logits) and "loss",
+    the mean binary cross-entropy in nats.
+  - "regression": "mean_absolute_error" and "root_mean_squared_error", in units of the outputs.
+
+  Labels are class indices [batch, ...] or [batch, ..., 1], one-hot vectors or probabilities of the outputs' shape,
+  numbers of the outputs' shape; and, for several outputs, dicts by name or tuples in the order of the model. Sample
+  weights [batch] or [batch, ...] weigh every measurement, those of `metrics` included. Files have no Keras masks: give
+  masked elements a weight of zero.
 
   Args:
     path: see `logits`.
     dataset: see `logits`.
-    student: the `tf_keras` model that `to_tflite` was given; its outputs are compared with the file's for every image.
+    student: the `tf_keras` model that `to_tflite` was given; its outputs are compared with the file's.
     num_threads: see `logits`.
+    metrics: what to measure in place of the above: metrics of `tf_keras`, their names or functions, in a list; for
+      several outputs a dict of lists by name. They read the outputs of the file, logits or probabilities; "accuracy"
+      and "crossentropy" suit the task.
 
   Returns:
-    dict: "accuracy" in [0, 1], "loss" (mean cross-entropy in nats), "bytes" of the file, "images" evaluated. With a
-    student also: "student_accuracy"; "agreement", the share of images for which file and student choose the same class;
-    "worst_difference" and "mean_difference", the largest and the mean absolute difference of logits; and "worst_steps",
-    the largest difference in steps of the output's grid (None for float outputs). XNNPACK and the built-in kernels of
-    LiteRT differ from each other by up to one step.
+    dict: the measurements; "bytes" of the file, "images", the number of examples. With a student also its own as
+    "student_accuracy" or likewise; "agreement", the share of classes or labels for which file and student decide
+    alike; "worst_difference" and "mean_difference", the largest and the mean absolute difference of outputs; and
+    "worst_steps", the largest difference in steps of the output's grid (None for float outputs). XNNPACK and the
+    built-in kernels of LiteRT differ from each other by up to one step. Names of files with several outputs begin with
+    the output's, as in "mask_accuracy"; outputs that `metrics` leaves out are not measured.
 
   Raises:
     FileNotFoundError: see `logits`.
-    ValueError: see `logits`; or the file was exported from another model or other weights than those of `student`.
+    TypeError: an entry of `metrics` is not a metric.
+    ValueError: see `logits`; the task is not known and `metrics` is None; labels, weights or metrics do not fit the
+      outputs; or the file was exported from another model or other weights than those of `student`.
   """
-  if student is not None:
-    fields = metadata_or_none(path)
-    if fields is None or fields.get("weights_sha256") != sha256_of_arrays(student.get_weights()):
-      raise ValueError(f"{path} was not exported from {student.name} with its present weights: export it again.")
+  fields = metadata_or_none(path)
+  if student is not None and (fields or {}).get("weights_sha256") != sha256_of_arrays(student.get_weights()):
+    raise ValueError(f"{path} was not exported from {student.name} with its present weights: export it again.")
   opened = interpreter(path, num_threads)
-  scores, labels, outputs = _run_all(opened, dataset, student)
-  shifted = scores - scores.max(axis=1, keepdims=True)
-  log_probabilities = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-  measured = {
-    "accuracy": _accuracy(scores, labels),
-    "loss": float(-np.mean(log_probabilities[np.arange(len(labels)), labels])),
-    "bytes": os.path.getsize(path),
-    "images": len(labels),
-  }
-  if outputs is not None:
-    (details,) = opened.get_output_details()
-    measured |= _comparison(scores, outputs, labels, details["quantization"][0])
-  return measured
+  names = ends(opened, fields)
+  taken = names.taken
+  chosen = _by_output(metrics, taken)
+  measured = {name: _Output(path, name, taken[name], fields or {}, chosen.get(name)) for name in chosen}
+  count = 0
+  for inputs, labels, weights in _batches(dataset):
+    outputs = run_by_name(opened, inputs, names)
+    expected = (
+      {} if student is None else dict(zip(taken, tf.nest.flatten(student.predict_on_batch(inputs)), strict=True))
+    )
+    # Outputs that nobody measures need no labels.
+    targets = by_name(labels, measured if isinstance(labels, Mapping) else taken, "labels", names.is_ordered)
+    by_output = _weights(weights, measured, names)
+    for name, output in measured.items():
+      output.update(outputs[name], targets[name], by_output[name], expected.get(name))
+    count += len(next(iter(outputs.values())))
+  results: dict[str, Any] = {}
+  for name, output in measured.items():
+    prefix = f"{name}_" if len(taken) > 1 else ""
+    results |= {f"{prefix}{key}": value for key, value in output.result().items()}
+  return results | {"bytes": os.path.getsize(path), "images": count}
 
 
-def _comparison(scores: np.ndarray, outputs: np.ndarray, labels: np.ndarray, step: float) -> dict[str, Any]:
-  """Compares the logits of a file with those of its student; `step` is 0 for float outputs."""
-  differences = np.abs(scores - outputs)
-  return {
-    "student_accuracy": _accuracy(outputs, labels),
-    "agreement": _accuracy(scores, outputs.argmax(axis=1)),
-    "worst_difference": float(differences.max()),
-    "mean_difference": float(differences.mean()),
-    "worst_steps": float(differences.max() / step) if step else None,
-  }
+class _Output:
+  """What is measured of one output of a file."""
+
+  def __init__(self, path: Any, name: str, details: Mapping[str, Any], fields: Mapping[str, Any], metrics: Any):
+    self._path, self._name, self._details = path, name, details
+    self._ending = ending(path, details["index"])
+    shape = details["shape"].tolist()
+    tasks = fields.get("task")
+    task = tasks.get(name) if isinstance(tasks, Mapping) else tasks
+    if task is not None:
+      check_task(task, shape, name)
+    self._task: Task | None = task or task_of_ending(self._ending, shape)
+    self._metrics = None if metrics is None else Metrics(metrics, self._task, self._ending, name)
+    self._measurement: Measurement | None = None
+    self._worst = self._total = self._count = 0.0
+    self._has_student = False
+
+  def update(self, outputs: np.ndarray, labels: Any, weights: Any, student: np.ndarray | None) -> None:
+    if self._metrics is not None:
+      self._metrics.update(outputs, labels, weights)
+    else:
+      self._measurement = self._measurement or self._by_task(np.asarray(labels).shape, outputs.shape)
+      self._measurement.update(outputs, labels, weights, student)
+    if student is not None:
+      differences = np.abs(outputs.astype(np.float32) - np.asarray(student, np.float32))
+      self._worst = max(self._worst, float(differences.max()))
+      self._total += float(differences.sum(dtype=np.float64))
+      self._count += differences.size
+      self._has_student = True
+
+  def result(self) -> dict[str, Any]:
+    results: dict[str, Any] = dict((self._metrics or self._measurement).result())  # pyright: ignore[reportOptionalMemberAccess]
+    if self._has_student:
+      step = self._details["quantization"][0]
+      results["worst_difference"] = self._worst
+      results["mean_difference"] = self._total / self._count
+      results["worst_steps"] = self._worst / step if step else None
+    return results
+
+  def _by_task(self, labels: tuple[int, ...], outputs: tuple[int, ...]) -> Measurement:
+    task = self._task or task_of_labels(labels, outputs)
+    if task is None:
+      raise ValueError(
+        f"the task of output '{self._name}' of {self._path} is not known, and its labels of shape {labels} for outputs "
+        f"of shape {outputs} leave it open: write it into the file, tfkd.deploy.write_metadata(path, task=...) with "
+        f"one of {', '.join(map(repr, TASKS))}, or pass metrics."
+      )
+    return Measurement(task, self._ending, self._name)
 
 
-def run(opened: Interpreter, images: np.ndarray) -> np.ndarray:
-  """Runs an interpreter on images, one at a time: exported files have batch size 1, and some cannot be resized.
-
-  Args:
-    opened: result of `interpreter`.
-    images: float32 [batch, height, width, channels], scaled as in training.
-
-  Returns:
-    float32 [batch, classes].
-
-  Raises:
-    ValueError: the images have another shape than the input, or LiteRT lacks an operation.
-  """
-  (given,), (taken,) = opened.get_input_details(), opened.get_output_details()
-  shape = tuple(given["shape"][1:].tolist())
-  if shape != images.shape[1:]:
-    raise ValueError(f"the file takes images of shape {shape}; the data set has {images.shape[1:]}.")
-  outputs = []
-  try:
-    for image in _quantize(images, given):
-      opened.set_tensor(given["index"], image[None])
-      opened.invoke()
-      outputs.append(opened.get_tensor(taken["index"]))
-  except (RuntimeError, ValueError) as error:
-    raise ValueError(f"the file is damaged, or has operations that LiteRT lacks: {error}") from error
-  return _dequantize(np.concatenate(outputs), taken)
+def _by_output(metrics: Any, taken: Details) -> dict[str, Any]:
+  """Returns the metrics of each output that is measured, None for those of its task."""
+  if metrics is None:
+    return dict.fromkeys(taken)
+  if isinstance(metrics, Mapping):
+    unknown = [name for name in metrics if name not in taken]
+    if unknown:
+      raise ValueError(f"metrics names outputs {', '.join(map(str, unknown))}; the file has {', '.join(taken)}.")
+    return dict(metrics)
+  if len(taken) > 1:
+    raise ValueError(
+      f"metrics of a file with several outputs must be a dict by name, {', '.join(taken)}; got "
+      f"{type(metrics).__name__}."
+    )
+  return {next(iter(taken)): metrics}
 
 
-def interpreter(path: str | os.PathLike, num_threads: int | None = None) -> Interpreter:
-  """Opens a LiteRT interpreter of a file with one input and one output, ready to run one image.
-
-  The digest of a file that carries tfkd metadata is verified.
-
-  Args:
-    path: TFLite file.
-    num_threads: number of LiteRT threads; None uses all cores.
-
-  Raises:
-    FileNotFoundError, ValueError: see `logits`.
-  """
-  from ai_edge_litert.interpreter import Interpreter
-
-  metadata_or_none(path)
-  try:
-    opened = Interpreter(model_path=os.fspath(path), num_threads=num_threads or os.cpu_count())
-    opened.allocate_tensors()
-  except (ValueError, RuntimeError) as error:
-    raise ValueError(f"{path} is not a TFLite file that LiteRT can run: {error}") from error
-  ends = len(opened.get_input_details()), len(opened.get_output_details())
-  if ends != (1, 1):
-    raise ValueError(f"{path} has {ends[0]} inputs and {ends[1]} outputs; expected one of each, images and logits.")
-  return opened
-
-
-def _run_all(
-  opened: Interpreter, dataset: tf.data.Dataset, student: keras.Model | None
-) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-  """Returns the logits of the file, the labels, and the logits of the student or None."""
-  batches = []
-  for images, labels in dataset.as_numpy_iterator():
-    outputs = () if student is None else (student.predict_on_batch(images),)
-    batches.append((run(opened, images), np.asarray(labels, np.int64).reshape(len(images)), *outputs))
-  if not batches:
+def _batches(dataset: tf.data.Dataset) -> Iterator[tuple[Any, Any, Any]]:
+  """Yields inputs, labels, and sample weights or None."""
+  is_empty = True
+  for element in dataset.as_numpy_iterator():
+    if not isinstance(element, tuple) or len(element) not in (2, 3):
+      raise ValueError("dataset must yield batches (inputs, labels) or (inputs, labels, sample weights).")
+    is_empty = False
+    yield element if len(element) == 3 else (*element, None)
+  if is_empty:
     raise ValueError("dataset yielded no batch; expected at least one image.")
-  scores, labels, *outputs = (np.concatenate(column) for column in zip(*batches, strict=True))
-  return scores, labels, outputs[0] if outputs else None
 
 
-def _accuracy(scores: np.ndarray, labels: np.ndarray) -> float:
-  return float(np.mean(scores.argmax(axis=1) == labels))
+def _weights(weights: Any, measured: Mapping[str, Any], names: Ends) -> dict[str, Any]:
+  """Returns the sample weights of each output, None for those without; one array is for all outputs."""
+  if isinstance(weights, Mapping):
+    unknown = [name for name in weights if valid(str(name)) not in names.taken]
+    if unknown:
+      raise ValueError(
+        f"sample weights name {', '.join(map(str, unknown))}; the outputs of the file are {', '.join(names.taken)}."
+      )
+    by_output = {valid(str(name)): value for name, value in weights.items()}
+    return {name: by_output.get(name) for name in measured}
+  if isinstance(weights, (tuple, list)):
+    return by_name(weights, names.taken, "sample weights", names.is_ordered)
+  return dict.fromkeys(measured, weights)
 
 
-def _quantize(images: np.ndarray, details: dict[str, Any]) -> np.ndarray:
-  scale, zero_point = details["quantization"]
-  if not scale:  # Floats, or integers such as indices.
-    return images.astype(details["dtype"])
-  limits = np.iinfo(details["dtype"])
-  return np.clip(np.round(images / scale) + zero_point, limits.min, limits.max).astype(details["dtype"])
-
-
-def _dequantize(values: np.ndarray, details: dict[str, Any]) -> np.ndarray:
-  scale, zero_point = details["quantization"]
-  if not scale:
-    return values
-  return (values.astype(np.float32) - zero_point) * np.float32(scale)
+def _plain_labels(labels: np.ndarray, outputs: tuple[int, ...]) -> np.ndarray:
+  is_index = len(outputs) == 2 and outputs[1] > 1 and labels.size == outputs[0]
+  return labels.astype(np.int64).reshape(outputs[0]) if is_index else labels

@@ -9,8 +9,11 @@ import tensorflow as tf
 import tf_keras as keras
 from absl import logging
 
+from tfkd.deploy._integer_inputs import without_casts
+from tfkd.deploy._tasks import Task, check_task, task_of_ending
 from tfkd.deploy.metadata import with_metadata
-from tfkd.quantization import Scheme, conversion, input_batches, is_uncalibrated, scheme_of
+from tfkd.ops.probabilities import endings
+from tfkd.quantization import Scheme, conversion, input_batches, is_uncalibrated, scheme_of, signature
 from tfkd.quantization.grid import on_trained_grid
 from tfkd.storage.digests import sha256_of_arrays
 from tfkd.storage.files import write_bytes
@@ -25,6 +28,8 @@ def to_tflite(
   io_dtype: Literal["int8", "float32"] | None = None,
   representative_data: Any = None,
   allow_float: bool = False,
+  input_shapes: Any = None,
+  task: Task | Mapping[str, Task] | None = None,
   labels: Sequence[str] | None = None,
   metadata: Mapping[str, Any] | None = None,
 ) -> int:
@@ -39,21 +44,28 @@ def to_tflite(
     writes a small file.
   - float: float32, or all integers with `representative_data`, which sets the ranges (post-training quantization).
 
-  The file has one signature, "serving_default", with batch size 1: from "images" to "logits", or, if the student has
-  several inputs or outputs, with the names of their layers.
+  The file has one signature, "serving_default", with batch size 1. Its inputs and outputs have the keys of the
+  student's dicts or the names of its layers; a single one that has no name of its own is "images" or "logits". Integer
+  inputs, such as indices of tokens or uint8 pixels, keep their type.
 
   Args:
-    student: functional or `Sequential` model of `tf_keras`, or a float one of Keras 3 (TensorFlow backend), with inputs
-      of fixed size, in float32 arithmetic.
+    student: functional or `Sequential` model of `tf_keras`, or a float one of Keras 3 (TensorFlow backend), in float32
+      arithmetic.
     path: path of the file, written atomically; an existing file is replaced.
     io_dtype: type of float inputs and outputs, "int8" or "float32"; None is int8 if the file computes in integers. With
       "float32", integer files quantize their inputs and dequantize their outputs.
     representative_data: inputs in any form that `student.fit` takes, to quantize a float student after training; four
       batches are used, see `tfkd.quantization.input_batches`.
     allow_float: whether operations without an integer form, such as those of `float_layers`, may stay in float32.
+    input_shapes: sizes that the student leaves open, without the batch: a tuple such as (224, 224, 3) for a single
+      input, a list in the order of several, or a dict by name. The file has these sizes.
+    task: meaning of the outputs, which `evaluate` and `python -m tfkd.deploy` read: "classes", one of several for each
+      example; "multi-label", independent yes or no, one or more; "per-element classes", as of pixels or tokens;
+      "regression". Several outputs need a dict by name. None writes it only for outputs that end in softmax.
     labels: names of the classes.
     metadata: JSON values by name, stored in the file. `python -m tfkd.deploy` uses "mean" and "std", numbers or one per
-      channel, for images (pixel / 255 - mean) / std; and prints the others, such as "accuracy" in [0, 1] and "data".
+      channel, for images (pixel / 255 - mean) / std; "sample_rate" in Hz for waveforms; and prints the others,
+      such as "accuracy".
 
   Returns:
     Size of the file in bytes.
@@ -65,22 +77,31 @@ def to_tflite(
   """
   _check_model(student)
   scheme = scheme_of(student)
+  shapes = signature.input_shapes(student, input_shapes)
   _check_arguments(student, scheme, io_dtype, representative_data, labels)
+  tasks = _tasks(student, task)
   if scheme is not None and scheme.needs_calibration and is_uncalibrated(student):
     logging.warning("%s has uncalibrated ranges of [-6, 6]: its outputs are wrong, as those of the model are.", path)
   is_trained_integer = scheme is not None and scheme.export_kind == "tflite"
   is_integer = is_trained_integer or representative_data is not None
   io = (io_dtype or "int8") if is_integer else None
 
-  examples = None if representative_data is None else _examples(student, representative_data)
-  content = conversion.convert(student, io=io, examples=examples, integers_only=not allow_float)
+  examples = None if representative_data is None else _examples(student, representative_data, shapes)
+  content = conversion.convert(student, shapes=shapes, io=io, examples=examples, integers_only=not allow_float)
   if scheme is not None and is_trained_integer:
     content = on_trained_grid(content, scheme.weight_bits)
+  if is_integer:
+    content = without_casts(content)
   if is_integer and not allow_float:
     _check_integer(content, io, student)
   fields = {**(metadata or {}), "scheme": str(scheme or ("PTQ w8a8" if is_integer else "float"))}
   if labels is not None:
     fields["labels"] = list(labels)
+  if tasks:
+    fields["task"] = tasks
+  for kind in ("input", "output"):
+    if len(getattr(student, f"{kind}s")) > 1:  # LiteRT sorts them by name.
+      fields[f"{kind}s"] = signature.names(student, kind)
   content = with_metadata(content, {**fields, "weights_sha256": sha256_of_arrays(student.get_weights())})
   write_bytes(path, content)
   logging.info("wrote %s (%d bytes)", path, len(content))
@@ -93,12 +114,6 @@ def _check_model(student: keras.Model) -> None:
     raise TypeError(
       f"student must be a functional or Sequential model with an Input; got {type(student).__name__}: call the layers "
       "on a `keras.Input` and wrap them as `keras.Model(inputs, outputs)`."
-    )
-  sizes = [tuple(tensor.shape) for tensor in student.inputs]
-  if any(None in size[1:] for size in sizes):
-    raise ValueError(
-      f"{student.name} has inputs of shapes {sizes}; a file needs fixed ones: build the student for one size, with "
-      "`keras.Input((height, width, channels))`."
     )
   dtypes = {layer.name: tf.as_dtype(layer.compute_dtype) for layer in student._flatten_layers(include_self=False)}
   others = {name: dtype.name for name, dtype in dtypes.items() if dtype.is_floating and dtype != tf.float32}
@@ -132,11 +147,38 @@ def _check_arguments(
     raise ValueError(f"got {len(labels)} labels for a student of {student.outputs[0].shape[-1]} classes.")
 
 
-def _examples(student: keras.Model, data: Any) -> list[np.ndarray]:
+def _tasks(student: keras.Model, task: Any) -> str | dict[str, str] | None:
+  """Returns the task of the single output, or those of several by name, as far as they are given or certain."""
+  names, own = signature.names(student, "output"), signature.own_names(student, "output")
+  given = {names[0]: task} if isinstance(task, str) and len(names) == 1 else task or {}
+  if not isinstance(given, Mapping):
+    raise ValueError(f"task of a student with several outputs must be a dict by name, {', '.join(own)}; got {task!r}.")
+  given = {dict(zip(own, names, strict=True)).get(name, name): value for name, value in given.items()}
+  unknown = [name for name in given if name not in names]
+  if unknown:
+    raise ValueError(f"task names outputs {', '.join(map(str, unknown))}; the student has {', '.join(own)}.")
+  found = {}
+  for name, tensor, ending in zip(names, student.outputs, endings(student) or [None] * len(names), strict=True):
+    shape = [1, *tensor.shape[1:]]
+    if name in given:
+      check_task(given[name], shape, name)
+    found[name] = given.get(name) or task_of_ending(ending, shape)
+  found = {name: value for name, value in found.items() if value}
+  return found.get(names[0]) if len(names) == 1 else found
+
+
+def _examples(student: keras.Model, data: Any, shapes: Sequence[tuple[int, ...]]) -> list[np.ndarray]:
   """Returns an array [examples, ...] for each input."""
   batches = list(input_batches(student, data, _RANGE_BATCHES))
   if not batches:
     raise ValueError("representative_data yielded no batch: pass a few hundred training examples.")
+  for batch in batches:
+    for name, array, shape in zip(signature.own_names(student, "input"), batch, shapes, strict=True):
+      if tuple(array.shape[1:]) != shape:
+        raise ValueError(
+          f"representative_data has shape {tuple(array.shape[1:])} for input '{name}', and input_shapes {shape}: pass "
+          "data of the sizes of the file."
+        )
   return [np.concatenate(arrays) for arrays in zip(*batches, strict=True)]
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from absl import logging
 
+from tfkd.deploy._tasks import check_name
 from tfkd.preprocessing import Preprocessing
 from tfkd.storage.digests import sha256_of_bytes
 from tfkd.storage.files import write_bytes
@@ -46,7 +47,8 @@ def write_metadata(path: str | os.PathLike, **fields: Any) -> int:
   Raises:
     FileNotFoundError: see `read_metadata`.
     TypeError: a field is not a JSON value.
-    ValueError: see `read_metadata`; or mean and std are invalid, see `scaling_of`.
+    ValueError: see `read_metadata`; mean and std are invalid, see `scaling_of`; or a task is not known, see
+      `to_tflite`.
   """
   content, found = _unpacked(_content(path), path)
   write_bytes(path, with_metadata(content, found | fields))
@@ -91,12 +93,16 @@ def with_metadata(content: bytes, fields: Mapping[str, Any]) -> bytes:
 
   Raises:
     TypeError: a field is not a JSON value.
-    ValueError: mean and std are invalid, see `scaling_of`.
+    ValueError: mean and std are invalid, see `scaling_of`, or a task is not known.
   """
   from ai_edge_litert import schema_py_generated as schema
 
   if fields.get("mean") is not None and fields.get("std") is not None:
     scaling_of(fields)
+  if fields.get("task") is not None:
+    tasks = fields["task"]
+    for task in tasks.values() if isinstance(tasks, Mapping) else [tasks]:
+      check_name(task)
   text = json.dumps({**fields, _DIGEST: _ZEROS}, separators=(",", ":"), default=_plain)
   model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content, 0))
   entries = {entry.name: entry for entry in model.metadata or ()}
@@ -111,7 +117,7 @@ def with_metadata(content: bytes, fields: Mapping[str, Any]) -> bytes:
     for tensor in graph.tensors:
       # The converter joins the names of all fused tensors, which would be a large share of a small file.
       tensor.name = tensor.name.partition(b";")[0]
-  content = _packed(model, len(content))
+  content = serialized(model, len(content))
   return content.replace(_field(_ZEROS), _field(sha256_of_bytes(content)))
 
 
@@ -122,7 +128,7 @@ def _plain(value: Any) -> Any:
   raise TypeError(f"metadata must be JSON values; got {type(value).__name__}.")
 
 
-def _packed(model: Any, size: int) -> bytes:
+def serialized(model: Any, size: int) -> bytes:
   """Serializes a model of the TFLite schema.
 
   Unlike the schema's Python writer, this starts constants at multiples of 16 bytes, as kernels expect, and writes equal

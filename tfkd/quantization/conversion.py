@@ -15,6 +15,8 @@ from typing import Any, Literal
 import numpy as np
 import tensorflow as tf
 
+from tfkd.quantization import signature
+
 _PROGRAM = os.path.join(os.path.dirname(__file__), "_converter.py")
 NO_OPERATION = "TFLite has no operation for"
 _LONGEST = 300  # Characters of the converter's message in an error.
@@ -23,6 +25,7 @@ _LONGEST = 300  # Characters of the converter's message in an error.
 def convert(
   model: Any,
   *,
+  shapes: Sequence[tuple[int, ...]] | None = None,
   io: Literal["int8", "float32"] | None = None,
   examples: Sequence[np.ndarray] | None = None,
   integers_only: bool = True,
@@ -32,8 +35,9 @@ def convert(
   The converter runs in another process, which the first call starts in about four seconds and later calls reuse.
 
   Args:
-    model: functional or `Sequential` model of `tf_keras` or Keras 3 (TensorFlow backend) with fixed input shapes. A
-      single input is called "images" and a single output "logits"; several have the names of their layers.
+    model: functional or `Sequential` model of `tf_keras` or Keras 3 (TensorFlow backend). `tfkd.quantization.signature`
+      names its inputs and outputs.
+    shapes: shape of each input without the batch; None if the model's are fixed.
     io: type of float inputs and outputs of an integer file; None converts to a float file.
     examples: arrays [n, ...], one for each input, which set the ranges of a float model; None for a model with ranges.
     integers_only: with examples, whether an operation without an integer form is an error.
@@ -45,12 +49,14 @@ def convert(
     ValueError: the converter failed or crashed; names the log file with its output.
     RuntimeError: the converter's process cannot be started.
   """
-  names, outputs = _names(model, "input", "images"), _names(model, "output", "logits")
+  names, outputs = signature.names(model, "input"), signature.names(model, "output")
+  shapes = signature.input_shapes(model) if shapes is None else shapes
 
   def serve(*inputs: tf.Tensor) -> dict[str, tf.Tensor]:
     return dict(zip(outputs, tf.nest.flatten(model(_packed(model, inputs), training=False)), strict=True))
 
-  specs = [tf.TensorSpec([1, *i.shape[1:]], i.dtype, name) for i, name in zip(model.inputs, names, strict=True)]
+  inputs = zip(model.inputs, shapes, names, strict=True)
+  specs = [tf.TensorSpec([1, *shape], tensor.dtype, name) for tensor, shape, name in inputs]
   # Only the variables, since saving a Keras model traces each of its layers. Variables of Keras 3 wrap TensorFlow's.
   module: Any = tf.Module()
   module.held = [v if isinstance(v, tf.Variable) else v.value for v in model.variables]
@@ -87,17 +93,6 @@ def float_tensors(content: bytes, io: str | None) -> list[str]:
 
 def _indices(array: Any) -> list[int]:
   return [] if array is None else list(array)
-
-
-def _names(model: Any, kind: str, single: str) -> list[str]:
-  """Returns the names of a model's inputs or outputs in the file."""
-  tensors = getattr(model, f"{kind}s")
-  if len(tensors) == 1:
-    return [single]
-  # Models of Keras 3 have no such lists; their outputs belong to operations.
-  names = getattr(model, f"{kind}_names", None) or [tensor._keras_history.operation.name for tensor in tensors]
-  names = [re.sub(r"\W", "_", name) for name in names]
-  return names if len(set(names)) == len(names) else [f"{kind}_{i}" for i in range(len(tensors))]
 
 
 def _packed(model: Any, inputs: Sequence[tf.Tensor]) -> Any:

@@ -8,6 +8,8 @@ import numpy as np
 import tensorflow as tf
 import tf_keras as keras
 
+from tfkd.quantization.signature import own_names
+
 _BATCH_SIZE = 128
 
 
@@ -38,12 +40,8 @@ def input_batches(model: keras.Model, data: Any, num_batches: int) -> Iterator[l
   for element in elements:
     # Batches of Keras: (inputs,), (inputs, labels) or (inputs, labels, sample_weight).
     inputs = element[0] if isinstance(element, (tuple, list)) else element
-    yield [_checked(t, i, n) for t, i, n in zip(_by_input(model, inputs), model.inputs, _names(model), strict=True)]
-
-
-def _names(model: keras.Model) -> list[str]:
-  """Returns the names of the inputs, for Keras 3 models those of their tensors."""
-  return getattr(model, "input_names", None) or [tensor.name for tensor in model.inputs]
+    columns = zip(_by_input(model, inputs), model.inputs, own_names(model, "input"), strict=True)
+    yield [_checked(values, expected, name) for values, expected, name in columns]
 
 
 def _checked(values: Any, expected: tf.Tensor, name: str) -> tf.Tensor:
@@ -74,7 +72,7 @@ def _has_entries(data: Any, count: int) -> bool:
 
 def _by_input(model: keras.Model, data: Any) -> list[Any]:
   """Returns the entries of a nested structure in the order of the model's inputs."""
-  names = _names(model)
+  names = own_names(model, "input")
   if isinstance(data, dict):
     missing = [name for name in names if name not in data]
     if missing:

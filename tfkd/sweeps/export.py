@@ -55,7 +55,7 @@ def export(
 
 def _tflite(model, stem, test, classes, fields):
   path = f"{stem}.tflite"
-  deploy.to_tflite(model, path, labels=classes, metadata=fields)
+  deploy.to_tflite(model, path, task="classes", labels=classes, metadata=fields)
   measured = deploy.evaluate(path, test)
   deploy.write_metadata(path, accuracy=round(measured["accuracy"], 4))
   return {
