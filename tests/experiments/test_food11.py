@@ -77,7 +77,7 @@ def test_boss_adds_relations_and_decaying_hints(given, progress):
   theirs, ours = ({name: t.numpy() for name, t in Reader(m, tapped)(X)[1].items()} for m in (teacher, model))
   connected = {o.name: o.connectors for o in distiller.objectives if getattr(o, "connectors", None)}
   hints = [
-    references.hint(theirs[layer], ours[layer] @ c.kernel.numpy()[0, 0] + c.bias.numpy()).mean()
+    references.hint(theirs[layer], ours[layer] @ c.kernel.numpy() + c.bias.numpy()).mean()
     for layer, c in zip(tapped, connected["hint"], strict=False)
   ]
   (linear,) = connected["distance_metric"]

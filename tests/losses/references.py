@@ -33,6 +33,32 @@ def soft_target_kl(teacher_logits, student_logits, temperature):
   return np.array(losses)
 
 
+def soft_target_jsd(teacher_logits, student_logits, temperature, beta=0.5):
+  losses = []
+  for teacher, student in zip(teacher_logits, student_logits, strict=True):
+    p, q = (_distribution(logits, temperature)[0] for logits in (teacher, student))
+    m = [beta * a + (1 - beta) * b for a, b in zip(p, q, strict=True)]
+    of_teacher, of_student = (
+      math.fsum(a * math.log(a / b) for a, b in zip(distribution, m, strict=True)) for distribution in (p, q)
+    )
+    losses.append(beta * of_teacher + (1 - beta) * of_student)
+  return np.array(losses)
+
+
+def binary_soft_target_kl(teacher_logits, student_logits, temperature):
+  losses = []
+  for teacher, student in zip(teacher_logits, student_logits, strict=True):
+    pairs = [np.float64([[t, 0], [s, 0]]) for t, s in zip(teacher, student, strict=True)]
+    losses.append(math.fsum(soft_target_kl([t], [s], temperature)[0] for t, s in pairs) / len(pairs))
+  return np.array(losses)
+
+
+def keras_loss(teacher, student, loss="mse"):
+  difference = np.float64(student) - np.float64(teacher)
+  values = np.log(np.cosh(difference)) if loss == "log_cosh" else difference**2
+  return values.mean(axis=-1)
+
+
 def tempered_cross_entropy(target_probabilities, student_logits, temperature):
   losses = []
   for target, student in zip(target_probabilities, student_logits, strict=True):

@@ -38,7 +38,10 @@ def test_value_equals_the_papers_formula(name):
 
 
 # Losses whose temperature has no default.
-_TEMPERED = ("soft_target_cross_entropy", "soft_target_kl", "tempered_cross_entropy")
+_TEMPERED = (
+  "soft_target_cross_entropy", "soft_target_kl", "soft_target_reverse_kl", "soft_target_jsd", "binary_soft_target_kl",
+  "tempered_cross_entropy",
+)  # fmt: skip
 
 
 def _reference(name, *arguments):

@@ -118,6 +118,12 @@ def _logits(reference, factor=1.0, **options):
   return lambda objective, t, s, labels: factor * reference(t, s, **options)
 
 
+def _negative_cosine(t, s):
+  t = np.float64(t)
+  cosines = (t * s).sum(-1) / (np.linalg.norm(t, axis=-1) * np.linalg.norm(s, axis=-1))
+  return -cosines.mean(axis=(1, 2))
+
+
 def _labelled(reference, **options):
   return lambda objective, t, s, labels: reference(t, s, labels, **options)
 
@@ -255,6 +261,32 @@ ROWS = {
   "soft_targets_unscaled": Row(
     lambda: o.SoftTargets(5.0, form="kl", scale_by_t2=False, name="unscaled"),
     _logits(references.soft_target_kl, temperature=5.0),
+  ),
+  "soft_targets_reverse_kl": Row(
+    lambda: o.SoftTargets(3.0, form="reverse_kl", name="reverse_kl"),
+    lambda objective, t, s, labels: 9 * references.soft_target_kl(s, t, temperature=3.0),
+  ),
+  "soft_targets_jsd": Row(
+    lambda: o.SoftTargets(3.0, form="jsd", beta=0.2, name="jsd"),
+    _logits(references.soft_target_jsd, 9, temperature=3.0, beta=0.2),
+  ),
+  "binary_soft_targets": Row(
+    lambda: o.BinarySoftTargets(2.0), _logits(references.binary_soft_target_kl, 4, temperature=2.0)
+  ),
+  "binary_soft_targets_unscaled": Row(
+    lambda: o.BinarySoftTargets(2.0, scale_by_t2=False, name="unscaled_labels"),
+    _logits(references.binary_soft_target_kl, temperature=2.0),
+  ),
+  "match_outputs": Row(lambda: o.MatchOutputs("log_cosh"), _logits(references.keras_loss, loss="log_cosh")),
+  "match_outputs_by_a_loss_object": Row(
+    lambda: o.MatchOutputs(keras.losses.MeanSquaredError(), name="mse"), _logits(references.keras_loss)
+  ),
+  "match_features": Row(
+    lambda: o.MatchFeatures("relu1", "relu1", connector="project"), _connected(_negative_cosine, _dense)
+  ),
+  "match_features_of_two_pairs": Row(
+    lambda: o.MatchFeatures(_BOTH, _BOTH, loss="mse", connector="project", name="mse_features"),
+    _connected(lambda t, s: references.keras_loss(t, s).mean(axis=(1, 2)), _dense),
   ),
   "decoupled": Row(
     lambda: o.Decoupled(2.0, alpha=0.5, beta=3.0), _labelled(references.decoupled, temperature=2.0, alpha=0.5, beta=3.0)

@@ -1,6 +1,5 @@
 """Checks of the arguments of `compile` and `fit`: Keras 3 objects, and losses that do not fit the outputs."""
 
-import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,17 +7,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 from tfkd.features.taps import is_keras3
-
-# Keras' functions that expect probabilities unless `from_logits=True`, and their classes.
-_ON_PROBABILITIES = {
-  "categorical_crossentropy": "CategoricalCrossentropy",
-  "sparse_categorical_crossentropy": "SparseCategoricalCrossentropy",
-  "binary_crossentropy": "BinaryCrossentropy",
-  "categorical_focal_crossentropy": "CategoricalFocalCrossentropy",
-  "binary_focal_crossentropy": "BinaryFocalCrossentropy",
-  "kl_divergence": None,
-}
-_OF_CLASSES = {"categorical_crossentropy", "sparse_categorical_crossentropy", "categorical_focal_crossentropy"}
+from tfkd.ops.keras_losses import ON_PROBABILITIES, from_logits, function_name, is_on_classes
 
 
 def refuse_keras3(**arguments: Any) -> None:
@@ -53,14 +42,9 @@ def has_sums(container: Any, outputs: Any) -> bool:
   return any(getattr(loss, "reduction", None) == keras.losses.Reduction.SUM for loss in losses)
 
 
-def is_on_classes(loss: Any) -> bool:
-  """Whether a compiled loss is a cross-entropy over classes, so that the outputs are class scores."""
-  return _function_name(loss) in _OF_CLASSES
-
-
 def is_on_logits(loss: Any) -> bool:
   """Whether a compiled loss is a cross-entropy over classes that expects logits."""
-  return is_on_classes(loss) and _from_logits(loss)
+  return is_on_classes(loss) and from_logits(loss)
 
 
 def check_is_scalar(loss: tf.Tensor) -> None:
@@ -82,17 +66,17 @@ def check_loss(loss: Any, ending: str | None, output: str, reads_classes: bool) 
     output: name of the output, for the message.
     reads_classes: whether an objective reads the output as logits.
   """
-  function = _function_name(loss)
-  if function not in _ON_PROBABILITIES:
+  function = function_name(loss)
+  if function not in ON_PROBABILITIES:
     return
-  if _from_logits(loss):
+  if from_logits(loss):
     if ending in ("softmax", "sigmoid"):
       raise ValueError(
         f"output {output} of the student ends in {ending}, and its loss {function} has from_logits=True: leave the "
         f"{ending} out of the student."
       )
   elif ending == "values" or ending is None and reads_classes:
-    name = _ON_PROBABILITIES[function]
+    name = ON_PROBABILITIES[function]
     line = f"loss=keras.losses.{name}(from_logits=True)" if name else "tfkd.objectives.SoftTargets(1.0)"
     raise ValueError(
       f"output {output} of the student gives logits, and its loss {function} expects probabilities: write {line}."
@@ -109,9 +93,9 @@ def check_metrics(metrics: Any, ends: Sequence[str | None] | None) -> None:
   if ends is None or any(ending != "values" for ending in ends):
     return
   for metric in tf.nest.flatten(metrics):
-    function = _function_name(metric)
-    if function in _ON_PROBABILITIES and not _from_logits(metric):
-      name = _ON_PROBABILITIES[function]
+    function = function_name(metric)
+    if function in ON_PROBABILITIES and not from_logits(metric):
+      name = ON_PROBABILITIES[function]
       line = f"write keras.metrics.{name}(from_logits=True)" if hasattr(keras.metrics, str(name)) else "leave it out"
       raise ValueError(f"the student gives logits, and metric {function} expects probabilities: {line}.")
 
@@ -133,24 +117,3 @@ def check_class_weight(x: Any, y: Any, output: Any) -> None:
       f"class_weight with class indices of {rank} axes: Keras reads the last axis as classes; give labels a last axis "
       "of length one, labels[..., None]."
     )
-
-
-def _function_name(loss: Any) -> str | None:
-  """Name of the Keras function that a loss computes, or None."""
-  if isinstance(loss, str):
-    try:
-      loss = keras.losses.get(loss)
-    except ValueError:  # Keras reports it.
-      return None
-  if isinstance(loss, functools.partial):
-    return _function_name(loss.func)
-  function = getattr(loss, "fn", getattr(loss, "_fn", loss))  # Of losses and of metrics.
-  if not getattr(function, "__module__", "").startswith("tf_keras."):
-    return None
-  return getattr(function, "__name__", None)
-
-
-def _from_logits(loss: Any) -> bool:
-  if isinstance(loss, functools.partial):
-    return bool(loss.keywords.get("from_logits")) or _from_logits(loss.func)
-  return bool(getattr(loss, "_fn_kwargs", {}).get("from_logits") or getattr(loss, "from_logits", False))

@@ -8,7 +8,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 from tfkd.distiller import model_checks
-from tfkd.distiller.agreement import agreements, class_keys, names_of
+from tfkd.distiller.agreement import agreements, kinds_of, names_of
 from tfkd.distiller.compilation import check_class_weight, check_is_scalar, check_metrics, has_sums, refuse_keras3
 from tfkd.distiller.numerics import assert_all_finite
 from tfkd.distiller.passes import ForwardPasses
@@ -272,7 +272,7 @@ class Distiller(FollowsChanges):
       self._means[name].update_state(value, sample_weight=num_examples(x))
     outputs = batch.student.outputs
     names = names_of(outputs, self.output_names)
-    measured = agreements(batch, class_keys(outputs, self.objectives, self._compiled_losses()))
+    measured = agreements(batch, kinds_of(outputs, self.objectives, self._compiled_losses()))
     measured = {names[key]: found for key, found in measured.items() if names[key] in self._means}
     for name, found in measured.items():
       self._means[name].update_state(*found)

@@ -13,8 +13,7 @@ from tfkd.distiller.teachers import objectives_by_teacher
 from tfkd.features.outputs import flat_keys_of, keys_of, part_of
 from tfkd.features.taps import is_keras3
 from tfkd.objectives import Batch, Objective
-from tfkd.objectives.logits import check_logits
-from tfkd.ops.probabilities import assert_logits, ending_of_tensor, endings
+from tfkd.ops.probabilities import KINDS, assert_logits, ending_of_tensor, endings
 from tfkd.teachers import Teacher
 from tfkd.teachers.frozen import name_of
 
@@ -81,7 +80,13 @@ def _check_pair(teacher: Teacher | None, student: keras.Model, objectives: Seque
         f"objective '{objective.name}' compares class distributions, and the teacher {name_of(model)} ends in sigmoid, "
         "whose outputs are independent of each other: give it a teacher of class logits."
       )
-    _check_shapes(objective, model, student, *(_picked(s, objective.output_key) for s in shapes))
+    if objective.reads_binary_logits and _picked(ends[1], objective.output_key) in KINDS:
+      raise ValueError(
+        f"objective '{objective.name}' reads logits of independent labels, and the teacher {name_of(model)} ends in "
+        f"{_picked(ends[1], objective.output_key)}: give it a teacher without that last activation."
+      )
+    of_teacher, of_student = (_picked(s, objective.output_key) for s in shapes)
+    objective.check_shapes(of_teacher if objective.reads_teacher else None, of_student)
 
 
 def check_losses(student: keras.Model, outputs: Any, objectives: Sequence[Objective], container: Any) -> None:
@@ -108,8 +113,17 @@ def check_losses(student: keras.Model, outputs: Any, objectives: Sequence[Object
 
 def read_as_classes(objectives: Sequence[Objective], outputs: Any) -> set:
   """Keys of the outputs that objectives on class distributions read."""
+  return _read([objective for objective in objectives if objective.reads_classes], outputs)
+
+
+def read_as_labels(objectives: Sequence[Objective], outputs: Any) -> set:
+  """Keys of the outputs that objectives on independent labels read."""
+  return _read([objective for objective in objectives if objective.reads_binary_logits], outputs)
+
+
+def _read(objectives: Sequence[Objective], outputs: Any) -> set:
   keys = keys_of(outputs)
-  return {o.output_key if len(keys) > 1 else keys[0] for o in objectives if o.reads_classes}
+  return {o.output_key if len(keys) > 1 else keys[0] for o in objectives}
 
 
 def assert_read_logits(
@@ -155,29 +169,12 @@ def _has_known_endings(model: Any) -> bool:
 
 
 def _check_student_ending(objective: Objective, ending: str | None) -> None:
-  is_wrong = ending == "softmax" or ending == "sigmoid" and objective.reads_classes
+  is_wrong = ending == "softmax" or ending == "sigmoid" and (objective.reads_classes or objective.reads_binary_logits)
   if is_wrong:
     raise ValueError(
       f"objective '{objective.name}' reads the student's logits, and the student ends in {ending}: leave the {ending} "
       "out, compile with a loss of from_logits=True, and apply it where probabilities are needed."
     )
-
-
-def _check_shapes(
-  objective: Objective, model: Any, student: keras.Model, teacher_shape: Any, student_shape: Any
-) -> None:
-  is_of_teacher = objective.reads_teacher
-  classes = [shape[-1] if shape is not None and shape.rank else None for shape in (teacher_shape, student_shape)]
-  if is_of_teacher and None not in classes and classes[0] != classes[1]:
-    raise ValueError(
-      f"teacher logits have {classes[0]} classes ({model.name}), student logits {classes[1]} ({student.name}): build "
-      "both with the data set's num_classes."
-    )
-  if objective.reads_classes:
-    if student_shape is not None:
-      check_logits([student_shape], objective.name)
-    if is_of_teacher and teacher_shape is not None and student_shape is not None:
-      check_logits([teacher_shape, student_shape], objective.name)
 
 
 def _check_inputs(teacher: Any, student: keras.Model) -> None:

@@ -16,6 +16,7 @@ from tfkd.losses._hint import euclidean as euclidean
 from tfkd.losses._hint import hint as hint
 from tfkd.losses._hint import normalized_feature_matching as normalized_feature_matching
 from tfkd.losses._inter_channel import inter_channel_correlation as inter_channel_correlation
+from tfkd.losses._keras_loss import keras_loss as keras_loss
 from tfkd.losses._multi_level import multi_level as multi_level
 from tfkd.losses._neuron_selectivity import neuron_selectivity as neuron_selectivity
 from tfkd.losses._normalized import normalized as normalized
@@ -30,8 +31,11 @@ from tfkd.losses._self_attention import attention_maps as attention_maps
 from tfkd.losses._self_attention import value_relations as value_relations
 from tfkd.losses._similarity import similarity_preserving as similarity_preserving
 from tfkd.losses._singular_vectors import singular_vectors as singular_vectors
+from tfkd.losses._soft_targets import binary_soft_target_kl as binary_soft_target_kl
 from tfkd.losses._soft_targets import soft_target_cross_entropy as soft_target_cross_entropy
+from tfkd.losses._soft_targets import soft_target_jsd as soft_target_jsd
 from tfkd.losses._soft_targets import soft_target_kl as soft_target_kl
+from tfkd.losses._soft_targets import soft_target_reverse_kl as soft_target_reverse_kl
 from tfkd.losses._soft_targets import tempered_cross_entropy as tempered_cross_entropy
 from tfkd.losses._srd import log_power_distance as log_power_distance
 from tfkd.losses._standardized import standardize_logits as standardize_logits

@@ -87,7 +87,7 @@ def value_relations(teacher_values: tf.Tensor, student_values: tf.Tensor, heads:
   teacher, student = as_float32(teacher_values), as_float32(student_values)
   check_rank(teacher, 3, "teacher values")
   check_rank(student, 3, "student values")
-  check_same_shape(teacher[..., 0], student[..., 0], "the tokens of teacher values", "student values")
+  check_same_shape(teacher[:, :, 0], student[:, :, 0], "the tokens of teacher values", "student values")
   return _divergence(_relations(teacher, heads), _relations(student, heads), weights)
 
 

@@ -92,6 +92,95 @@ def soft_target_kl(teacher_logits: tf.Tensor, student_logits: tf.Tensor, tempera
   return kl_from_log_probabilities(log_p, log_q)
 
 
+def soft_target_jsd(
+  teacher_logits: tf.Tensor, student_logits: tf.Tensor, temperature: Scalar, beta: float = 0.5
+) -> tf.Tensor:
+  """Computes the generalised Jensen-Shannon divergence between temperature-softened teacher and student distributions.
+
+    loss = beta KL(p || m) + (1 - beta) KL(q || m),  m = beta p + (1 - beta) q
+
+  with p = softmax(teacher_logits / T) and q = softmax(student_logits / T). Divided by beta, it tends to KL(p || q) as
+  beta tends to 0; divided by 1 - beta, to KL(q || p) as beta tends to 1.
+  Source: Agarwal et al. 2024, arXiv:2306.13649, eq. 1. Not multiplied by T^2.
+
+  Args:
+    teacher_logits: float [..., classes], before softmax.
+    student_logits: float [..., classes], before softmax.
+    temperature: positive number, dimensionless; T=1 is the plain softmax.
+    beta: number between 0 and 1, the teacher's share of the mixture; 0.5 gives the Jensen-Shannon divergence.
+
+  Returns:
+    float32 [...], in nats, between 0 and the entropy of (beta, 1 - beta).
+
+  Raises:
+    ValueError: temperature is not positive and finite, beta is not between 0 and 1, or the shapes differ.
+  """
+  check_temperature(temperature)
+  if not 0 < beta < 1:
+    raise ValueError(f"beta must be between 0 and 1; got {beta}.")
+  teacher, student = as_float32(teacher_logits), as_float32(student_logits)
+  check_same_shape(teacher, student, "teacher logits", "student logits")
+  log_p = tf.nn.log_softmax(teacher / temperature)
+  log_q = tf.nn.log_softmax(student / temperature)
+  # log m = log q + log(1 + beta (p / q - 1)), seen from the larger of p and q, so that the ratio is at most one.
+  log_ratio = -tf.abs(log_p - log_q)
+  share_of_smaller = tf.where(log_p < log_q, beta, 1.0 - beta)
+  log_m = tf.maximum(log_p, log_q) + tf.math.log1p(share_of_smaller * tf.math.expm1(log_ratio))
+  return beta * kl_from_log_probabilities(log_p, log_m) + (1.0 - beta) * kl_from_log_probabilities(log_q, log_m)
+
+
+def binary_soft_target_kl(teacher_logits: tf.Tensor, student_logits: tf.Tensor, temperature: Scalar) -> tf.Tensor:
+  """Computes the divergence between temperature-softened probabilities of independent labels, averaged over the labels.
+
+    loss = mean_l p_l log(p_l / q_l) + (1 - p_l) log((1 - p_l) / (1 - q_l)),
+    p = sigmoid(teacher_logits / T),  q = sigmoid(student_logits / T)
+
+  Each label is a distribution over two classes with logits (z, 0). The mean over the last axis is that of Keras'
+  `BinaryCrossentropy`. Source: Hinton, Vinyals, Dean 2015, arXiv:1503.02531, eq. 1-2, for two classes. Not multiplied
+  by T^2.
+
+  Args:
+    teacher_logits: float [..., labels], before sigmoid; one label gives a last axis of length one.
+    student_logits: float [..., labels], before sigmoid.
+    temperature: positive number, dimensionless; T=1 is the plain sigmoid.
+
+  Returns:
+    float32 [...], in nats, >= 0; 0 when the logits agree.
+
+  Raises:
+    ValueError: temperature is not positive and finite, or the shapes differ.
+  """
+  check_temperature(temperature)
+  teacher, student = as_float32(teacher_logits) / temperature, as_float32(student_logits) / temperature
+  check_same_shape(teacher, student, "teacher logits", "student logits")
+  log_p, log_q = (tf.stack([tf.math.log_sigmoid(z), tf.math.log_sigmoid(-z)], axis=-1) for z in (teacher, student))
+  return tf.reduce_mean(kl_from_log_probabilities(log_p, log_q), axis=-1)
+
+
+def soft_target_reverse_kl(teacher_logits: tf.Tensor, student_logits: tf.Tensor, temperature: Scalar) -> tf.Tensor:
+  """Computes the Kullback-Leibler divergence from the softened teacher to the softened student distribution.
+
+    loss = sum_c q_c (log q_c - log p_c),  p = softmax(teacher_logits / T),  q = softmax(student_logits / T)
+
+  It seeks modes: probability where the teacher has none costs most, classes that the student leaves out cost little.
+  Source: Gu et al. 2024, arXiv:2306.08543, section 2.1, for single distributions. Not multiplied by T^2.
+
+  Args:
+    teacher_logits: float [..., classes], before softmax.
+    student_logits: float [..., classes], before softmax.
+    temperature: positive number, dimensionless; T=1 is the plain softmax.
+
+  Returns:
+    float32 [...], in nats, >= 0; 0 when the logits agree up to a constant.
+
+  Raises:
+    ValueError: temperature is not positive and finite, or the shapes differ.
+  """
+  teacher, student = as_float32(teacher_logits), as_float32(student_logits)
+  check_same_shape(teacher, student, "teacher logits", "student logits")
+  return soft_target_kl(student, teacher, temperature)
+
+
 def kl_from_log_probabilities(log_p: tf.Tensor, log_q: tf.Tensor) -> tf.Tensor:
   """Computes sum_c p_c (log p_c - log q_c) over the last axis, also accurately for nearly equal distributions.
 

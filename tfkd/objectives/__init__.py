@@ -8,6 +8,7 @@ from tfkd.objectives.activation_boundary import ActivationBoundary as Activation
 from tfkd.objectives.attention import AttentionTransfer as AttentionTransfer
 from tfkd.objectives.base import Objective as Objective
 from tfkd.objectives.batch import Batch as Batch
+from tfkd.objectives.binary_soft_targets import BinarySoftTargets as BinarySoftTargets
 from tfkd.objectives.contrastive import Contrastive as Contrastive
 from tfkd.objectives.correlation_congruence import CorrelationCongruence as CorrelationCongruence
 from tfkd.objectives.decoupled import Decoupled as Decoupled
@@ -22,6 +23,8 @@ from tfkd.objectives.learned_temperature import LearnedTemperature as LearnedTem
 from tfkd.objectives.logits import LogitObjective as LogitObjective
 from tfkd.objectives.lookup import get as get
 from tfkd.objectives.lookup import names as names
+from tfkd.objectives.match import MatchFeatures as MatchFeatures
+from tfkd.objectives.match import MatchOutputs as MatchOutputs
 from tfkd.objectives.multi_level import MultiLevel as MultiLevel
 from tfkd.objectives.neuron_selectivity import NeuronSelectivity as NeuronSelectivity
 from tfkd.objectives.normalized import Normalized as Normalized

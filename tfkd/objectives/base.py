@@ -1,5 +1,6 @@
 """Base class of all objectives: a Keras layer from the outputs of teacher and student to per-element losses."""
 
+import copy
 import inspect
 import math
 import numbers
@@ -51,6 +52,8 @@ class Objective(keras.layers.Layer):
   """Whether the loss compares the examples of a batch with each other. Each replica compares its own share."""
   reads_classes: ClassVar[bool] = False
   """Whether the loss reads the models' outputs as logits of a class distribution."""
+  reads_binary_logits: ClassVar[bool] = False
+  """Whether the loss reads the models' outputs as logits of independent labels."""
   positions: ClassVar[str | None] = None
   """Whether `call` weights positions itself: see `TappedObjective`."""
   teacher_layers: tuple[str, ...] = ()
@@ -105,6 +108,22 @@ class Objective(keras.layers.Layer):
       ValueError: the batch has no teacher or no labels but the objective reads them, or several outputs.
     """
     return self.teacher_output(batch), self.student_output(batch)
+
+  def check_shapes(self, teacher: tf.TensorShape | None, student: tf.TensorShape | None) -> None:
+    """Checks the outputs that this objective reads, when the `Distiller` is made; by default their last axes.
+
+    Args:
+      teacher, student: static shapes with the batch, or None if unknown or not read.
+
+    Raises:
+      ValueError: the shapes do not fit.
+    """
+    widths = [shape[-1] if shape is not None and shape.rank else None for shape in (teacher, student)]
+    if None not in widths and widths[0] != widths[1]:
+      raise ValueError(
+        f"objective '{self.name}' reads the outputs of both models, and the teacher's have shape {teacher}, the "
+        f"student's {student}: build both with the same number of classes or values."
+      )
 
   def options(self, batch: Batch) -> dict[str, Any]:
     """Keyword arguments of `call` that depend on the batch: by default `training`, if `call` has such an argument."""
@@ -242,7 +261,8 @@ def deserialized(value: Any, custom_objects: dict[str, Any] | None = None) -> An
   if not (isinstance(value, dict) and "class_name" in value):
     return value
   if "module" in value:
-    return keras.saving.deserialize_keras_object(value, custom_objects)
+    # Keras removes entries from the configuration of a loss.
+    return keras.saving.deserialize_keras_object(copy.deepcopy(value), custom_objects)
   if hasattr(keras.optimizers.schedules, value["class_name"]):
     return keras.optimizers.schedules.deserialize(value, custom_objects, use_legacy_format=True)
   return keras.layers.deserialize(value, custom_objects, use_legacy_format=True)

@@ -51,7 +51,8 @@ class FactorTransfer(TappedObjective):
 
   def build_pair(self, teacher: tf.TensorShape, student: tf.TensorShape) -> None:
     super().build_pair(teacher, student)
-    of_teacher, of_student = teacher[-1], student[-1]
+    of_teacher: Any = teacher[-1]
+    of_student: Any = student[-1]
     factor = max(1, round(self.rate * of_teacher))
     for made, shape, channels in (
       (self.paraphrasers, teacher, (of_teacher, factor, factor)),

@@ -58,6 +58,12 @@ class LogitObjective(Objective):
       return list(tensors)
     return [tf.reshape(t, [-1, t.shape[-1]]) if t.shape.rank > 2 else t for t in tensors]
 
+  def check_shapes(self, teacher: tf.TensorShape | None, student: tf.TensorShape | None) -> None:
+    if student is not None:
+      check_logits([student], self.name)
+      if teacher is not None:
+        check_logits([teacher, student], self.name)
+
   def get_config(self) -> dict[str, Any]:
     return {**super().get_config(), "standardize": self.standardize}
 
@@ -88,8 +94,8 @@ def check_logits(shapes: list[tf.TensorShape], name: str) -> None:
 def _check_same_elements(teacher: tf.TensorShape, student: tf.TensorShape, name: str) -> None:
   if teacher[-1] != student[-1]:
     raise ValueError(
-      f"student logits have {student[-1]} classes, teacher logits {teacher[-1]}: build both with the data set's "
-      "num_classes."
+      f"objective '{name}' compares class by class, and teacher logits have {teacher[-1]} classes, student logits "
+      f"{student[-1]}: build both with the data set's num_classes."
     )
   if teacher.rank != student.rank or not teacher[1:].is_compatible_with(student[1:]):
     raise ValueError(

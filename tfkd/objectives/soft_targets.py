@@ -9,6 +9,13 @@ from tfkd import losses
 from tfkd.objectives.batch import Batch
 from tfkd.objectives.logits import LogitObjective
 
+_FORMS = {
+  "kl": losses.soft_target_kl,
+  "cross_entropy": losses.soft_target_cross_entropy,
+  "reverse_kl": losses.soft_target_reverse_kl,
+  "jsd": losses.soft_target_jsd,
+}
+
 
 @keras.utils.register_keras_serializable(package="tfkd")
 class SoftTargets(LogitObjective):
@@ -20,11 +27,15 @@ class SoftTargets(LogitObjective):
 
   Args:
     temperature: positive finite number, dimensionless.
-    form: "kl", which is zero when student and teacher agree, so that its value can be compared between temperatures; or
-      "cross_entropy", which has the same gradient and the teacher's entropy as its minimum.
+    form: "kl", which is zero when student and teacher agree, so that its value can be compared between temperatures;
+      "cross_entropy", which has the same gradient and the teacher's entropy as its minimum; "reverse_kl", which makes
+      the student prefer the teacher's most probable classes over covering all of them (Gu et al. 2024,
+      arXiv:2306.08543); or "jsd", the generalised Jensen-Shannon divergence (Agarwal et al. 2024, arXiv:2306.13649).
     source: "teacher", or "labels": the one-hot ground truth replaces the teacher's distribution, and only the student
       is softened. Labels are class indices [batch] or [batch, 1], or probabilities [batch, classes].
     scale_by_t2: whether to multiply by temperature squared.
+    beta: number between 0 and 1, the teacher's share in the mixture of "jsd"; small values are nearer to "kl", large
+      ones to "reverse_kl". The other forms do not read it.
     **options: weight, standardize, output and name, see `LogitObjective`.
   Inputs: pair (teacher logits or labels, student logits [batch, ..., classes]). Output: float32 [batch, ...], in nats.
   Example: tfkd.objectives.SoftTargets(temperature=4.0, weight=0.7)
@@ -42,19 +53,28 @@ class SoftTargets(LogitObjective):
     form: str = "kl",
     source: str = "teacher",
     scale_by_t2: bool = True,
+    beta: float = 0.5,
     **options: Any,
   ):
     super().__init__(**options)
     self.temperature = temperature
-    self.form = form
     self.source = source
+    self.form = form
     self.scale_by_t2 = scale_by_t2
+    self.beta = beta
 
   def __setattr__(self, name: str, value: Any) -> None:
-    if name == "form" and value not in ("cross_entropy", "kl"):
-      raise ValueError(f'form must be "cross_entropy" or "kl"; got {value!r}.')
+    if name == "form" and value not in _FORMS:
+      raise ValueError(f"form must be one of {', '.join(_FORMS)}; got {value!r}.")
     if name == "source" and value not in ("teacher", "labels"):
       raise ValueError(f'source must be "teacher" or "labels"; got {value!r}.')
+    if name == "beta" and not 0 < value < 1:
+      raise ValueError(f"beta must be between 0 and 1; got {value!r}.")
+    source, form = (value if name == other else vars(self).get(other) for other in ("source", "form"))
+    if source == "labels" and form in ("reverse_kl", "jsd"):
+      raise ValueError(
+        f'form "{form}" needs a teacher: it reads probabilities of all classes, which labels lack; use "kl".'
+      )
     super().__setattr__(name, value)
 
   @property
@@ -71,8 +91,8 @@ class SoftTargets(LogitObjective):
       loss = self._against_labels(source, *self.logits(student))
     else:
       source, student = self.logits(source, student)
-      function = losses.soft_target_kl if self.form == "kl" else losses.soft_target_cross_entropy
-      loss = function(source, student, self.temperature)
+      options = {"beta": self.beta} if self.form == "jsd" else {}
+      loss = _FORMS[self.form](source, student, self.temperature, **options)
     return loss * self.temperature**2 if self.scale_by_t2 else loss
 
   def _against_labels(self, labels: tf.Tensor, student: tf.Tensor) -> tf.Tensor:

@@ -112,18 +112,12 @@ class TappedObjective(Objective):
     self.connectors, self._sizes = [], []
     pairs = zip(self.teacher_layers, self.student_layers, *input_shape[:2], strict=True)
     for teacher_layer, student_layer, teacher, student in pairs:
-      if teacher.rank is None or teacher[-1] is None:
-        raise ValueError(
-          f"objective '{self.name}' needs the number of axes and of channels of the teacher's feature "
-          f"'{teacher_layer}', whose static shape is {teacher}: return tf.ensure_shape(feature, [None, ..., channels])"
-          ", with one entry for each axis, from the function that computes it."
-        )
       try:
         self.build_pair(teacher, student)
       except ValueError as error:
         raise ValueError(
-          f"objective '{self.name}' on teacher layer '{teacher_layer}' {tuple(teacher)} and student layer "
-          f"'{student_layer}' {tuple(student)}: {error}"
+          f"objective '{self.name}' on teacher layer '{teacher_layer}' {teacher} and student layer "
+          f"'{student_layer}' {student}: {error}"
         ) from error
     super().build(input_shape)
 
@@ -152,7 +146,7 @@ class TappedObjective(Objective):
         f'they have {teacher[-1]} and {student[-1]} channels, after any connector: set connector="project".'
       )
     if self.must_agree == "shape" and not tf.TensorShape(teacher[1:]).is_compatible_with(student[1:]):
-      raise ValueError(f"they are compared as {tuple(teacher)} and {tuple(student)}, which differ.")
+      raise ValueError(f"they are compared as {teacher} and {tuple(student)}, which differ.")
     self.connectors.append(connector)
     self._sizes.append(size)
 
@@ -169,8 +163,9 @@ class TappedObjective(Objective):
     needs_channels = self.fixed_channels or self.connector is not None
     if shape.rank is None or shape.rank < 2 or (needs_channels and shape[-1] is None):
       raise ValueError(
-        f"the {owner}'s feature must have a known number of channels, as [batch, ..., channels]: build the {owner} for "
-        "a fixed last axis, or tap another layer."
+        f"the {owner}'s feature must have a known number of channels, as [batch, ..., channels]; got {shape}: build "
+        f"the {owner} for a fixed last axis, tap another layer, or return tf.ensure_shape(feature, [None, ..., "
+        "channels]) from the function that computes it."
       )
     if self.must_agree in ("positions", "channels") and shape.rank < 3:
       raise ValueError(

@@ -159,14 +159,16 @@ def _opened(
     runner = interpreter.get_signature_runner(signature or signatures[0])
     inputs, outputs = runner.get_input_details(), runner.get_output_details()
 
-    def run(arrays):
+    def run_signature(arrays):
       return runner(**arrays)
+
+    run = run_signature
   else:
     inputs, outputs = (
       {d["name"]: d for d in details} for details in (interpreter.get_input_details(), interpreter.get_output_details())
     )
 
-    def run(arrays):
+    def run_subgraph(arrays):
       for name, array in arrays.items():
         if tuple(interpreter.get_tensor(inputs[name]["index"]).shape) != array.shape:
           interpreter.resize_tensor_input(inputs[name]["index"], array.shape)
@@ -175,6 +177,8 @@ def _opened(
         interpreter.set_tensor(inputs[name]["index"], array)
       interpreter.invoke()
       return {name: interpreter.get_tensor(details["index"]) for name, details in outputs.items()}
+
+    run = run_subgraph
 
   scalars = [name for part in (inputs, outputs) for name, d in part.items() if not len(d["shape_signature"])]
   if scalars:
