@@ -87,7 +87,9 @@ def _measure(sweep: Sweep, name: str, seed: int) -> dict:
     # The converter's post-training quantization has no four bits; this uses the grid of the trained students.
     model = quantization.quantize(model, "w4a8", calibration_data=sweep.examples.batches("train", shuffle_seed=0))
   fields = file_metadata(run_flags.training(), sweep.examples, student) | {"method": name}
-  deploy.to_tflite(model, path, task="classes", labels=sweep.examples.classes, metadata=fields, **options)
+  deploy.to_tflite(
+    model, path, task=sweep.examples.outputs.task, labels=sweep.examples.outputs.names, metadata=fields, **options
+  )
   row = deploy.evaluate(path, sweep.examples.batches("test"), model)
   deploy.write_metadata(path, accuracy=round(row["accuracy"], 4))
   row |= deploy.benchmark(path, 1, _path(sweep, FLOAT_STUDENT, seed))
