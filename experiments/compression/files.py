@@ -4,16 +4,12 @@ import os
 
 from absl import flags, logging
 
-from experiments import response, run_flags
+from experiments import quantized, response, run_flags  # noqa: F401  (defines --qat_epochs)
 from experiments._run import Experiment
 from experiments.compression.report import write_report
 from experiments.compression.variants import FILES, FLOAT_STUDENT, FLOAT_TEACHER, PTQ_INT4, PTQ_INT8, TRAINED
 from tfkd import deploy, quantization
 from tfkd.sweeps import FLOAT, Results, StudentSpec, Sweep, file_metadata
-
-flags.DEFINE_integer(
-  "qat_epochs", None, "Epochs of quantization-aware students after those of the float student. [preset]", 1
-)
 
 _EXPERIMENT = "compression"
 _COMMON = {

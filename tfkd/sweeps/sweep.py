@@ -132,6 +132,13 @@ def _source(config: SweepConfig, data: ArrayData | PipelineData | Dataset | None
     raise ValueError(f"a sweep needs either data or SweepConfig.dataset; got data={data}, dataset={config.dataset!r}.")
   if config.dataset is not None:
     data = info(config.dataset, image_size=config.image_size, on_bad_image=config.on_bad_image)
+  elif not isinstance(data, Dataset):
+    ignored = [name for name in ("data_dir", "limit_train", "image_size", "on_bad_image") if getattr(config, name)]
+    if ignored:
+      raise ValueError(
+        f"{ignored[0]}={getattr(config, ignored[0])!r} is for data that the sweep reads; got {type(data).__name__}: "
+        "leave it out."
+      )
   if isinstance(data, Dataset):
     return DatasetArrays(data, config.data_dir, config.limit_train)
   if not isinstance(data, (ArrayData, PipelineData)):
