@@ -31,6 +31,6 @@ def u_net(classes, input_shape, widths, convolutions=2):
 def _block(x, width, convolutions, name):
   for number in range(convolutions):
     x = layers.Conv2D(width, 3, padding="same", use_bias=False, name=f"{name}_conv{number}")(x)
-    x = layers.BatchNormalization(name=f"{name}_bn{number}")(x)
+    x = layers.BatchNormalization(momentum=0.9, name=f"{name}_bn{number}")(x)
     x = layers.ReLU(name=f"{name}_relu{number}")(x)
   return x
