@@ -9,33 +9,28 @@ classes of the ink's colour; two to five labels of a crop are 1.
 
 import numpy as np
 import tf_keras as keras
-from absl import flags
 
 from experiments import _run
 from experiments.tasks import comparison
 from experiments.tasks.comparison import Method, Task
+from experiments.tasks.crops import drawn
 from tfkd import models
 from tfkd.data import house_numbers
 from tfkd.objectives import BinarySoftTargets, MatchFeatures
 from tfkd.sweeps import ArrayData
 
 LABELS = (*map(str, range(10)), *house_numbers.COLORS)
-TEST_CROPS = 4000
-
-flags.DEFINE_integer("crops", None, "Number of training crops to draw. [preset]", lower_bound=1)
 
 
 def data():
-  """Draws the crops; training and test are different streams."""
-  splits = [_examples(flags.FLAGS.crops, stream=0), _examples(TEST_CROPS, stream=1)]
-  return ArrayData(*splits, LABELS, task="multi-label", name="drawn_attributes", scale_pixels=True)
+  """Draws the crops."""
+  return ArrayData(*map(_examples, drawn()), LABELS, task="multi-label", name="drawn_attributes", scale_pixels=True)
 
 
-def _examples(num_crops, stream):
+def _examples(crops):
   """Returns images uint8 [n, 32, 32, 3], and labels 0 or 1 [n, 15]."""
-  drawn = house_numbers.draw_annotated(num_crops, [1, stream])
-  colors = np.eye(len(house_numbers.COLORS), dtype=np.uint8)[drawn.colors]
-  return drawn.images, np.concatenate([drawn.present, colors], axis=1)
+  colors = np.eye(len(house_numbers.COLORS), dtype=np.uint8)[crops.colors]
+  return crops.images, np.concatenate([crops.present, colors], axis=1)
 
 
 def teacher(num_labels, input_shape):
