@@ -49,17 +49,18 @@ def _areas():
 
 
 _SOFT = BinarySoftTargets(2.0)
+METHODS = {
+  "labels": Method(),
+  "soft targets": Method((_SOFT,)),
+  "soft targets, features": Method((_SOFT, MatchFeatures("flatten", "flatten", connector="project"))),
+}
 EXPERIMENT = comparison.experiment(
   Task(
     "attributes",
     data,
     teacher,
     student,
-    methods={
-      "labels": Method(),
-      "soft targets": Method((_SOFT,)),
-      "soft targets, features": Method((_SOFT, MatchFeatures("flatten", "flatten", connector="project"))),
-    },
+    METHODS,
     scheme="w8a8",
     columns=("binary_accuracy",),
     metrics=_areas,
