@@ -9,6 +9,14 @@ TEST_CROPS = 2000
 flags.DEFINE_integer("crops", None, "Number of training crops to draw. [preset]", lower_bound=1)
 
 
+_SEED = 1
+
+
 def drawn() -> tuple[house_numbers.Annotated, house_numbers.Annotated]:
-  """Draws training and test crops, from different streams of one seed."""
-  return house_numbers.draw_annotated(flags.FLAGS.crops, [1, 0]), house_numbers.draw_annotated(TEST_CROPS, [1, 1])
+  """Draws training and test crops."""
+  return stream(0, flags.FLAGS.crops), stream(1, TEST_CROPS)
+
+
+def stream(number: int, num_crops: int) -> house_numbers.Annotated:
+  """Draws crops that no stream of another number contains."""
+  return house_numbers.draw_annotated(num_crops, [_SEED, number])
