@@ -124,6 +124,7 @@ def _objectives():
     o.NormalizedFeatureMatching("b", "b"),
     o.AttentionTransfer("b", "b"),
     o.NeuronSelectivity("a", "a"),
+    o.ChannelWise(["a", "b"], ["a", "b"]),
     o.SimilarityPreserving("b", "b"),
     o.FlowOfSolutionProcedure(["a", "b"], ["a", "b"], connector="project"),
     o.KDSVD(["a", "b"], ["a", "b"], connector="project"),
@@ -199,6 +200,7 @@ def test_feature_losses_are_weighted_by_position_and_at_other_resolutions():
     o.ActivationBoundary("a", "a", connector=None, name="sum"),
     o.AttentionTransfer("a", "a"),
     o.DistanceMetric("a", "a"),
+    o.ChannelWise(["a", "b"], ["a", "b"], 2.0),
   ]
   distiller = tfkd.Distiller(teacher, student, objectives)
   distiller.compile("sgd", SPARSE)
@@ -214,6 +216,8 @@ def test_feature_losses_are_weighted_by_position_and_at_other_resolutions():
   keep = (weights > 0)[..., None]
   value = references.attention_transfer((t * keep)[:5], (s * keep)[:5]) * weights.mean((1, 2))[:5]
   np.testing.assert_allclose(logs["attention_transfer"], value.sum() / 6, rtol=1e-4)
+  channels = references.channel_wise_kl(t, s, 2.0, weights) + references.channel_wise_kl(*read("b"), 2.0, coarse)
+  np.testing.assert_allclose(logs["channel_wise"], (channels * weights.mean((1, 2))).mean(), rtol=1e-4)
   counted = keep[:5]
   t, s = ((f[:5] * counted).sum((1, 2)) / counted.sum((1, 2)) for f in (t, s))
   np.testing.assert_allclose(logs["distance_metric"], references.distance_metric(t, s) * weights.mean(), rtol=1e-4)

@@ -81,6 +81,9 @@ _LOGITS = ((7, 5), (7, 5))
 _ATTENTION = ((3, 2, 4, 4), (3, 2, 4, 4))
 _TOKEN_WEIGHTS = [[1.0, 2.0, 0.0, 0.5], [0.0, 1.0, 1.0, 1.0], [1.0, 1.0, 1.0, 1.0]]
 
+# Some, none and all positions of an example count.
+_POSITION_WEIGHTS = np.random.default_rng(0).choice([0.0, 0.5, 2.0], (5, 4, 3)) * [[[1]], [[0]], [[1]], [[1]], [[1]]]
+
 _OTHER_CLASSES = (((6, 10), (6, 9), r"\(6, 10\) and \(6, 9\)"),)
 _OTHER_SHAPE = (((2, 4), (2, 5), "same shape"),)
 _OTHER_BATCH = (((2, 4), (3, 4), "same batch"),)
@@ -288,6 +291,20 @@ CASES = {
     (SCALE, CHANNELS),
     ("neuron_selectivity",),
     _NOT_SAME_MAPS,
+  ),
+  "channel_wise_kl": LossCase(
+    references.channel_wise_kl,
+    _MAPS,
+    True,
+    (SHIFT,),
+    ("channel_wise",),
+    (
+      ((2, 4, 4, 3), (2, 4, 4, 5), "same shape"),
+      ((2, 4, 4, 3), (2, 2, 4, 3), "same shape"),
+      ((2, 4), (2, 4), "teacher feature must have axes of positions"),
+    ),
+    {"temperature": 2.0, "weights": _POSITION_WEIGHTS},
+    _BAD_TEMPERATURES,
   ),
   "similarity_preserving": LossCase(
     references.similarity_preserving,

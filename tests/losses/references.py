@@ -236,6 +236,16 @@ def neuron_selectivity(teacher, student):
   return np.array(losses)
 
 
+def channel_wise_kl(teacher, student, temperature=4.0, weights=None):
+  losses = []
+  for number, (t, s) in enumerate(zip(_f64(teacher), _f64(student), strict=True)):
+    counts = np.full(t.shape[:-1], True) if weights is None else np.asarray(weights[number]) != 0
+    columns = [(t[counts][:, c], s[counts][:, c]) for c in range(t.shape[-1])] if counts.any() else []
+    divergences = [soft_target_kl([of_t], [of_s], temperature)[0] for of_t, of_s in columns]
+    losses.append(temperature**2 * math.fsum(divergences) / t.shape[-1])
+  return np.array(losses)
+
+
 def flow_of_solution_procedure(teacher, student):
   """Pairs are stacked on a second axis, [batch, 2, height, width, channels], so that one array holds them."""
   losses = []

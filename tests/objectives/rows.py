@@ -330,6 +330,14 @@ ROWS = {
     _attention,
   ),
   "neuron_selectivity": Row(lambda: o.NeuronSelectivity(_BOTH, _BOTH, weight=2.0), _sum(references.neuron_selectivity)),
+  "channel_wise": Row(
+    lambda: o.ChannelWise("relu1", "relu1", 2.0, weight=5.0, connector="project"),
+    _connected(references.channel_wise_kl, _dense, temperature=2.0),
+  ),
+  "channel_wise_of_two_pairs": Row(
+    lambda: o.ChannelWise(["relu1", "tokens1"], ["relu1", "tokens1"], connector="project", name="two_pairs"),
+    _connected(references.channel_wise_kl, _dense),
+  ),
   "similarity_preserving": Row(
     lambda: o.SimilarityPreserving("relu1", "relu0", weight=7.0), _sum(references.similarity_preserving)
   ),

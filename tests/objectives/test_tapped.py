@@ -87,6 +87,7 @@ class TestSequences:
     [
       (o.AttentionTransfer, references.attention_transfer),
       (o.NeuronSelectivity, references.neuron_selectivity),
+      (lambda t, s: o.ChannelWise(t, s, connector="project"), references.channel_wise_kl),
       (lambda t, s: o.ICKD(t, s, connector="project"), references.inter_channel_correlation),
       (lambda t, s: o.VariationalInformation(t, s, initial_variance=2.0), references.variational_information),
       (lambda t, s: o.ActivationBoundary(t, s, connector="project"), references.activation_boundary),
@@ -152,7 +153,7 @@ class TestErrorsAtConstruction:
     with pytest.raises(ValueError, match="features of 4 and 2 axes cannot be compared"):
       self._distiller(o.Hint("relu1", "embedding", connector="linear"))
 
-  @pytest.mark.parametrize("make", [o.AttentionTransfer, o.NeuronSelectivity, o.FactorTransfer, o.ICKD])
+  @pytest.mark.parametrize("make", [o.AttentionTransfer, o.NeuronSelectivity, o.ChannelWise, o.FactorTransfer, o.ICKD])
   def test_methods_that_compare_positions_refuse_vectors(self, make):
     with pytest.raises(ValueError, match="'embedding'.*compares positions.*the teacher's feature is a vector: tap"):
       self._distiller(make("embedding", "embedding"))

@@ -7,6 +7,7 @@ names and format, so that `tfkd.data.svhn` reads both.
 
 import os
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -24,6 +25,31 @@ _FONTS = (
   "DejaVuSerif-Italic.ttf", "STIXGeneral.ttf", "STIXGeneralBol.ttf", "STIXGeneralItalic.ttf",
   "cmr10.ttf", "cmb10.ttf", "cmss10.ttf", "cmtt10.ttf",
 )  # fmt: skip
+
+COVERAGE = 0.5
+"""Share of a pixel that a digit's ink covers, before the blur, for the pixel to be the digit's in `Annotated.masks`."""
+INSIDE = 0.5
+"""Share of a digit's ink that is inside the crop, for the digit to be in `Annotated.present`."""
+COLORS = ("lighter", "darker", "redder", "greener", "bluer")
+"""Classes of the ink's colour beside the background's, see `Annotated.colors`."""
+
+
+class Annotated(NamedTuple):
+  """Crops with everything that is known of them."""
+
+  images: np.ndarray
+  """uint8 [n, 32, 32, 3]."""
+  labels: np.ndarray
+  """uint8 [n], the digits in the centre, 0..9."""
+  masks: np.ndarray
+  """uint8 [n, 32, 32]: 0 for background, d + 1 for pixels of a digit d of which `COVERAGE` is ink, neighbours too."""
+  present: np.ndarray
+  """uint8 [n, 10]: 1 for digits of which `INSIDE` or more is in the crop."""
+  colors: np.ndarray
+  """uint8 [n], positions in `COLORS`.
+
+  "lighter" and "darker" if the ink has more, or less, than the background in all of red, green and blue; otherwise the
+  channel in which the ink exceeds the background most. Blur mixes the two colours and changes no sign."""
 
 
 class HouseNumbers(SVHN):
@@ -50,15 +76,18 @@ def draw(num_images: int, seed: int | Sequence[int]) -> tuple[np.ndarray, np.nda
   Returns:
     images uint8 [num_images, 32, 32, 3], labels uint8 [num_images]: the digits in the centre, 0..9.
   """
-  rng = np.random.default_rng(seed)
-  glyphs = _glyphs()
-  labels = rng.integers(0, 10, num_images).astype(np.uint8)
-  masks = np.stack([_mask(rng, glyphs[rng.integers(len(glyphs))], label) for label in labels])
-  images = np.empty((num_images, _SIDE, _SIDE, 3), np.uint8)
-  for start in range(0, num_images, 1000):  # To bound the memory of the float images.
-    chunk = slice(start, start + 1000)
-    images[chunk] = _paint(rng, masks[chunk])
+  images, labels, _ = _drawn(num_images, seed, annotated=False)
   return images, labels
+
+
+def draw_annotated(num_images: int, seed: int | Sequence[int]) -> Annotated:
+  """Draws the crops of `draw` with the digit of every pixel, the digits in the crop, and the class of the colour.
+
+  Args:
+    num_images, seed: see `draw`.
+  """
+  images, labels, annotations = _drawn(num_images, seed, annotated=True)
+  return Annotated(images, labels, *annotations)
 
 
 def write(directory: str | os.PathLike, seed: int = 0, sizes: Mapping[str, int] | None = None) -> None:
@@ -79,6 +108,23 @@ def write(directory: str | os.PathLike, seed: int = 0, sizes: Mapping[str, int] 
     labels = np.where(labels == 0, 10, labels).astype(np.uint8)[:, None]  # SVHN writes digit 0 as class 10.
     with atomic_path(path) as temporary:
       savemat(temporary, {"X": images.transpose(1, 2, 3, 0), "y": labels})
+
+
+def _drawn(num_images, seed, annotated):
+  """Returns images, labels and, if annotated, (masks, present, colors)."""
+  rng = np.random.default_rng(seed)
+  glyphs = _glyphs()
+  labels = rng.integers(0, 10, num_images).astype(np.uint8)
+  crops = [_crop(rng, glyphs[rng.integers(len(glyphs))], label, annotated) for label in labels]
+  ink = np.stack([crop[0] for crop in crops])
+  images, colors = np.empty((num_images, _SIDE, _SIDE, 3), np.uint8), np.empty(num_images, np.uint8)
+  for start in range(0, num_images, 1000):  # To bound the memory of the float images.
+    chunk = slice(start, start + 1000)
+    images[chunk], colors[chunk] = _paint(rng, ink[chunk])
+  if not annotated:
+    return images, labels, ()
+  masks, present = (np.stack(parts) for parts in zip(*(crop[1:] for crop in crops), strict=True))
+  return images, labels, (masks, present, colors)
 
 
 def _glyphs():
@@ -102,21 +148,28 @@ def _glyphs():
   return fonts
 
 
-def _mask(rng, digits, label):
-  """Draws the ink of one crop, `label` in the middle between its neighbours: uint8 [32, 32]."""
+def _crop(rng, digits, label, annotated):
+  """Draws the ink of one crop, `label` in the middle between its neighbours.
+
+  Returns:
+    ink uint8 [32, 32] and, if annotated, the entries of `Annotated.masks` and `Annotated.present`.
+  """
   from PIL import Image, ImageFilter
 
   strip = Image.new("L", _CANVAS)
   middle, top = _CANVAS[0] // 2, (_CANVAS[1] - _GLYPH_HEIGHT) // 2
   centre = digits[label]
-  strip.paste(centre, (middle - centre.width // 2, top))
+  placed = [(label, middle - centre.width // 2, top)]  # Digits, columns and rows.
   gap = int(rng.integers(1, 9))
   if rng.random() < 0.65:
-    left = digits[rng.integers(10)]
-    strip.paste(left, (middle - centre.width // 2 - gap - left.width, top + int(rng.integers(-3, 4))))
+    left = rng.integers(10)
+    column = middle - centre.width // 2 - gap - digits[left].width
+    placed.append((left, column, top + int(rng.integers(-3, 4))))
   if rng.random() < 0.65:
-    right = digits[rng.integers(10)]
-    strip.paste(right, (middle - centre.width // 2 + centre.width + gap, top + int(rng.integers(-3, 4))))
+    right = rng.integers(10)
+    placed.append((right, middle - centre.width // 2 + centre.width + gap, top + int(rng.integers(-3, 4))))
+  for digit, column, row in placed:
+    strip.paste(digits[digit], (column, row))
 
   # The affine map goes from crop to strip coordinates: rotation, shear and scale around the digit's centre.
   angle, shear = np.deg2rad(rng.normal(0, 9)), rng.normal(0, 0.18)
@@ -130,22 +183,58 @@ def _mask(rng, digits, label):
   x, y = half + rng.uniform(-2.5, 2.5), half + rng.uniform(-2.5, 2.5)
   coefficients = (a, b, _CANVAS[0] / 2 - a * x - b * y, d, e, _CANVAS[1] / 2 - d * x - e * y)
   crop = strip.transform((_SIDE, _SIDE), Image.Transform.AFFINE, coefficients, Image.Resampling.BICUBIC)
-  return np.asarray(crop.filter(ImageFilter.GaussianBlur(rng.uniform(0.2, 1.6))))
+  ink = np.asarray(crop.filter(ImageFilter.GaussianBlur(rng.uniform(0.2, 1.6))))
+  return (ink, *_annotations(crop, placed, digits, coefficients)) if annotated else (ink,)
 
 
-def _paint(rng, masks):
-  """Paints ink over background, both under a linear light gradient, with sensor noise: uint8 [n, 32, 32, 3]."""
-  n = len(masks)
+def _annotations(crop, placed, digits, coefficients):
+  """The entries of `Annotated.masks` and `Annotated.present` of one crop.
+
+  Args:
+    crop: ink of all digits before the blur, uint8 image of 32 x 32.
+    placed: (digit, column, row) of each digit on the canvas.
+    digits: glyphs of the font.
+    coefficients: affine map from crop to canvas, of pixels' centres.
+  """
+  from PIL import Image
+
+  a, b, c, d, e, f = coefficients
+  to_crop = np.linalg.inv([[a, b], [d, e]])
+  owner, present = Image.new("L", _CANVAS), np.zeros(10, np.uint8)
+  for digit, column, row in placed:
+    glyph = digits[digit]
+    owner.paste(int(digit) + 1, (column, row, column + glyph.width, row + glyph.height))  # Boxes do not overlap.
+    rows, columns = np.nonzero(np.asarray(glyph) >= COVERAGE * 255)
+    x, y = to_crop @ [columns + column + 0.5 - c, rows + row + 0.5 - f]
+    if np.mean((x >= 0) & (x < _SIDE) & (y >= 0) & (y < _SIDE)) >= INSIDE:
+      present[digit] = 1
+  owner = owner.transform((_SIDE, _SIDE), Image.Transform.AFFINE, coefficients, Image.Resampling.NEAREST)
+  return np.where(np.asarray(crop) >= COVERAGE * 255, np.asarray(owner), 0).astype(np.uint8), present
+
+
+def _paint(rng, coverage):
+  """Paints ink over background, both under a linear light gradient, with sensor noise.
+
+  Returns:
+    uint8 [n, 32, 32, 3], and positions in `COLORS` [n].
+  """
+  n = len(coverage)
   luminance = rng.uniform(0.1, 0.9, (n, 1))
   contrast = rng.uniform(0.12, 0.6, (n, 1))
   # Lighter ink on dark background and vice versa: clipped colours would leave crops without visible ink.
   contrast *= np.where(luminance + rng.normal(0, 0.2, (n, 1)) > 0.5, -1, 1)
   background = np.clip(luminance + rng.normal(0, 0.13, (n, 3)), 0, 1)
   ink = np.clip(luminance + contrast + rng.normal(0, 0.13, (n, 3)), 0, 1)
-  alpha = masks[..., None].astype(np.float32) / 255
+  alpha = coverage[..., None].astype(np.float32) / 255
   images = background[:, None, None] * (1 - alpha) + ink[:, None, None] * alpha
   ramp = np.linspace(-1, 1, _SIDE)
   slope = rng.normal(0, 0.08, (n, 2))
   images += (slope[:, :1] * ramp)[:, None, :, None] + (slope[:, 1:] * ramp)[:, :, None, None]
   images += rng.standard_normal(images.shape, np.float32) * rng.uniform(0.005, 0.07, (n, 1, 1, 1))
-  return np.round(np.clip(images, 0, 1) * 255).astype(np.uint8)
+  return np.round(np.clip(images, 0, 1) * 255).astype(np.uint8), _color(ink - background)
+
+
+def _color(difference):
+  """Positions in `COLORS`, from the ink's colour less the background's, [n, 3]."""
+  channel = 2 + difference.argmax(axis=1)
+  return np.select([(difference > 0).all(axis=1), (difference < 0).all(axis=1)], [0, 1], channel)

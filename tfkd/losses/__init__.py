@@ -6,6 +6,7 @@ compare the examples of a batch, return a scalar.
 
 from tfkd.losses._activation_boundary import activation_boundary as activation_boundary
 from tfkd.losses._attention import attention_transfer as attention_transfer
+from tfkd.losses._channel_wise import channel_wise_kl as channel_wise_kl
 from tfkd.losses._contrastive import contrastive as contrastive
 from tfkd.losses._correlation_congruence import correlation_congruence as correlation_congruence
 from tfkd.losses._decoupled import decoupled as decoupled

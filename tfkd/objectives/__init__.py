@@ -9,6 +9,7 @@ from tfkd.objectives.attention import AttentionTransfer as AttentionTransfer
 from tfkd.objectives.base import Objective as Objective
 from tfkd.objectives.batch import Batch as Batch
 from tfkd.objectives.binary_soft_targets import BinarySoftTargets as BinarySoftTargets
+from tfkd.objectives.channel_wise import ChannelWise as ChannelWise
 from tfkd.objectives.contrastive import Contrastive as Contrastive
 from tfkd.objectives.correlation_congruence import CorrelationCongruence as CorrelationCongruence
 from tfkd.objectives.decoupled import Decoupled as Decoupled

@@ -167,11 +167,8 @@ class TappedObjective(Objective):
         f"the {owner} for a fixed last axis, tap another layer, or return tf.ensure_shape(feature, [None, ..., "
         "channels]) from the function that computes it."
       )
-    if self.must_agree in ("positions", "channels") and shape.rank < 3:
-      raise ValueError(
-        "the loss compares positions, of a sequence [batch, time, channels] or a map [batch, height, width, channels], "
-        f"and the {owner}'s feature is a vector: tap a layer before the pooling, or use `Hint` or `RKDDistance`."
-      )
+    if self.must_agree in ("positions", "channels"):
+      check_compares_positions(shape, owner)
 
   def call(self, inputs: tuple, training: bool | None = None, sample_weight: tf.Tensor | None = None) -> tf.Tensor:
     # Keras passes `training` on to the connectors because it is an argument here.
@@ -247,6 +244,20 @@ class EmbeddingObjective(TappedObjective):
     **options: Any,
   ):
     super().__init__(teacher_layer, student_layer, connector=connector, alignment=None, **options)
+
+
+def check_compares_positions(shape: tf.TensorShape, owner: str) -> None:
+  """Raises ValueError if a feature that is compared over positions is a vector.
+
+  Args:
+    shape: [batch, ..., channels].
+    owner: "teacher" or "student", for the message.
+  """
+  if shape.rank is not None and shape.rank < 3:
+    raise ValueError(
+      "the loss compares positions, of a sequence [batch, time, channels] or a map [batch, height, width, channels], "
+      f"and the {owner}'s feature is a vector: tap a layer before the pooling, or use `Hint` or `RKDDistance`."
+    )
 
 
 def _names(layers: str | Sequence[str]) -> tuple[str, ...]:

@@ -1,0 +1,48 @@
+"""The task of several labels: labels, networks, and a whole run."""
+
+import json
+
+import numpy as np
+import pytest
+
+from experiments.tasks import attributes
+from tests.experiments.scripts import run
+from tfkd import deploy
+from tfkd.data import house_numbers
+
+
+def test_labels_are_the_digits_inside_and_one_color(monkeypatch):
+  crops = house_numbers.draw_annotated(40, 0), house_numbers.draw_annotated(10, 1)
+  monkeypatch.setattr(attributes, "drawn", lambda: crops)
+  source = attributes.data()
+  assert source.outputs.task == "multi-label" and source.outputs.names == attributes.LABELS
+  assert source.arrays("unlabelled")[0].shape == (120, 32, 32, 3) and source.arrays("unlabelled")[1] is None
+  images, labels = source.train
+  np.testing.assert_array_equal(images, crops[0].images)
+  for row, present, color in zip(labels, crops[0].present, crops[0].colors, strict=True):
+    names = [attributes.LABELS[number] for number in np.flatnonzero(row)]
+    assert names == [*map(str, np.flatnonzero(present)), house_numbers.COLORS[color]]
+
+
+def test_the_student_is_a_narrow_copy_of_the_teacher():
+  teacher, student = (build(15, (32, 32, 3)) for build in (attributes.teacher, attributes.student))
+  assert teacher.output_shape == student.output_shape == (None, 15)
+  assert [layer.name for layer in teacher.layers] == [layer.name for layer in student.layers]
+  assert teacher.count_params() > 15 * student.count_params()
+
+
+@pytest.mark.end_to_end
+def test_a_run_writes_files_of_the_task_and_a_report(tmp_path):
+  flags = ("--crops=64", "--epochs=1", "--qat_epochs=1", "--teacher_epochs=1", "--batch_size=32", "--workdir=out")
+  result = run("tasks.attributes", tmp_path, *flags, "--seeds=0")
+  assert result.returncode == 0, result.stderr
+  rows = [json.loads(line) for line in (tmp_path / "out" / "files.jsonl").read_text().splitlines()]
+  assert [row["method"] for row in rows] == list(attributes.METHODS)
+  assert all(0 < row["binary_accuracy"] < 1 and 0 < row["further"]["auc"] < 1 for row in rows)
+  files = sorted((tmp_path / "out" / "students").glob("*.tflite"))
+  assert len(files) == len(rows)
+  for path in files:
+    fields = deploy.read_metadata(path)
+    assert fields["task"] == "multi-label" and tuple(fields["labels"]) == attributes.LABELS
+  report = (tmp_path / "out" / "report.md").read_text()
+  assert report in result.stdout and "auc" in report
