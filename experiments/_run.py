@@ -8,14 +8,14 @@ from typing import Any, NamedTuple
 from absl import app, flags
 
 from experiments import run_flags
-from tfkd.sweeps import StudentSpec, Sweep
+from tfkd.sweeps import ArrayData, StudentSpec, Sweep, SweepConfig
 
 
 class Experiment(NamedTuple):
   """One script: its sizes, its students, and its report."""
 
   name: str
-  """The default work directory is `runs/<name>/<dataset>`."""
+  """The default work directory is `runs/<name>/<dataset>`, or `runs/<name>` for data of the script."""
   presets: Mapping[str, Mapping[str, Any]]
   """See `run_flags.start`."""
   students: Callable[[Sweep], Sequence[StudentSpec]]
@@ -26,6 +26,10 @@ class Experiment(NamedTuple):
   """Checks values of flags before any data are read; raises `ValueError`."""
   measure: Callable[[Sweep], Any] = lambda sweep: None
   """Takes further measurements of the trained students, in every process of a distributed run."""
+  data: Callable[[], ArrayData] | None = None
+  """Makes the data set of the script, from the flags; None for the one that --dataset names."""
+  configure: Callable[[SweepConfig], SweepConfig] = lambda config: config
+  """Completes the configuration of the flags."""
 
 
 def main(target: Experiment | Callable[[Sequence[str]], None]) -> None:
@@ -60,9 +64,12 @@ def run(argv: Sequence[str], experiment: Experiment) -> None:
 
 def open_sweep(experiment: Experiment) -> Sweep:
   """Opens the sweep in the work directory of the flags."""
-  return Sweep(workdir(experiment), run_flags.training(), overwrite=flags.FLAGS.overwrite)
+  config, data = experiment.configure(run_flags.training()), None
+  if experiment.data is not None:
+    data, config = experiment.data(), config._replace(data_dir=None)  # The data count by their contents.
+  return Sweep(workdir(experiment), config, data, overwrite=flags.FLAGS.overwrite)
 
 
 def workdir(experiment: Experiment) -> str:
   """Returns the work directory of the flags, or the experiment's default."""
-  return flags.FLAGS.workdir or os.path.join("runs", experiment.name, flags.FLAGS.dataset)
+  return flags.FLAGS.workdir or os.path.join("runs", experiment.name, flags.FLAGS.dataset or "")

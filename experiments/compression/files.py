@@ -4,16 +4,12 @@ import os
 
 from absl import flags, logging
 
-from experiments import response, run_flags
+from experiments import quantized, response, run_flags  # noqa: F401  (defines --qat_epochs)
 from experiments._run import Experiment
 from experiments.compression.report import write_report
 from experiments.compression.variants import FILES, FLOAT_STUDENT, FLOAT_TEACHER, PTQ_INT4, PTQ_INT8, TRAINED
 from tfkd import deploy, quantization
 from tfkd.sweeps import FLOAT, Results, StudentSpec, Sweep, file_metadata
-
-flags.DEFINE_integer(
-  "qat_epochs", None, "Epochs of quantization-aware students after those of the float student. [preset]", 1
-)
 
 _EXPERIMENT = "compression"
 _COMMON = {
@@ -87,7 +83,9 @@ def _measure(sweep: Sweep, name: str, seed: int) -> dict:
     # The converter's post-training quantization has no four bits; this uses the grid of the trained students.
     model = quantization.quantize(model, "w4a8", calibration_data=sweep.examples.batches("train", shuffle_seed=0))
   fields = file_metadata(run_flags.training(), sweep.examples, student) | {"method": name}
-  deploy.to_tflite(model, path, task="classes", labels=sweep.examples.classes, metadata=fields, **options)
+  deploy.to_tflite(
+    model, path, task=sweep.examples.outputs.task, labels=sweep.examples.outputs.names, metadata=fields, **options
+  )
   row = deploy.evaluate(path, sweep.examples.batches("test"), model)
   deploy.write_metadata(path, accuracy=round(row["accuracy"], 4))
   row |= deploy.benchmark(path, 1, _path(sweep, FLOAT_STUDENT, seed))

@@ -180,10 +180,16 @@ def test_changed_network_or_data_set_raises(tmp_path, change, field):
 @pytest.mark.parametrize(
   "make, words",
   [
-    (lambda: ArrayData((X, Y[:-1]), (X, Y), CLASSES), "train must have as many inputs as integer labels"),
-    (lambda: ArrayData((X, Y), (X, Y.astype(float)), CLASSES), "test must have as many inputs as integer labels"),
-    (lambda: ArrayData((X, Y), (X, Y), CLASSES[:2]), r"train must have labels in \[0, 1\].*got labels in \[0, 2\]"),
-    (lambda: ArrayData((X[:0], Y[:0]), (X, Y), CLASSES), "got no examples"),
+    (lambda: ArrayData((X, Y[:-1]), (X, Y), CLASSES), "train must have as many inputs as labels; got 49 and 50"),
+    (
+      lambda: ArrayData((X, Y), (X, Y.astype(float)), CLASSES),
+      "test must have integer labels .n., for the task .classes.; got float64 labels",
+    ),
+    (
+      lambda: ArrayData((X, Y), (X, Y), CLASSES[:2]),
+      r"train must have labels in \[0, 1\], one per name in classes; got 2",
+    ),
+    (lambda: ArrayData((X[:0], Y[:0]), (X, Y), CLASSES), "train has no examples"),
     (lambda: _arrays().arrays("extra"), "arrays has no split 'extra': expected one of train, test"),
     (lambda: _sweep("unused", None), "a sweep needs either data or SweepConfig.dataset"),
     (lambda: _sweep("unused", _arrays(), dataset="svhn"), "a sweep needs either data or SweepConfig.dataset"),

@@ -155,7 +155,7 @@ def test_files_contain_metadata(tmp_path, data_dir):
   assert fields == {
     "data": "house_numbers", "mean": 0.0, "std": 1.0, "network": "svhn_cnnx0.125", "method": "labels + teacher",
     "seed": 1, "teacher": "svhn_cnnx0.125", "objectives": ["soft_targets"], "temperature": 5.0, "scheme": "w8a8",
-    "labels": list("0123456789"),
+    "labels": list("0123456789"), "task": "classes",
   }  # fmt: skip
   (row,) = runs.rows(low)
   pack = str(tmp_path / "students" / f"{low.name}.pack")

@@ -9,31 +9,35 @@ import tensorflow as tf
 from tfkd.data.transforms import Transform
 
 
-def check_arrays(inputs: Any, others: tuple, labels: Any, views: int | None) -> int:
+def check_arrays(inputs: Any, others: tuple, labels: Any, weights: Any, views: int | None) -> int:
   """Checks that all arrays hold the same number of examples.
 
   Args:
     inputs: array [n, ...], or a dict or tuple of arrays.
     others: nested arrays [views * n, ...].
-    labels: nested arrays [n, ...], or None.
+    labels, weights: nested arrays [n, ...], or None.
     views: number of augmentation views, or None.
 
   Returns:
     n.
 
   Raises:
-    ValueError: a part is not an array, or has another length.
+    ValueError: a part is not an array, or has another length, or there are weights without labels.
   """
-  for name, nested in (("inputs", inputs), ("further inputs", others), ("labels", labels)):
+  for name, nested in (("inputs", inputs), ("further inputs", others), ("labels", labels), ("sample_weight", weights)):
     _check_nested(name, nested)
-  parts = tf.nest.flatten([inputs, others, [] if labels is None else labels])
+  if weights is not None and labels is None:
+    raise ValueError("sample_weight needs labels, which it weighs; got labels=None.")
+  aligned = [inputs, [] if labels is None else labels, [] if weights is None else weights]
+  parts = tf.nest.flatten([aligned, others])
   if not tf.nest.flatten(inputs) or any(array is None for array in parts):
     raise ValueError("inputs and labels must be arrays [n, ...] in each of their entries; got an empty one, or None.")
   n = len(tf.nest.flatten(inputs)[0])
-  lengths = {len(array) for array in tf.nest.flatten([inputs, [] if labels is None else labels])}
+  lengths = {len(array) for array in tf.nest.flatten(aligned)}
   if len(lengths) > 1:
     found = " and ".join(map(str, sorted(lengths, key=lambda length: length != n)))
-    raise ValueError(f"inputs and labels must have the same length; got {found}.")
+    names = "inputs and labels" if weights is None else "inputs, labels and sample_weight"
+    raise ValueError(f"{names} must have the same length; got {found}.")
   for array in tf.nest.flatten(others):
     if len(array) != n * (views or 1):
       of_views = f", {n} examples times {views} views" if views else ""

@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfkd.data.checks import check_arrays, check_batches
-from tfkd.data.transforms import Augment, Batch, Examples, ScalePixels, Transform, constant
+from tfkd.data.transforms import Augment, Batch, Examples, MixUp, ScalePixels, Transform, constant
 from tfkd.storage.fingerprints import assert_same_examples
 
 
@@ -17,6 +17,7 @@ def batches(
   labels: Any,
   batch_size: int,
   *,
+  sample_weight: Any = None,
   scale_pixels: bool = False,
   transforms: Sequence[Transform] = (),
   shuffle_seed: int | None = None,
@@ -35,6 +36,7 @@ def batches(
       `tfkd.teachers.CachedTeacher.outputs`, each batch is compared with the examples that these were computed from.
     labels: array [n, ...] of any type, or a dict or tuple of arrays; None gives batches of inputs alone, ((inputs,)).
     batch_size: examples per batch, over all replicas; the last batch may be smaller.
+    sample_weight: array [n, ...], or a dict or tuple of arrays, as `fit` reads them; None for none.
     scale_pixels: divide uint8 images by 255, which gives float32 in [0, 1], before the transforms.
     transforms: applied in this order, such as [Augment(padded_crop), Normalize(IMAGENET), OneHot(10)]; see
       `tfkd.data.transforms`. With augmentation views in order, further arrays are [views * n, ...], in that order.
@@ -42,7 +44,7 @@ def batches(
     first_step, stride: see `index_batches`: batches of all epochs, from this step on.
 
   Returns:
-    `tf.data.Dataset` of (inputs, labels), or of (inputs,).
+    `tf.data.Dataset` of (inputs, labels), (inputs, labels, sample_weight), or (inputs,).
 
   Raises:
     ValueError: batch_size is larger than n, lengths differ, arrays are not of numbers, booleans or strings, a transform
@@ -53,12 +55,15 @@ def batches(
   images, others = (inputs[0], inputs[1:]) if isinstance(inputs, tuple) else (inputs, ())
   transforms = [*([ScalePixels()] if scale_pixels else []), *transforms]
   views = _views(transforms)
-  n = check_arrays(images, others, labels, views)
+  n = check_arrays(images, others, labels, sample_weight, views)
   check_batches(n, batch_size, others, transforms)
+  if sample_weight is not None and any(isinstance(transform, MixUp) for transform in transforms):
+    raise ValueError("MixUp mixes examples, whose sample_weight may differ: leave one of the two out.")
   examples = Examples(images, labels, n)
   for transform in transforms:
     examples = transform.check(examples)
-  take_inputs, take_labels, take_others = (tf.nest.map_structure(_taker, part) for part in (images, labels, others))
+  parts = (images, labels, others, sample_weight)
+  take_inputs, take_labels, take_others, take_weights = (tf.nest.map_structure(_taker, part) for part in parts)
   # Fingerprints of the inputs that cached outputs were computed from.
   stored = {id(f): constant(f) for a in tf.nest.flatten(others) if (f := getattr(a, "fingerprints", None)) is not None}
 
@@ -72,7 +77,8 @@ def batches(
     with tf.control_dependencies([assert_same_examples(x, tf.gather(f, indices), indices) for f in stored.values()]):
       x = tf.nest.map_structure(tf.identity, x)
     x = (x, *_taken(take_others, indices)) if others else x
-    return (x,) if labels is None else (x, batch.labels)
+    weights = () if sample_weight is None else (_taken(take_weights, indices % n),)
+    return (x,) if labels is None else (x, batch.labels, *weights)
 
   total = n * views if views and shuffle_seed is None else n
   if stored and not tf.inside_function():

@@ -24,8 +24,8 @@ from tfkd.data.images import read_image
 from tfkd.deploy import _show
 from tfkd.deploy._interpreter import ending, interpreter, run
 from tfkd.deploy._sounds import read_sound
-from tfkd.deploy._tasks import check_task, task_of_ending
 from tfkd.deploy.metadata import metadata_or_none, scaling_of
+from tfkd.deploy.tasks import check_task, task_of_ending
 from tfkd.preprocessing import Preprocessing
 
 flags.DEFINE_list("images", [], "Pictures, separated by commas; more may follow, separated by spaces.")

@@ -10,8 +10,8 @@ import tf_keras as keras
 
 from tfkd.deploy._interpreter import Details, Ends, by_name, ending, ends, interpreter, run_by_name
 from tfkd.deploy._metrics import Metrics
-from tfkd.deploy._tasks import TASKS, Measurement, Task, check_task, task_of_ending, task_of_labels
 from tfkd.deploy.metadata import metadata_or_none
+from tfkd.deploy.tasks import TASKS, Measurement, Task, check_task, task_of_ending, task_of_labels
 from tfkd.quantization.signature import valid
 from tfkd.storage.digests import sha256_of_arrays
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import tf_keras as keras
 
-from tfkd.deploy._tasks import Task, weights_of_elements
+from tfkd.deploy.tasks import Task, weights_of_elements
 
 _ACCURACY = ("accuracy", "acc")
 _CROSS_ENTROPY = ("crossentropy", "ce")

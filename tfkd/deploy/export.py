@@ -10,8 +10,8 @@ import tf_keras as keras
 from absl import logging
 
 from tfkd.deploy._integer_inputs import without_casts
-from tfkd.deploy._tasks import Task, check_task, task_of_ending
 from tfkd.deploy.metadata import with_metadata
+from tfkd.deploy.tasks import Task, check_task, task_of_ending
 from tfkd.ops.probabilities import endings
 from tfkd.quantization import Scheme, conversion, input_batches, is_uncalibrated, scheme_of, signature
 from tfkd.quantization.grid import on_trained_grid
@@ -30,7 +30,7 @@ def to_tflite(
   allow_float: bool = False,
   input_shapes: Any = None,
   task: Task | Mapping[str, Task] | None = None,
-  labels: Sequence[str] | None = None,
+  labels: Sequence[str] | Mapping[str, Sequence[str]] | None = None,
   metadata: Mapping[str, Any] | None = None,
 ) -> int:
   """Writes a student and its metadata as a TFLite file that LiteRT runs.
@@ -62,7 +62,8 @@ def to_tflite(
     task: meaning of the outputs, which `evaluate` and `python -m tfkd.deploy` read: "classes", one of several for each
       example; "multi-label", independent yes or no, one or more; "per-element classes", as of pixels or tokens;
       "regression". Several outputs need a dict by name. None writes it only for outputs that end in softmax.
-    labels: names of the classes.
+    labels: names of the classes, of the labels, or of the numbers, in the order of the output's last axis; for several
+      outputs a dict by name.
     metadata: JSON values by name, stored in the file. `python -m tfkd.deploy` uses "mean" and "std", numbers or one per
       channel, for images (pixel / 255 - mean) / std; "sample_rate" in Hz for waveforms; and prints the others,
       such as "accuracy".
@@ -78,8 +79,9 @@ def to_tflite(
   _check_model(student)
   scheme = scheme_of(student)
   shapes = signature.input_shapes(student, input_shapes)
-  _check_arguments(student, scheme, io_dtype, representative_data, labels)
+  _check_arguments(student, scheme, io_dtype, representative_data)
   tasks = _tasks(student, task)
+  names = None if labels is None else _labels(student, labels)
   if scheme is not None and scheme.needs_calibration and is_uncalibrated(student):
     logging.warning("%s has uncalibrated ranges of [-6, 6]: its outputs are wrong, as those of the model are.", path)
   is_trained_integer = scheme is not None and scheme.export_kind == "tflite"
@@ -95,8 +97,8 @@ def to_tflite(
   if is_integer and not allow_float:
     _check_integer(content, io, student)
   fields = {**(metadata or {}), "scheme": str(scheme or ("PTQ w8a8" if is_integer else "float"))}
-  if labels is not None:
-    fields["labels"] = list(labels)
+  if names is not None:
+    fields["labels"] = names
   if tasks:
     fields["task"] = tasks
   for kind in ("input", "output"):
@@ -130,7 +132,6 @@ def _check_arguments(
   scheme: Scheme | None,
   io_dtype: str | None,
   representative_data: Any,
-  labels: Sequence[str] | None,
 ) -> None:
   if io_dtype not in (None, "int8", "float32"):
     raise ValueError(f'io_dtype must be "int8" or "float32"; got {io_dtype!r}.')
@@ -141,22 +142,40 @@ def _check_arguments(
       f'io_dtype="int8" is for files that compute in integers; a {scheme or "float"} student does not. '
       + ("Pass representative_data, or train it as w8a8." if scheme is None else 'Use io_dtype="float32".')
     )
+
+
+def _by_output(student: keras.Model, argument: str, given: Any) -> dict[str, Any]:
+  """Returns an argument that is a value of a single output, or a dict by name, as a dict by name in the file."""
+  names, own = signature.names(student, "output"), signature.own_names(student, "output")
+  if given is not None and not isinstance(given, Mapping):
+    if len(names) > 1:
+      raise ValueError(
+        f"{argument} of a student with several outputs must be a dict by name, {', '.join(own)}; got {given!r}."
+      )
+    return {names[0]: given}
+  given = {dict(zip(own, names, strict=True)).get(name, name): value for name, value in (given or {}).items()}
+  unknown = [name for name in given if name not in names]
+  if unknown:
+    raise ValueError(f"{argument} names outputs {', '.join(map(str, unknown))}; the student has {', '.join(own)}.")
+  return given
+
+
+def _labels(student: keras.Model, labels: Any) -> list[str] | dict[str, list[str]]:
+  """Returns the labels of the single output, or those of several by name."""
   if isinstance(labels, str):
     raise TypeError(f"labels must be a list of names, one for each class; got {labels!r}.")
-  if labels is not None and len(student.outputs) == 1 and len(labels) != student.outputs[0].shape[-1]:
-    raise ValueError(f"got {len(labels)} labels for a student of {student.outputs[0].shape[-1]} classes.")
+  given, names = _by_output(student, "labels", labels), signature.names(student, "output")
+  for name, tensor in zip(names, student.outputs, strict=True):
+    if name in given and len(given[name]) != tensor.shape[-1]:
+      where = f" of '{name}'" if len(names) > 1 else ""
+      raise ValueError(f"got {len(given[name])} labels{where} for a student of {tensor.shape[-1]} classes.")
+  found = {name: list(values) for name, values in given.items()}
+  return found[names[0]] if len(names) == 1 else found
 
 
 def _tasks(student: keras.Model, task: Any) -> str | dict[str, str] | None:
   """Returns the task of the single output, or those of several by name, as far as they are given or certain."""
-  names, own = signature.names(student, "output"), signature.own_names(student, "output")
-  given = {names[0]: task} if isinstance(task, str) and len(names) == 1 else task or {}
-  if not isinstance(given, Mapping):
-    raise ValueError(f"task of a student with several outputs must be a dict by name, {', '.join(own)}; got {task!r}.")
-  given = {dict(zip(own, names, strict=True)).get(name, name): value for name, value in given.items()}
-  unknown = [name for name in given if name not in names]
-  if unknown:
-    raise ValueError(f"task names outputs {', '.join(map(str, unknown))}; the student has {', '.join(own)}.")
+  names, given = signature.names(student, "output"), _by_output(student, "task", task)
   found = {}
   for name, tensor, ending in zip(names, student.outputs, endings(student) or [None] * len(names), strict=True):
     shape = [1, *tensor.shape[1:]]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from tfkd.deploy._tasks import check_name
+from tfkd.deploy.tasks import check_name
 from tfkd.preprocessing import Preprocessing
 from tfkd.storage.digests import sha256_of_bytes
 from tfkd.storage.files import write_bytes

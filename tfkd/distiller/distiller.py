@@ -249,16 +249,18 @@ class Distiller(FollowsChanges):
     hard_loss = self._hard_loss(x, batch)
     terms, compared = terms_of(self.objectives, batch)
     weighted = [objective.weight_at(batch.step) * terms[objective.name] for objective in self.objectives]
-    total = sum_in_order([self.hard_loss_weight * hard_loss, *weighted])
-    return {"loss": total, "hard_loss": hard_loss, **terms}, compared
+    hard = {} if hard_loss is None else {"hard_loss": hard_loss}
+    total = sum_in_order([self.hard_loss_weight * hard.get("hard_loss", tf.constant(0.0)), *weighted])
+    return {"loss": total, **hard, **terms}, compared
 
-  def _hard_loss(self, x: Any, batch: Batch) -> tf.Tensor:
+  def _hard_loss(self, x: Any, batch: Batch) -> tf.Tensor | None:
+    """Mean over this replica's examples; None without labels or loss, which only a weight of 0 allows."""
     is_overridden = type(self).compute_loss is not Distiller.compute_loss
     if not is_overridden and (batch.labels is None or self.compiled_loss._user_losses is None):
       if isinstance(self.hard_loss_weight, tf.Variable) or self.hard_loss_weight:
         found = "the data has no labels" if batch.labels is None else "compile() got no loss"
         raise ValueError(f"hard_loss_weight is {self.hard_loss_weight}, but {found}: set it to 0 to train without.")
-      return tf.constant(0.0)
+      return None
     loss = self.compute_loss(x=x, y=batch.labels, y_pred=batch.student.outputs, sample_weight=batch.sample_weight)
     check_is_scalar(loss)
     return tf.cast(loss, tf.float32)
@@ -276,7 +278,8 @@ class Distiller(FollowsChanges):
     measured = {names[key]: found for key, found in measured.items() if names[key] in self._means}
     for name, found in measured.items():
       self._means[name].update_state(*found)
-    self._unmeasured = tuple(name for name in self._agreements.values() if name not in measured)
+    compiled = self.metrics[len(self._means) :] if batch.labels is None else []
+    self._unmeasured = (*(self._means.keys() - terms.keys() - measured.keys()), *(metric.name for metric in compiled))
     return self.compute_metrics(x, batch.labels, outputs, batch.sample_weight)
 
   def _assert_logits(self, batch: Batch) -> list[tf.Tensor]:

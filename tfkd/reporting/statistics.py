@@ -53,22 +53,32 @@ def difference_of_means(one: Sequence[float], other: Sequence[float]) -> tuple[f
   return difference, math.hypot(np.std(one, ddof=1), np.std(other, ddof=1))
 
 
-def compare(name: str, one: Sequence[float], other_name: str, other: Sequence[float]) -> str:
-  """Describes the difference of two accuracies in a sentence, and compares it with its standard deviation.
+def compare(
+  name: str,
+  one: Sequence[float],
+  other_name: str,
+  other: Sequence[float],
+  *,
+  scale: float = 100.0,
+  unit: str = "points",
+) -> str:
+  """Describes the difference of two results in a sentence, and compares it with its standard deviation.
 
   Args:
     name, other_name: subject and object of the sentence, such as "the response-based student".
-    one, other: accuracies in [0, 1], one per seed.
+    one, other: accuracies in [0, 1], or other results, one per seed.
+    scale, unit: factor and unit of the difference; 1 and "nats" for cross-entropies.
 
   Returns:
     A sentence that reports no finding if the difference is at most its standard deviation.
   """
   difference, std = difference_of_means(one, other)
+  digits = 2 if scale == 100 else 4
   direction = "above" if difference >= 0 else "below"
-  sentence = f"{name[0].upper()}{name[1:]} ends {abs(100 * difference):.2f} points {direction} {other_name}"
+  sentence = f"{name[0].upper()}{name[1:]} ends {abs(scale * difference):.{digits}f} {unit} {direction} {other_name}"
   if std is None:
     return f"{sentence}; one seed alone does not show how much of that is chance."
-  expected = f"the standard deviation of such a difference ({100 * std:.2f})"
+  expected = f"the standard deviation of such a difference ({scale * std:.{digits}f})"
   if abs(difference) <= std:
     return f"{sentence}, no more than {expected}: no finding."
   times = f"{abs(difference) / std:.1f} times" if std else "beyond"

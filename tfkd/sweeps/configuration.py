@@ -26,7 +26,12 @@ class SweepConfig(NamedTuple):
   on_bad_image: str | None = None
   """Option of the named data set; see `tfkd.data.info`."""
   teacher: Network = "svhn_cnn"
-  """Name of a network, see `tfkd.models.build`, or a function of (num_classes, input_shape) that builds one."""
+  """Name of a network, see `tfkd.models.build`, or a function of (num_outputs, input_shape) that builds one.
+
+  num_outputs is the length of the output's last axis, as the number of classes, or a dict of these by output. With
+  `teacher_epochs=0` the teacher's function may also return any other teacher of `tfkd.Distiller`, such as
+  `tfkd.teachers.tflite(path)` or a function of a batch.
+  """
   teacher_checkpoint: str | None = None
   """Weights of the teacher in place of training, see `tfkd.models.load_torch_weights`."""
   teacher_head_only: bool = False
@@ -97,12 +102,17 @@ class StudentSpec(NamedTuple):
   """Network in place of the configuration's student."""
   epochs: int | None = None
   """Number of epochs in place of the configuration's."""
+  split: str = "train"
+  """Split of `ArrayData` to train on. One without labels needs hard_loss_weight=0."""
+  export: bool | None = None
+  """Whether the student gets a file; None exports quantized students only."""
 
   @property
   def key(self) -> dict[str, Any]:
     """The fields that identify the row of this student."""
     names = ("experiment", "method", "scheme", "temperature", "seed")
     own = {"network": None if self.network is None else name_of(self.network), "epochs": self.epochs}
+    own["split"] = None if self.split == "train" else self.split
     choices = dict(self.choices) | {name: value for name, value in own.items() if value is not None}
     return {"role": "student"} | {name: getattr(self, name) for name in names} | {"choices": choices}
 

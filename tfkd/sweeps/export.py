@@ -11,6 +11,7 @@ from tfkd import deploy, quantization
 from tfkd.sweeps.configuration import StudentSpec, SweepConfig
 from tfkd.sweeps.examples import Examples
 from tfkd.sweeps.networks import name_of
+from tfkd.sweeps.outputs import Outputs
 
 
 def file_metadata(config: SweepConfig, examples: Examples, student: StudentSpec | None = None) -> dict[str, Any]:
@@ -35,37 +36,37 @@ def file_metadata(config: SweepConfig, examples: Examples, student: StudentSpec 
 
 
 def export(
-  model: keras.Model, stem: str, test: tf.data.Dataset, *, classes: tuple[str, ...], fields: Mapping[str, Any]
+  model: keras.Model, stem: str, test: tf.data.Dataset, *, outputs: Outputs, fields: Mapping[str, Any]
 ) -> dict[str, Any]:
-  """Writes the file of a quantized student: TFLite if LiteRT computes in its number of bits, otherwise a pack.
+  """Writes the file of a student: TFLite if LiteRT computes in its number of bits, otherwise a pack.
 
   Args:
-    model: the student, as a model of this process alone. A float student has no file.
+    model: the student, as a model of this process alone.
     stem: path without suffix.
-    test: batches of (inputs, labels) of the whole test set.
-    classes: names of the classes.
+    test: batches of (inputs, labels[, weights]) of the whole test set.
+    outputs: of the networks.
     fields: metadata of the file, see `file_metadata`.
 
   Returns:
     Fields for the row of the results.
   """
   scheme = quantization.scheme_of(model)
-  return {} if scheme is None else _EXPORTERS[scheme.export_kind](model, stem, test, classes, fields)
+  kind = "tflite" if scheme is None else scheme.export_kind
+  return _EXPORTERS[kind](model, stem, test, outputs, fields)
 
 
-def _tflite(model, stem, test, classes, fields):
+def _tflite(model, stem, test, outputs, fields):
   path = f"{stem}.tflite"
-  deploy.to_tflite(model, path, task="classes", labels=classes, metadata=fields)
+  deploy.to_tflite(model, path, task=outputs.task, labels=outputs.names, metadata=fields)
   measured = deploy.evaluate(path, test)
-  deploy.write_metadata(path, accuracy=round(measured["accuracy"], 4))
-  return {
-    "tflite_accuracy": measured["accuracy"],
-    "tflite_loss": measured["loss"],
-    "tflite_bytes": os.path.getsize(path),
-  }
+  for name in ("bytes", "images"):
+    del measured[name]
+  shown = {name: round(value, 4) for name, value in measured.items() if not name.endswith("loss")}
+  deploy.write_metadata(path, **shown)
+  return {f"tflite_{name}": value for name, value in measured.items()} | {"tflite_bytes": os.path.getsize(path)}
 
 
-def _pack(model, stem, test, classes, fields):
+def _pack(model, stem, test, outputs, fields):
   return {"packed_bytes": deploy.pack(model, f"{stem}.pack")}
 
 

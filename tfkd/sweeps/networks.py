@@ -10,9 +10,10 @@ import numpy as np
 import tf_keras as keras
 
 from tfkd import models
+from tfkd.sweeps.outputs import Outputs
 
-Network: TypeAlias = str | Callable[[int, Any], keras.Model]
-"""Name of a network, or a function of (num_classes, input_shape) that builds one."""
+Network: TypeAlias = str | Callable[[Any, Any], Any]
+"""Name of a network, or a function of (num_outputs, input_shape) that builds one."""
 
 
 def check(network: Network) -> None:
@@ -25,20 +26,33 @@ def check(network: Network) -> None:
   if isinstance(network, str):
     models.parse(network)
   elif isinstance(network, keras.Model) or not callable(network):
-    raise TypeError(f"a network must be a name or a function of (num_classes, input_shape); got {network!r}.")
+    raise TypeError(f"a network must be a name or a function of (num_outputs, input_shape); got {network!r}.")
 
 
-def build(network: Network, num_classes: int, input_shape: Any) -> keras.Model:
+def build(network: Network, outputs: Outputs, input_shape: Any) -> Any:
   """Builds a network.
 
   Args:
     network: name or function.
-    num_classes: number of logits.
+    outputs: what the network must return.
     input_shape: shape of one input, such as (height, width, channels); for several inputs a dict of shapes.
+
+  Returns:
+    A `tf_keras` model, or of a function for the teacher also another teacher of `tfkd.Distiller`.
+
+  Raises:
+    ValueError: a network given by name cannot have these outputs, or the network has others.
   """
-  return (
-    models.build(network, num_classes, input_shape) if isinstance(network, str) else network(num_classes, input_shape)
-  )
+  if isinstance(network, str):
+    if outputs.task not in ("classes", "multi-label", "regression"):
+      raise ValueError(
+        f"{network} returns one vector for each example, and the task is {outputs.task!r}: give a function of "
+        "(num_outputs, input_shape) that builds a network."
+      )
+    return models.build(network, outputs.size, input_shape)
+  model = network(outputs.size, input_shape)
+  outputs.check_network(name_of(network), model)
+  return model
 
 
 def name_of(network: Network) -> str:

@@ -9,9 +9,10 @@ import tensorflow as tf
 import tf_keras as keras
 
 from tfkd import __version__, quantization
-from tfkd.sweeps.configuration import FLOAT, StudentSpec, SweepConfig
+from tfkd.sweeps.configuration import FLOAT, SweepConfig
 from tfkd.sweeps.examples import Examples
 from tfkd.sweeps.networks import name_of
+from tfkd.sweeps.outputs import Outputs
 
 TEACHER = {
   "role": "teacher",
@@ -22,58 +23,58 @@ TEACHER = {
   "seed": 0,
 }
 """Fields that identify the row of the teacher."""
-METRICS = ("accuracy", "loss", "agreement")
-"""Measurements of the trained model on the test set: shares in [0, 1], and the cross-entropy in nats."""
 
 
-def teacher_row(history: Mapping[str, Sequence[float]]) -> dict[str, Any]:
+def teacher_row(outputs: Outputs, measured: Mapping[str, float]) -> dict[str, Any]:
   """Returns identity and measurements of a teacher.
 
   Args:
-    history: Keras history of a classifier, whose last validation is that of the trained model.
+    outputs: of the networks.
+    measured: measurements of `Outputs.measured` or `Outputs.evaluate`. A teacher agrees with itself.
   """
-  measured = {"accuracy": history["val_accuracy"][-1], "loss": history["val_loss"][-1], "agreement": 1.0}
-  return TEACHER | measured
+  agreements = {name: 1.0 for name in outputs.measurements if name.endswith("agreement")}
+  return TEACHER | dict(measured) | agreements
 
 
-def student_row(student: StudentSpec, history: Mapping[str, Sequence[float]], agreement: float) -> dict[str, Any]:
-  """Returns identity and measurements of a student.
+def last_validation(history: Mapping[str, Sequence[float]]) -> dict[str, float]:
+  """Returns the measurements of the last validation, which is that of the trained model.
 
   Args:
-    student: the student.
-    history: history of a `Distiller`, whose last validation is that of the trained student.
-    agreement: share of test examples on which student and teacher choose the same class.
+    history: of `tfkd.training.fit`.
   """
-  measured = {"accuracy": history["val_accuracy"][-1], "loss": history["val_hard_loss"][-1], "agreement": agreement}
-  return student.key | measured
+  return {name.removeprefix("val_"): values[-1] for name, values in history.items() if name.startswith("val_")}
 
 
 def complete(
   row: Mapping[str, Any],
-  model: keras.Model,
+  model: Any,
   config: SweepConfig,
   examples: Examples,
   history: Mapping[str, Sequence[float]],
   seconds: float,
+  split: str = "train",
 ) -> dict[str, Any]:
   """Adds sizes, history, configuration, versions and speed to a row.
 
   Args:
-    row: of `teacher_row` or `student_row`.
-    model: the trained model.
+    row: identity and measurements.
+    model: the trained model; a teacher that is no Keras model has no sizes.
     config, examples: of the sweep.
     history: of the fit.
     seconds: duration of the fit, with tracing and the validation after each epoch; images_per_second counts training
       examples only.
+    split: the split that it was trained on.
   """
+  num_train = examples.num_examples(split)
+  sizes = quantization.sizes(model) if isinstance(model, keras.Model) else {}
   epochs = len(history.get("loss", ()))
   return (
-    quantization.sizes(model)
+    sizes
     | dict(row)
     | {"history": {name: [round(float(value), 6) for value in values] for name, values in history.items()}}
     | {"dataset": examples.name, "config": published(config), "versions": _versions()}
-    | {"seconds": round(seconds, 2), "images_per_second": round(epochs * examples.num_train / seconds, 1)}
-    | {"test_images": examples.num_test, "train_images": examples.num_train}
+    | {"seconds": round(seconds, 2), "images_per_second": round(epochs * num_train / seconds, 1)}
+    | {"test_images": examples.num_test, "train_images": num_train}
   )
 
 

@@ -1,9 +1,9 @@
 """The students of a sweep: each is built, trained, measured, exported and recorded."""
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import tf_keras as keras
 from absl import logging
 
@@ -16,7 +16,8 @@ from tfkd.sweeps.networks import Network, name_of, structure_digest
 from tfkd.sweeps.teacher_stage import TeacherStage
 from tfkd.sweeps.trace_sharing import SharedDistillers, with_variables
 from tfkd.sweeps.trainer import Trainer
-from tfkd.training import is_parameter_server
+from tfkd.teachers import CachedTeacher
+from tfkd.training import evaluate, is_parameter_server
 
 
 class StudentStage:
@@ -50,6 +51,7 @@ class StudentStage:
     """
     for student in students:
       self._check_start(student)
+      self._check_split(student)
       self._check_function(student)
     missing = [student for student in students if not self._workspace.results.find(**student.key)]
     checked = set()
@@ -67,23 +69,30 @@ class StudentStage:
       Its row, which is added to the results.
     """
     trainer = self._trainer
-    teacher, outputs = self._teacher_of(student)
+    teacher, cached = self._teacher_of(student)
     distiller = self.distiller(student, teacher)
     model = distiller.student
-    history, seconds = trainer.fit(distiller, student.name, student.seed, self._epochs(student), outputs)
+    epochs, split = self._epochs(student), student.split
+    history, seconds = trainer.fit(distiller, student.name, student.seed, epochs, cached, split)
     path = self.path(student)
     self._workspace.save(model, path)
     logging.info("SHA-256 of its weights: %s", sha256_of_arrays(model.get_weights()))  # Logged by every worker.
-    agreement = history["val_agreement"][-1] if teacher is not None else self._agreement(student, model)
-    row = rows.student_row(student, history, agreement)
+    logs = rows.last_validation(history)
+    outputs = trainer.examples.outputs
+    measured = outputs.measured(logs, "hard_loss", distiller.output_names)
+    if measured.keys() != set(outputs.measurements):
+      logs |= self._agreements(student, model)
+      measured = outputs.measured(logs, "hard_loss", distiller.output_names)
+    row = student.key | measured
     if callable(student.network):
       row["layers_sha256"] = structure_digest(trainer.build(student.network))
-    if self._workspace.writes:
+    if self._workspace.writes and (student.scheme != FLOAT if student.export is None else student.export):
       row |= self._export(student, model)
     self._workspace.finish(student.name, path)
-    row = trainer.add(row, model, history, seconds)
+    row = trainer.add(row, model, history, seconds, split)
     if self._workspace.writes:
-      tensorboard.log(self._workspace.log_dir(student.name), student, row, trainer.config.epochs)
+      measurements = trainer.examples.outputs.measurements
+      tensorboard.log(self._workspace.log_dir(student.name), student, row, trainer.config.epochs, measurements)
     return row
 
   def distiller(self, student: StudentSpec, teacher: Any) -> Distiller:
@@ -107,7 +116,7 @@ class StudentStage:
       objectives = _copies(student.objectives)
       hard_loss_weight = with_variables(objectives, student.hard_loss_weight)
       distiller = Distiller(teacher, model, objectives, hard_loss_weight=hard_loss_weight)
-      trainer.compile(distiller, self._epochs(student), config.learning_rate)
+      trainer.compile(distiller, self._epochs(student), config.learning_rate, student.split)
       if not isinstance(network, str):
         network = self._functions.setdefault(network, len(self._functions))
       adapt = student.adapt and student.method
@@ -144,6 +153,15 @@ class StudentStage:
     if start == "checkpoint" and not config.student_checkpoint:
       raise ValueError('students with start="checkpoint" need a student_checkpoint in the configuration.')
 
+  def _check_split(self, student):
+    examples = self._trainer.examples
+    examples.num_examples(student.split)
+    if student.hard_loss_weight and not examples.has_labels(student.split):
+      raise ValueError(
+        f"{student.name} is trained on split {student.split!r}, which has no labels, with hard_loss_weight="
+        f"{student.hard_loss_weight}: set it to 0."
+      )
+
   def _check_function(self, student):
     """Refuses to skip a student whose function builds another network than it did for the results."""
     if not callable(student.network):
@@ -164,32 +182,36 @@ class StudentStage:
     elif student.start == "checkpoint":
       models.load_torch_weights(model, str(self._trainer.config.student_checkpoint), head=False)
 
-  def _teacher_of(self, student) -> tuple[Any, Mapping[str, Any] | None]:
-    """Returns the teacher of a student, and the cached outputs by split if the teacher is cached.
+  def _teacher_of(self, student) -> tuple[Any, Mapping[str, CachedTeacher]]:
+    """Returns the teacher of a student, and the caches by split if its outputs are cached.
 
     Features, and examples that change in every epoch, need the teacher online; labels alone need no teacher.
     """
     if any(objective.teacher_layers for objective in student.objectives):
-      return self._teacher.model, None
+      return self._teacher.model, {}
     cached = self._teacher.outputs
-    if "train" in cached:
-      return cached["train"], {split: teacher.outputs for split, teacher in cached.items()}
+    if student.split in cached:
+      return cached[student.split], cached
     reads_teacher = any(objective.reads_teacher for objective in student.objectives)
-    return (self._teacher.model if reads_teacher else None), None
+    return (self._teacher.model if reads_teacher else None), {}
 
-  def _agreement(self, student, model):
-    """Measures the agreement of a student that was trained without a teacher."""
-    predicting = self.load(student) if is_parameter_server(self._trainer.strategy) else model
-    choices = predicting.predict(self._trainer.examples.batches("test"), verbose=0).argmax(axis=1)
-    outputs: Any = self._teacher.outputs["test"].outputs
-    return float(np.mean(choices == outputs.argmax(axis=1)))
+  def _agreements(self, student, model):
+    """Measures the agreements of a student that was trained on labels alone, as logs of `evaluate`."""
+    trainer, cached = self._trainer, self._teacher.outputs["test"]
+    is_local = is_parameter_server(trainer.strategy)
+    with contextlib.nullcontext() if is_local else trainer.scope("none"):
+      objectives = trainer.examples.outputs.compared()
+      distiller = Distiller(cached, self.load(student) if is_local else model, objectives, hard_loss_weight=0)
+      trainer.compile(distiller, 0, 0.0)
+    logs = evaluate(distiller, trainer.examples.test_batches(cached))
+    return {name: value for name, value in logs.items() if name.endswith("agreement")}
 
   def _export(self, student, model):
     trainer, examples = self._trainer, self._trainer.examples
     local = self.load(student) if trainer.needs_copies else model
     fields = file_metadata(trainer.config, examples, student)
     stem = self.path(student).removesuffix(".keras")
-    return export(local, stem, examples.batches("test"), classes=examples.classes, fields=fields)
+    return export(local, stem, examples.batches("test"), outputs=examples.outputs, fields=fields)
 
   def _network(self, student) -> Network:
     return self._trainer.config.student if student.network is None else student.network

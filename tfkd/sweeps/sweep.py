@@ -4,7 +4,6 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import tf_keras as keras
 from absl import logging
 from tqdm import tqdm
@@ -91,9 +90,10 @@ class Sweep:
     _check_names(students)
     self.students.check(students)
     missing = [student for student in students if not self.results.find(**student.key)]
-    self.teacher.ensure()
+    self.teacher.ensure([student.split for student in students])
     if self.writes:
-      tensorboard.declare(self.path("logs", "hparams"), students, self.results.rows())
+      measurements = self.examples.outputs.measurements
+      tensorboard.declare(self.path("logs", "hparams"), students, self.results.rows(), measurements)
     logging.info("%d of %d students are trained already", len(students) - len(missing), len(students))
     with tqdm(missing, desc="students", unit="student", dynamic_ncols=True) as bar:
       for student in bar:
@@ -106,15 +106,15 @@ class Sweep:
     del key["seed"]
     return self.results.find(**key)
 
-  def predict(self, student: StudentSpec, split: str) -> np.ndarray:
-    """Computes the logits of a trained student.
+  def predict(self, student: StudentSpec, split: str) -> Any:
+    """Computes the outputs of a trained student.
 
     Args:
       student: a student that the results have.
       split: name of a split of the data set.
 
     Returns:
-      float32 [n, classes], in the order of the examples.
+      float32 [n, classes] or [n, ...], in the order of the examples; a dict of these for several outputs.
     """
     return self.load(student).predict(self.examples.batches(split), verbose=0)
 
@@ -122,8 +122,8 @@ class Sweep:
     """Reads a trained student."""
     return self.students.load(student)
 
-  def load_teacher(self) -> keras.Model:
-    """Reads the trained teacher."""
+  def load_teacher(self) -> Any:
+    """Reads the trained teacher; one that is no Keras model is made by its function."""
     return self.teacher.load()
 
 
@@ -132,6 +132,13 @@ def _source(config: SweepConfig, data: ArrayData | PipelineData | Dataset | None
     raise ValueError(f"a sweep needs either data or SweepConfig.dataset; got data={data}, dataset={config.dataset!r}.")
   if config.dataset is not None:
     data = info(config.dataset, image_size=config.image_size, on_bad_image=config.on_bad_image)
+  elif not isinstance(data, Dataset):
+    ignored = [name for name in ("data_dir", "limit_train", "image_size", "on_bad_image") if getattr(config, name)]
+    if ignored:
+      raise ValueError(
+        f"{ignored[0]}={getattr(config, ignored[0])!r} is for data that the sweep reads; got {type(data).__name__}: "
+        "leave it out."
+      )
   if isinstance(data, Dataset):
     return DatasetArrays(data, config.data_dir, config.limit_train)
   if not isinstance(data, (ArrayData, PipelineData)):

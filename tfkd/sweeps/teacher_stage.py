@@ -4,7 +4,8 @@ import functools
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import tensorflow as tf
 import tf_keras as keras
@@ -38,23 +39,41 @@ class TeacherStage:
     self._trainer = trainer
     self._workspace = trainer.workspace
     self._path = trainer.workspace.path("teacher", "model.keras")
-    self.outputs: Mapping[str, CachedTeacher] = {}
-    """Cached outputs by split, after `ensure`: of "test", and of "train" unless examples are always new."""
+    self.outputs: dict[str, CachedTeacher] = {}
+    """Cached outputs by split, after `ensure`: of "test", and unless examples are always new of "train" and of further
+    splits that students are trained on."""
 
-  def ensure(self) -> None:
-    """Trains the teacher unless the workspace has it, and caches its outputs unless the workspace has them."""
-    if not (os.path.exists(self._path) and self._workspace.results.find(role="teacher")):
-      self._train()
+  def ensure(self, splits: Sequence[str] = ()) -> None:
+    """Trains the teacher unless the workspace has it, and caches its outputs unless the workspace has them.
+
+    Args:
+      splits: further splits than "train" that students are trained on.
+    """
+    if not self._workspace.results.find(role="teacher") or (self._other is None and not os.path.exists(self._path)):
       self.outputs = {}
-    if not self.outputs:  # Read once: students of another object would need another trace.
-      self.outputs = {split: self._cached(*source) for split, source in self._trainer.examples.cacheable().items()}
+      if self._other is None:
+        self._train()
+      else:
+        self._workspace.remove("teacher")  # It may hold outputs of an earlier teacher.
+        self._cache(splits)
+        self._measure_other()
+    self._cache(splits)
 
-  def load(self) -> keras.Model:
-    """Reads the trained teacher as a model of this process alone."""
-    return quantization.load(self._path)
+  def load(self) -> Any:
+    """Reads the trained teacher as a model of this process alone, or returns one that is no Keras model."""
+    return quantization.load(self._path) if self._other is None else self._other
 
   @functools.cached_property
-  def model(self) -> keras.Model:
+  def _other(self) -> Any:
+    """The teacher that the configuration's function returns, if it is no Keras model, else None."""
+    config = self._trainer.config
+    if isinstance(config.teacher, str) or config.teacher_epochs:
+      return None
+    made = self._trainer.build(config.teacher)
+    return None if isinstance(made, keras.Model) else made
+
+  @functools.cached_property
+  def model(self) -> Any:
     """The trained teacher, read once for all students, in the strategy's scope: every replica has its weights."""
     with self._trainer.strategy.scope():
       return self.load()
@@ -69,11 +88,20 @@ class TeacherStage:
       models.load_torch_weights(teacher, config.teacher_checkpoint, head=not config.teacher_head_only)
       logging.info("the teacher has the weights of %s", config.teacher_checkpoint)
     history, seconds = self._fit(teacher)
+    outputs = trainer.examples.outputs
+    measured = outputs.measured(rows.last_validation(history), "loss", teacher.output_names)
     self._workspace.remove("teacher")  # It may hold outputs of an earlier teacher.
     self._workspace.save(teacher, self._path)
     self._workspace.finish("teacher", self._path)
     self._workspace.remove("checkpoints")  # Those of students of an earlier teacher.
-    trainer.add(rows.teacher_row(history), teacher, history, seconds)
+    trainer.add(rows.teacher_row(outputs, measured), teacher, history, seconds)
+
+  def _measure_other(self):
+    """Adds the row of a teacher that is no Keras model, from its cached outputs."""
+    start, outputs = time.perf_counter(), self._trainer.examples.outputs
+    batches = self._trainer.examples.test_batches(self.outputs["test"])
+    measured = outputs.evaluate((given[1], labels, *(weights or [None])) for given, labels, *weights in batches)
+    self._trainer.add(rows.teacher_row(outputs, measured), self._other, {}, time.perf_counter() - start)
 
   def _fit(self, teacher):
     """Trains the whole teacher, its last layer, or nothing; returns history and seconds."""
@@ -96,6 +124,12 @@ class TeacherStage:
       return {f"val_{name}": [value] for name, value in measured.items()}, time.perf_counter() - start
     logging.info("training the teacher: %s, %d epochs", examples.name, config.teacher_epochs)
     return trainer.fit(teacher, "teacher", 0, config.teacher_epochs)
+
+  def _cache(self, splits):
+    """Reads or writes the outputs of "test", and of the splits whose outputs can be cached."""
+    sources = self._trainer.examples.cacheable(sorted({"train", *splits}))
+    # Each is read once: students of another object would need another trace.
+    self.outputs |= {split: self._cached(*sources[split]) for split in sources if split not in self.outputs}
 
   def _cached(self, directory: str, batches: Callable[[], tf.data.Dataset]) -> CachedTeacher:
     path = self._workspace.path("teacher", "outputs", directory)

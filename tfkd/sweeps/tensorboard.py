@@ -8,18 +8,20 @@ from typing import Any
 import tensorflow as tf
 
 from tfkd.sweeps.configuration import StudentSpec
-from tfkd.sweeps.rows import METRICS
 
 _NAMES = ("experiment", "method", "scheme", "temperature", "seed", "epochs")
 
 
-def declare(logdir: str, students: Sequence[StudentSpec], rows: Sequence[Mapping[str, Any]]) -> None:
+def declare(
+  logdir: str, students: Sequence[StudentSpec], rows: Sequence[Mapping[str, Any]], measurements: Sequence[str]
+) -> None:
   """Declares the columns of the page, which would otherwise show every metric of every epoch.
 
   Args:
     logdir: directory for the declaration alone; emptied first.
     students: the students to be trained.
     rows: results of earlier runs in this work directory, whose students may have other choices.
+    measurements: names of the columns of results.
   """
   from tensorboard.plugins.hparams import api as hparams
 
@@ -30,11 +32,11 @@ def declare(logdir: str, students: Sequence[StudentSpec], rows: Sequence[Mapping
   with tf.summary.create_file_writer(logdir).as_default():
     hparams.hparams_config(
       hparams=[hparams.HParam(name) for name in [*_NAMES, *sorted(choices.difference(_NAMES))]],
-      metrics=[hparams.Metric(f"test/{name}", display_name=f"test {name}") for name in METRICS],
+      metrics=[hparams.Metric(f"test/{name}", display_name=f"test {name}") for name in measurements],
     )
 
 
-def log(logdir: str, student: StudentSpec, row: Mapping[str, Any], epochs: int) -> None:
+def log(logdir: str, student: StudentSpec, row: Mapping[str, Any], epochs: int, measurements: Sequence[str]) -> None:
   """Writes the line of a student.
 
   Args:
@@ -42,6 +44,7 @@ def log(logdir: str, student: StudentSpec, row: Mapping[str, Any], epochs: int) 
     student: the student.
     row: its results.
     epochs: number of epochs of students that have none of their own.
+    measurements: names of the columns of results.
   """
   from tensorboard.plugins.hparams import api as hparams
 
@@ -49,5 +52,5 @@ def log(logdir: str, student: StudentSpec, row: Mapping[str, Any], epochs: int) 
   values |= {"temperature": student.temperature or 0.0, "epochs": epochs, **student.key["choices"]}
   with tf.summary.create_file_writer(logdir).as_default():
     hparams.hparams(values, trial_id=student.name)
-    for name in METRICS:
+    for name in row.keys() & set(measurements):
       tf.summary.scalar(f"test/{name}", row[name], step=student.epochs or epochs)

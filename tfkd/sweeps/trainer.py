@@ -3,6 +3,7 @@
 import contextlib
 import functools
 from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import tensorflow as tf
@@ -12,6 +13,7 @@ from tfkd.sweeps import networks, rows
 from tfkd.sweeps.configuration import SweepConfig
 from tfkd.sweeps.examples import Examples
 from tfkd.sweeps.workspace import Workspace
+from tfkd.teachers import CachedTeacher
 from tfkd.training import (
   barrier,
   fit,
@@ -47,13 +49,13 @@ class Trainer:
     # Variables of multi-worker models are read by all workers together; a parameter server holds them elsewhere.
     return is_multi_worker(self.strategy) or is_parameter_server(self.strategy)
 
-  def steps(self, epochs: int) -> int:
-    """Returns the number of optimizer steps of a number of epochs."""
-    return epochs * -(-self.examples.num_train // self.config.batch_size)
+  def steps(self, epochs: int, split: str = "train") -> int:
+    """Returns the number of optimizer steps of a number of epochs of a split."""
+    return epochs * -(-self.examples.num_examples(split) // self.config.batch_size)
 
-  def build(self, network: networks.Network) -> keras.Model:
-    """Builds a network for the data set."""
-    return networks.build(network, len(self.examples.classes), self.examples.input_shape)
+  def build(self, network: networks.Network) -> Any:
+    """Builds a network for the data set, see `networks.build`."""
+    return networks.build(network, self.examples.outputs, self.examples.input_shape)
 
   @contextlib.contextmanager
   def scope(self, mixed_precision: str) -> Iterator[None]:
@@ -67,7 +69,7 @@ class Trainer:
       finally:
         keras.mixed_precision.set_global_policy(policy)
 
-  def optimizer(self, epochs: int, learning_rate: float) -> keras.optimizers.Optimizer:
+  def optimizer(self, epochs: int, learning_rate: float, split: str = "train") -> keras.optimizers.Optimizer:
     """Makes the optimizer of one fit; for no epochs, one that is not used."""
     config = self.config
     if config.scale_learning_rate:
@@ -75,22 +77,27 @@ class Trainer:
     options: dict[str, Any] = {
       name: getattr(config, name) for name in ("schedule", "warm_up", "weight_decay", "ema") if epochs
     }
-    return make_optimizer(config.optimizer, learning_rate, max(1, self.steps(epochs)), **options)
+    return make_optimizer(config.optimizer, learning_rate, max(1, self.steps(epochs, split)), **options)
 
-  def compile(self, model: keras.Model, epochs: int, learning_rate: float) -> None:
-    """Compiles a classifier or a distiller for the labels of the training batches."""
-    if not self.examples.has_distributions:
-      crossentropy, accuracy = keras.losses.SparseCategoricalCrossentropy, keras.metrics.SparseCategoricalAccuracy
-    else:
-      crossentropy, accuracy = keras.losses.CategoricalCrossentropy, keras.metrics.CategoricalAccuracy
+  def compile(self, model: keras.Model, epochs: int, learning_rate: float, split: str = "train") -> None:
+    """Compiles a model or a distiller for the labels of the training batches.
+
+    Args:
+      model: the model.
+      epochs: number of epochs of the fit.
+      learning_rate: peak learning rate.
+      split: the split to train on.
+    """
+    examples = self.examples
+    metrics = examples.outputs.metrics(examples.has_distributions)
     model.compile(
-      self.optimizer(epochs, learning_rate),
-      loss=crossentropy(from_logits=True),
-      # For a metric given by name, Keras would create variables in the first step and trace that step twice.
-      metrics=[accuracy("accuracy")],
+      self.optimizer(epochs, learning_rate, split),
+      loss=examples.outputs.losses(examples.has_distributions),
+      # Keras' `metrics` ignore sample weights.
+      **{"weighted_metrics" if examples.has_weights else "metrics": metrics},
     )
 
-  def fit_options(self, name: str) -> dict[str, Any]:
+  def fit_options(self, name: str, split: str = "train") -> dict[str, Any]:
     """Returns the options of `tfkd.training.fit` for directories and intervals of a model."""
     config = self.config
     options: dict[str, Any] = {
@@ -99,31 +106,43 @@ class Trainer:
     }
     if is_multi_worker(self.strategy):
       # Workers write checkpoints together, and their clocks differ.
-      return options | {"checkpoint_steps": config.checkpoint_steps or self.steps(1)}
+      return options | {"checkpoint_steps": config.checkpoint_steps or self.steps(1, split)}
     return options | {"checkpoint_minutes": config.checkpoint_minutes, "checkpoint_steps": config.checkpoint_steps}
 
   def fit(
-    self, model: keras.Model, name: str, seed: int, epochs: int, outputs: Mapping[str, Any] | None = None
+    self,
+    model: keras.Model,
+    name: str,
+    seed: int,
+    epochs: int,
+    cached: Mapping[str, CachedTeacher] = MappingProxyType({}),
+    split: str = "train",
   ) -> tuple[dict[str, list[float]], float]:
     """Fits a compiled model, or resumes the fit; see `tfkd.training.fit`.
 
     Args:
-      model: classifier or distiller.
+      model: model or distiller.
       name: of its logs and checkpoints.
       seed: of order and augmentation of the training examples.
       epochs: number of epochs.
-      outputs: cached teacher outputs by split, to be joined to the inputs of "train" and "test"; None if not cached.
+      cached: teacher outputs to be joined to the inputs, of `split` and of "test"; empty if not cached.
+      split: the split to train on.
     """
-    outputs = outputs or {}
-    train = functools.partial(self.examples.train_batches, seed, outputs=outputs.get("train"))
-    test = self.examples.test_batches(outputs.get("test"))
-    return fit(model, train, test, epochs=epochs, steps_per_epoch=self.steps(1), **self.fit_options(name))
+    outputs = cached[split].outputs if cached else None
+    train = functools.partial(self.examples.train_batches, seed, outputs=outputs, split=split)
+    test = self.examples.test_batches(cached["test"] if cached else None)
+    return fit(model, train, test, epochs=epochs, steps_per_epoch=self.steps(1, split), **self.fit_options(name, split))
 
   def add(
-    self, row: Mapping[str, Any], model: keras.Model, history: Mapping[str, list[float]], seconds: float
+    self,
+    row: Mapping[str, Any],
+    model: Any,
+    history: Mapping[str, list[float]],
+    seconds: float,
+    split: str = "train",
   ) -> dict[str, Any]:
     """Completes a row, adds it to the results, and waits until all workers reach this point."""
-    row = rows.complete(row, model, self.config, self.examples, history, seconds)
+    row = rows.complete(row, model, self.config, self.examples, history, seconds, split)
     self.workspace.add(row)
     barrier(self.strategy)
     return row

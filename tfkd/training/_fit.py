@@ -21,7 +21,9 @@ History: TypeAlias = dict[str, list[float]]
 
 
 class KeepBest(keras.callbacks.Callback):
-  """Saves the student after each epoch with a new best validation accuracy; raises once a loss is not finite.
+  """Saves the student after each epoch with a new best validation; raises once a loss is not finite.
+
+  The best is that of the highest "val_accuracy", or without a metric of this name that of the lowest hard loss.
 
   Every worker runs it, since saving reads variables of all workers; only the chief's file is kept.
 
@@ -35,7 +37,7 @@ class KeepBest(keras.callbacks.Callback):
     super().__init__()
     self._student = student
     self._path = path
-    self._best = max(history.get("val_accuracy", ()), default=-1.0)
+    self._best = max(_scores(history), default=-math.inf)
     self._epoch = 0
     # Under ParameterServerStrategy, losses of single steps reach the chief with the end of the epoch.
     self._checks_steps = not is_parameter_server(student.distribute_strategy)
@@ -54,8 +56,9 @@ class KeepBest(keras.callbacks.Callback):
 
   def on_epoch_end(self, epoch, logs=None):
     self._check(self.params["steps"] - 1, logs)
-    if logs["val_accuracy"] > self._best:
-      self._best = logs["val_accuracy"]
+    (score,) = _scores({name: [value] for name, value in logs.items()})
+    if score > self._best:
+      self._best = score
       self._save()
 
   def _save(self):
@@ -69,6 +72,13 @@ class KeepBest(keras.callbacks.Callback):
         f"loss is {logs['loss']} at step {step + 1} (batch {batch} of its epoch): lower learning_rate. The best "
         f"model before it is in {self._path}."
       )
+
+
+def _scores(history: Mapping[str, list[float]]) -> list[float]:
+  """Returns a score of each epoch, of which the highest is the best."""
+  if "val_accuracy" in history:
+    return history["val_accuracy"]
+  return [-loss for loss in history.get("val_hard_loss", history.get("val_loss", ()))]
 
 
 class _Validation(keras.callbacks.Callback):
@@ -140,15 +150,15 @@ def fit(
   A resumed fit ends with the weights and the history of an uninterrupted one.
 
   Args:
-    model: compiled and built `tf_keras` model or `Distiller`, with a metric named "accuracy".
+    model: compiled and built `tf_keras` model or `Distiller`.
     train: function from a step number to an endless data set that begins with that step's batch. For
       `ParameterServerStrategy` it also takes `stride`, the number of workers, and yields every stride-th
       batch; see `tfkd.data.index_batches`.
     validation: evaluated whole after every epoch.
     epochs: number of epochs.
     steps_per_epoch: number of steps per epoch.
-    checkpoint_dir: directory for checkpoints and for `best.keras`, the student after the epoch with the best validation
-      accuracy. The caller removes it.
+    checkpoint_dir: directory for checkpoints and for `best.keras`, the student after the epoch with the highest
+      validation accuracy, or with the lowest hard loss if no metric is named "accuracy". The caller removes it.
     log_dir: directory for TensorBoard logs; emptied first unless the fit resumes.
     student: submodel to save as `best.keras`; by default the student of a `Distiller`, or else the model.
     checkpoint_minutes, checkpoint_steps: intervals between checkpoints, see `Checkpoints`.

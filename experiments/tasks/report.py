@@ -1,0 +1,94 @@
+"""`report.md` of a task."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from tfkd import reporting
+from tfkd.reporting import compare, format_mean_std, markdown_table
+from tfkd.sweeps import FLOAT, Sweep
+
+if TYPE_CHECKING:
+  from experiments.tasks.comparison import Task
+
+_SHARES = ("accuracy", "agreement", "mean_iou")
+
+
+def write_report(task: "Task", sweep: Sweep, files: Sequence[dict], seeds: Sequence[int]) -> str:
+  """Writes `report.md` into the work directory.
+
+  Args:
+    task: the task, whose first column the methods are compared by.
+    sweep: the finished sweep.
+    files: one row for each method and seed, of `tfkd.deploy.evaluate`.
+    seeds: of the students.
+
+  Returns:
+    The text, followed by the path of the file.
+  """
+  (teacher,) = sweep.results.find(role="teacher")
+  rows = {
+    method: [row for row in sweep.results.find(role="student", method=method, scheme=FLOAT) if row["seed"] in seeds]
+    for method in task.methods
+  }
+  of_files = {method: [row for row in files if row["method"] == method] for method in task.methods}
+  first = next(iter(rows.values()))[0]
+  size = f" ({teacher['parameters']:,} parameters)" if "parameters" in teacher else ""
+  measured = ", ".join(f"{_title(name)} {_value([teacher[name]], name)}" for name in task.columns if name in teacher)
+  text = (
+    f"# {task.name}\n\n"
+    f"Data: {teacher['dataset']}, {first['train_images']:,} training and {teacher['test_images']:,} test examples. "
+    f"Mean ± standard deviation over seeds ({', '.join(map(str, seeds))}) on the whole test set; one teacher{size}: "
+    f"{measured}. Students have {first['parameters']:,} parameters. Files are {task.scheme}, run by LiteRT.\n\n"
+  )
+  further = list(files[0]["further"])
+  agreement = [name for name in first if name.endswith("agreement")]
+  header = ["method", *(_title(name) for name in task.columns), *(f"{_title(name)} with teacher" for name in agreement)]
+  header += [f"file: {_title(name)}" for name in [*task.columns, *further]]
+  header += ["file: bytes", "largest difference, steps of the output" if task.scheme != FLOAT else "largest difference"]
+  lines = [
+    [
+      method,
+      *(_value([row[name] for row in rows[method]], name) for name in [*task.columns, *agreement]),
+      *(_value([row[name] for row in of_files[method]], name) for name in task.columns),
+      *(_value([row["further"][name] for row in of_files[method]], name) for name in further),
+      f"{max(row['bytes'] for row in of_files[method]):,}",
+      _difference(of_files[method], task.scheme),
+    ]
+    for method in task.methods
+  ]
+  text += markdown_table(header, lines)
+  text += f"\n{_sentences(task, rows, 'float student')}\n\n{_sentences(task, of_files, 'file')}\n"
+  return reporting.write_report(sweep.path(), text)
+
+
+def _sentences(task, rows, what):
+  """Compares each method with the first one, by the first column."""
+  column = task.columns[0]
+  baseline, *others = task.methods
+  unit = {"unit": "points"} if _is_share(column) else {"unit": _title(column), "scale": 1.0}
+  return " ".join(
+    compare(
+      f"the {what} of {method}", [row[column] for row in rows[method]],
+      f"that of {baseline}", [row[column] for row in rows[baseline]], **unit,
+    )
+    for method in others
+  )  # fmt: skip
+
+
+def _difference(files, scheme):
+  name = "worst_steps" if scheme != FLOAT else "worst_difference"
+  found = [row[key] for row in files for key in row if key.endswith(name) and row[key] is not None]
+  return f"{max(found):.2g}" if found else "–"
+
+
+def _is_share(name):
+  return name.endswith(_SHARES)
+
+
+def _title(name):
+  title = "cross-entropy" if name == "loss" else name.replace("_", " ")
+  return title.replace("iou", "IoU")
+
+
+def _value(values, name):
+  return f"{format_mean_std(values, 100)} %" if _is_share(name) else format_mean_std(values, digits=4)
