@@ -1,4 +1,4 @@
-"""Installs tfkd: `pip install -e .[test]`, with `[gpu]` for NVIDIA GPUs and `[vit]` for KerasHub's teachers."""
+"""Installs tfkd: `pip install -e .[test]`; `[gpu]` for NVIDIA GPUs, `[vit]` KerasHub, `[tasks]` scikit-learn."""
 
 import re
 from pathlib import Path
@@ -58,11 +58,12 @@ setup(
     "filelock",
   ],
   extras_require={
-    "test": ["pytest~=9.2", "pytest-xdist~=3.8", "hypothesis~=6.0"],
+    "test": ["pytest~=9.2", "pytest-xdist~=3.8", "hypothesis~=6.0", "scikit-learn>=1.4"],
     # Pinned: other releases format and report differently.
     "lint": ["ruff==0.17.6", "pyright[nodejs]==1.1.414", "pre-commit~=4.7"],
     "docs": ["mkdocs~=1.6.1", "mkdocs-material~=9.8", "mkdocstrings[python]~=1.0"],
     "vit": ["keras-hub"],
+    "tasks": ["scikit-learn>=1.4"],
     "gpu": ["tensorflow[and-cuda]~=2.21.0"],
   },
 )
