@@ -42,7 +42,7 @@ class Task(NamedTuple):
   scheme: str
   """Of the files. Quantization-aware students continue from the float student of their method and seed."""
   columns: Sequence[str]
-  """Measurements in the table, see `tfkd.sweeps.ArrayData`; the report compares the methods by the first."""
+  """Measurements in the table, by which the report compares the methods; see `tfkd.sweeps.ArrayData`."""
   metrics: Callable[[], Any] | None = None
   """Makes further metrics of the files, see `tfkd.deploy.evaluate`."""
   has_trained_teacher: Callable[[], bool] = lambda: False

@@ -17,7 +17,7 @@ def write_report(task: "Task", sweep: Sweep, files: Sequence[dict], seeds: Seque
   """Writes `report.md` into the work directory.
 
   Args:
-    task: the task, whose first column the methods are compared by.
+    task: the task, whose columns the methods are compared by.
     sweep: the finished sweep.
     files: one row for each method and seed, of `tfkd.deploy.evaluate`.
     seeds: of the students.
@@ -57,14 +57,15 @@ def write_report(task: "Task", sweep: Sweep, files: Sequence[dict], seeds: Seque
     for method in task.methods
   ]
   text += markdown_table(header, lines)
-  text += f"\n{_sentences(task, rows, 'float student')}\n\n{_sentences(task, of_files, 'file')}\n"
+  for column in task.columns:
+    text += f"\n{_title(column).capitalize()}: {_sentences(rows, 'float student', column)}"
+    text += f" {_sentences(of_files, 'file', column)}\n"
   return reporting.write_report(sweep.path(), text)
 
 
-def _sentences(task, rows, what):
-  """Compares each method with the first one, by the first column."""
-  column = task.columns[0]
-  baseline, *others = task.methods
+def _sentences(rows, what, column):
+  """Compares each method with the first one."""
+  baseline, *others = rows
   unit = {"unit": "points"} if _is_share(column) else {"unit": _title(column), "scale": 1.0}
   return " ".join(
     compare(
