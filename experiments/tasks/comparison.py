@@ -60,7 +60,7 @@ def experiment(task: Task, presets: Mapping[str, Mapping[str, Any]]) -> Experime
     f"tasks/{task.name}",
     presets,
     students=lambda sweep: _students(task),
-    write_report=lambda sweep, files: write_report(task, sweep, files, run_flags.seeds()),
+    write_report=lambda sweep, files: write_report(task, sweep.path(), sweep.results.rows(), files, run_flags.seeds()),
     check=_check,
     measure=functools.partial(_measured, task),
     data=task.data,

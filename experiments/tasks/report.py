@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from tfkd import reporting
 from tfkd.reporting import compare, format_mean_std, markdown_table
-from tfkd.sweeps import FLOAT, Sweep
+from tfkd.sweeps import FLOAT
 
 if TYPE_CHECKING:
   from experiments.tasks.comparison import Task
@@ -13,23 +13,24 @@ if TYPE_CHECKING:
 _SHARES = ("accuracy", "agreement", "mean_iou")
 
 
-def write_report(task: "Task", sweep: Sweep, files: Sequence[dict], seeds: Sequence[int]) -> str:
+def write_report(
+  task: "Task", workdir: str, results: Sequence[dict], files: Sequence[dict], seeds: Sequence[int]
+) -> str:
   """Writes `report.md` into the work directory.
 
   Args:
     task: the task, whose columns the methods are compared by.
-    sweep: the finished sweep.
+    workdir: where to write.
+    results: rows of the finished sweep.
     files: one row for each method and seed, of `tfkd.deploy.evaluate`.
     seeds: of the students.
 
   Returns:
     The text, followed by the path of the file.
   """
-  (teacher,) = sweep.results.find(role="teacher")
-  rows = {
-    method: [row for row in sweep.results.find(role="student", method=method, scheme=FLOAT) if row["seed"] in seeds]
-    for method in task.methods
-  }
+  (teacher,) = (row for row in results if row["role"] == "teacher")
+  students = [row for row in results if row["role"] == "student" and row["scheme"] == FLOAT and row["seed"] in seeds]
+  rows = {method: [row for row in students if row["method"] == method] for method in task.methods}
   of_files = {method: [row for row in files if row["method"] == method] for method in task.methods}
   first = next(iter(rows.values()))[0]
   size = f" ({teacher['parameters']:,} parameters)" if "parameters" in teacher else ""
@@ -60,7 +61,7 @@ def write_report(task: "Task", sweep: Sweep, files: Sequence[dict], seeds: Seque
   for column in task.columns:
     text += f"\n{_title(column).capitalize()}: {_sentences(rows, 'float student', column)}"
     text += f" {_sentences(of_files, 'file', column)}\n"
-  return reporting.write_report(sweep.path(), text)
+  return reporting.write_report(workdir, text)
 
 
 def _sentences(rows, what, column):
