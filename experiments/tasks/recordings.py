@@ -15,8 +15,19 @@ NUM_CLASSES = 10
 _NAME = re.compile(r"(\d)_([A-Za-z]\w*)_(\d+)\.wav", re.IGNORECASE)
 _TEST_INDICES = 5
 # Steps of the three tones of each class, relative to the lowest.
-_MELODIES = ((0, 1, 2), (2, 1, 0), (0, 2, 1), (1, 2, 0), (1, 0, 2), (2, 0, 1), (0, 1, 0), (1, 0, 1), (0, 0, 1), (1, 0, 0))
-_STEP = 1.25  # Ratio of the frequencies of neighbouring steps.
+_MELODIES = (
+  (0, 1, 2),
+  (2, 1, 0),
+  (0, 2, 1),
+  (1, 2, 0),
+  (1, 0, 2),
+  (2, 0, 1),
+  (0, 1, 0),
+  (1, 0, 1),
+  (0, 0, 1),
+  (1, 0, 0),
+)
+_STEP = 1.5  # Ratio of the frequencies of neighbouring steps.
 
 Examples = tuple[np.ndarray, np.ndarray]
 """Waveforms float32 [n, SAMPLES] and digits int32 [n]."""
@@ -76,7 +87,7 @@ def draw(count: int, seed: int) -> Examples:
   """Draws melodies of three tones in noise, deterministic in `seed`.
 
   The class is the melody; pitch, length, beginning, glide between tones, strength of the overtones, loudness and the
-  signal-to-noise ratio (-6 to 12 dB) are random.
+  signal-to-noise ratio (0 to 15 dB) are random.
 
   Args:
     count: number of waveforms; classes follow each other in turn.
@@ -88,16 +99,16 @@ def draw(count: int, seed: int) -> Examples:
 
 
 def _melody(rng, steps):
-  length = int(rng.uniform(0.3, 0.8) * SAMPLE_RATE)
+  length = int(rng.uniform(0.3, 0.6) * SAMPLE_RATE)
   begin = rng.integers(SAMPLES - length)
   time = np.linspace(0, 3, length, endpoint=False)
   glide = rng.uniform(0.1, 0.5)
   # Each tone is held, then glides to the next one.
   corners = np.array([0, 1 - glide / 2, 1 + glide / 2, 2 - glide / 2, 2 + glide / 2, 3])
-  frequency = rng.uniform(250, 800) * _STEP ** np.interp(time, corners, np.repeat(steps, 2))
+  frequency = rng.uniform(200, 600) * _STEP ** np.interp(time, corners, np.repeat(steps, 2))
   phase = 2 * np.pi * (np.cumsum(frequency) / SAMPLE_RATE + rng.uniform())
   tone = sum(rng.uniform(0.2, 1) / k * np.sin(k * phase) for k in (1, 2, 3))
   tone *= np.minimum(1, np.minimum(time, 3 - time) * 10)
-  noise = rng.normal(size=SAMPLES) * np.sqrt(np.mean(tone**2)) * 10 ** (-rng.uniform(-6, 12) / 20)
+  noise = rng.normal(size=SAMPLES) * np.sqrt(np.mean(tone**2)) * 10 ** (-rng.uniform(0, 15) / 20)
   noise[begin : begin + length] += tone
   return (noise * rng.uniform(0.05, 0.9) / np.abs(noise).max()).astype(np.float32)

@@ -26,24 +26,20 @@ from tfkd.sweeps import ArrayData
 
 layers = keras.layers
 
-_NUM_DRAWN = {"train": 2000, "test": 1000}
+_NUM_DRAWN = (2000, 1000)  # Training and test.
 
 
 def spoken_digits() -> ArrayData:
   """Makes the data set of --data_dir, or the drawn one."""
-  data_dir, limit = flags.FLAGS.data_dir, flags.FLAGS.limit_train
+  data_dir = flags.FLAGS.data_dir
   if data_dir is None:
-    train, test = (recordings.draw(count, seed) for seed, count in enumerate(_NUM_DRAWN.values()))
+    train, test = (recordings.draw(count, seed) for seed, count in enumerate(_NUM_DRAWN))
   else:
     train, test = recordings.read(data_dir)
-  if limit is not None and limit > len(train[1]):
-    raise ValueError(f"limit_train={limit} is more than the {len(train[1])} training recordings.")
-  chosen = np.random.default_rng(0).permutation(len(train[1]))[:limit]
-  train = train[0][chosen], train[1][chosen]
-  (inputs, labels), (test_inputs, test_labels) = [(_spectrograms(sounds), labels) for sounds, labels in (train, test)]
+  inputs, test_inputs = _spectrograms(train[0]), _spectrograms(test[0])
   return ArrayData(
-    (inputs, labels),
-    (test_inputs, test_labels),
+    (inputs, train[1]),
+    (test_inputs, test[1]),
     [str(i) for i in range(recordings.NUM_CLASSES)],
     name="drawn_tones" if data_dir is None else "spoken_digits",
     preprocessing=Preprocessing(mean=float(inputs.mean()), std=float(inputs.std())),
@@ -78,7 +74,8 @@ def _ds_cnn(num_outputs, input_shape, filters, blocks, dropout=0.0):
 
 
 def _normalized(x, name=None):
-  return layers.ReLU(name=name)(layers.BatchNormalization()(x))
+  # A few hundred steps are too few for moving averages with Keras' momentum of 0.99.
+  return layers.ReLU(name=name)(layers.BatchNormalization(momentum=0.9)(x))
 
 
 EXPERIMENT = comparison.experiment(

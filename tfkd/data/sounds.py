@@ -113,7 +113,9 @@ def log_mel(
   highest = sample_rate / 2 if highest is None else highest
   waveforms = tf.convert_to_tensor(waveforms)
   if not waveforms.dtype.is_floating:
-    raise ValueError(f"waveforms are {waveforms.dtype.name}; expected floats in [-1, 1]: divide integers by their range.")
+    raise ValueError(
+      f"waveforms are {waveforms.dtype.name}; expected floats in [-1, 1]: divide integers by their range."
+    )
   if min(window, hop, bands) < 1 or not floor > 0:
     raise ValueError(
       f"window, hop and bands must be at least 1 and floor positive; got {window}, {hop}, {bands}, {floor}."
@@ -124,7 +126,9 @@ def log_mel(
       f"{highest}."
     )
   if waveforms.shape.rank == 0 or (waveforms.shape[-1] is not None and waveforms.shape[-1] < window):
-    raise ValueError(f"waveforms have shape {waveforms.shape}; expected [..., samples], at least the window's {window}.")
+    raise ValueError(
+      f"waveforms have shape {waveforms.shape}; expected [..., samples], at least the window's {window}."
+    )
   size = 1 << (window - 1).bit_length()
   spectrum = tf.signal.stft(tf.cast(waveforms, tf.float32), window, hop, size)
   with tf.init_scope():  # A constant, inside of a graph, too.
