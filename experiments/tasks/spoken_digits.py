@@ -4,12 +4,12 @@
   python -m experiments.tasks.spoken_digits --preset=quick
 
 --data_dir is a directory or archive of the Free Spoken Digit Dataset (8 kHz, one channel,
-`<digit>_<speaker>_<index>.wav`; indices 0 to 4 are the test set). Without it, melodies of three tones in noise are drawn,
-see `experiments.tasks.recordings`.
+`<digit>_<speaker>_<index>.wav`; indices 0 to 4 are the test set). Without it, melodies of three tones in noise are
+drawn, see `experiments.tasks.recordings`.
 
 The networks take log-mel spectrograms of the first second, [49 frames, 32 bands, 1]: windows of 256 samples (32 ms)
-every 160 (20 ms), 32 bands from 60 to 4,000 Hz, powers of at least 1e-6, see `tfkd.data.log_mel`; normalized by one mean
-and one std of the training set, which the work directory records.
+every 160 (20 ms), 32 bands from 60 to 4,000 Hz, powers of at least 1e-6, see `tfkd.data.log_mel`; normalized by one
+mean and one std of the training set, which the work directory records.
 """
 
 import numpy as np

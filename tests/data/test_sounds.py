@@ -81,8 +81,8 @@ def test_damaged_and_other_sounds_are_refused_by_name(tmp_path):
   whole = _wav(wave)
   np.testing.assert_array_equal(decode_sound(whole, "a.wav", 8000), wave / np.float32(2**15))
   for content, expected in {
-    b"": "a.wav is not a WAV file", b"none of the kind": "a.wav is not a WAV file", whole[:20]: "a.wav is not a WAV file",
-    whole[:-100]: "a.wav is truncated", whole[:-1]: "a.wav is",
+    b"": "a.wav is not a WAV file", b"none of the kind": "a.wav is not a WAV file",
+    whole[:20]: "a.wav is not a WAV file", whole[:-100]: "a.wav is truncated", whole[:-1]: "a.wav is",
     _wav(wave, 16000): "a.wav has 16000 samples per second; expected 8000",
     _wav(np.stack([wave, wave], 1)): "a.wav has 2 channels; expected one",
     _wav(wave[:0]): "a.wav has no samples",

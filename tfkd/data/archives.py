@@ -47,8 +47,6 @@ def _archive_files(path: str | os.PathLike, what: str) -> Iterator[tuple[str, by
         if member.offset_data + member.size > limit:
           raise ValueError(f"member {member.name!r} would expand it to more than {_LARGEST_EXPANSION} times its size")
         if member.isfile():
-          content = archive.extractfile(member)
-          assert content is not None  # Of regular files it never is.
-          yield member.name, content.read()
+          yield member.name, archive.extractfile(member).read()
   except (tarfile.TarError, EOFError, OSError, ValueError) as error:
     raise ValueError(f"{path} is truncated, or not a tar archive of {what}: {error}") from error

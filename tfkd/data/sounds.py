@@ -57,8 +57,8 @@ def decode_sound(content: bytes, name: str, sample_rate: int) -> np.ndarray:
   except Exception as error:  # scipy raises errors of many types for damaged content.
     truncated = isinstance(error, wavfile.WavFileWarning)
     raise ValueError(
-      f"{name} {'is truncated' if truncated else 'is not a WAV file'} ({type(error).__name__}: {error}); expected a WAV "
-      f"file of one channel at {sample_rate} Hz."
+      f"{name} {'is truncated' if truncated else 'is not a WAV file'} ({type(error).__name__}: {error}); expected a "
+      f"WAV file of one channel at {sample_rate} Hz."
     ) from error
   if values.ndim != 1:
     raise ValueError(f"{name} has {values.shape[1]} channels; expected one: mix them.")
@@ -122,8 +122,8 @@ def log_mel(
     )
   if not 0 <= lowest < highest <= sample_rate / 2:
     raise ValueError(
-      f"lowest and highest must be in order between 0 and {sample_rate / 2} Hz, half of the sample rate; got {lowest} and "
-      f"{highest}."
+      f"lowest and highest must be in order between 0 and {sample_rate / 2} Hz, half of the sample rate; got {lowest} "
+      f"and {highest}."
     )
   if waveforms.shape.rank == 0 or (waveforms.shape[-1] is not None and waveforms.shape[-1] < window):
     raise ValueError(

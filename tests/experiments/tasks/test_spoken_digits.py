@@ -40,7 +40,9 @@ def _refuses(path, expected):
 def test_directory_and_archive_give_the_same_recordings(directory, tmp_path):
   with tarfile.open(tmp_path / "digits.tar.xz", "w:xz") as archive:
     archive.add(directory, arcname=".")
-  for index, split, other in zip((5, 4), recordings.read(directory), recordings.read(tmp_path / "digits.tar.xz")):
+  for index, split, other in zip(
+    (5, 4), recordings.read(directory), recordings.read(tmp_path / "digits.tar.xz"), strict=True
+  ):
     waveforms, labels = split
     np.testing.assert_array_equal(waveforms, other[0])
     np.testing.assert_array_equal(labels, other[1])
