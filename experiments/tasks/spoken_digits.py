@@ -20,7 +20,7 @@ from experiments import _run
 from experiments.tasks import comparison, recordings
 from experiments.tasks.comparison import Method, Task
 from tfkd.data import log_mel
-from tfkd.objectives import SimilarityPreserving, SoftTargets
+from tfkd.objectives import SRD, SoftTargets
 from tfkd.preprocessing import Preprocessing
 from tfkd.sweeps import ArrayData
 
@@ -87,7 +87,7 @@ EXPERIMENT = comparison.experiment(
     methods={
       comparison.LABELS: Method(),
       "soft targets": Method((SoftTargets(4.0),)),
-      "similarity": Method((SoftTargets(4.0), SimilarityPreserving("features", "features"))),
+      "simple recipe": Method((SoftTargets(4.0), SRD("features", "features"))),
     },
     scheme="w8a8",
     columns=("accuracy",),
