@@ -25,7 +25,7 @@ flags.DEFINE_enum(
 flags.DEFINE_string(
   "data_dir",
   None,
-  "Directory of the data; for cifar10 also an archive. By default the data are downloaded or generated.",
+  "Directory of the data; for cifar10 and recordings also an archive. By default the data are downloaded or generated.",
 )
 flags.DEFINE_integer("limit_train", None, "Number of training images to use; by default all. [preset]", lower_bound=1)
 flags.DEFINE_integer(

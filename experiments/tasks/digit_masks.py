@@ -74,7 +74,7 @@ EXPERIMENT = comparison.experiment(
     "digit_masks",
     data,
     functools.partial(u_net, widths=(12, 32, 64, 96)),
-    functools.partial(u_net, widths=(6, 12, 24, 32)),
+    functools.partial(u_net, widths=(12, 16, 24, 32)),
     methods={
       "labels": Method(),
       "soft targets": Method((SoftTargets(2.0),)),
@@ -84,14 +84,14 @@ EXPERIMENT = comparison.experiment(
     columns=("mean_iou", "accuracy"),
   ),
   presets={
-    "quick": {"crops": 500, "epochs": 2, "qat_epochs": 1, "teacher_epochs": 4, "batch_size": 32, "seeds": [0, 1]},
+    "quick": {"crops": 400, "epochs": 2, "qat_epochs": 1, "teacher_epochs": 3, "batch_size": 20, "seeds": [0]},
     "full": {
-      "crops": 5000,
+      "crops": 4000,
       "epochs": 10,
       "qat_epochs": 2,
       "teacher_epochs": 14,
-      "batch_size": 32,
-      "learning_rate": 8e-3,
+      "batch_size": 20,
+      "learning_rate": 5e-3,
       "teacher_learning_rate": 4e-3,
       "seeds": [0, 1, 2],
     },

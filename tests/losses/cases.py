@@ -304,7 +304,7 @@ CASES = {
       ((2, 4), (2, 4), "teacher feature must have axes of positions"),
     ),
     {"temperature": 2.0, "weights": _POSITION_WEIGHTS},
-    _BAD_TEMPERATURES,
+    (*_BAD_TEMPERATURES, ({"weights": [1.0, 1.0, 0.0]}, r"weights must have 3 axes; got shape \(3,\)")),
   ),
   "similarity_preserving": LossCase(
     references.similarity_preserving,

@@ -1,5 +1,6 @@
-"""Data sets by name, and batches of arrays in memory as `tf.data`."""
+"""Data sets by name, batches of arrays in memory as `tf.data`, and readers of sounds."""
 
+from tfkd.data.archives import read_files as read_files
 from tfkd.data.cifar10 import CIFAR10 as CIFAR10
 from tfkd.data.dataset import Dataset as Dataset
 from tfkd.data.food11 import Food11 as Food11
@@ -10,6 +11,9 @@ from tfkd.data.registry import DATASETS as DATASETS
 from tfkd.data.registry import info as info
 from tfkd.data.registry import load as load
 from tfkd.data.registry import load_arrays as load_arrays
+from tfkd.data.sounds import decode_sound as decode_sound
+from tfkd.data.sounds import log_mel as log_mel
+from tfkd.data.sounds import read_sound as read_sound
 from tfkd.data.svhn import SVHN as SVHN
 from tfkd.data.transforms import Augment as Augment
 from tfkd.data.transforms import Batch as Batch

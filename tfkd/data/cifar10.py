@@ -2,20 +2,18 @@
 
 import io
 import os
-import tarfile
-from collections.abc import Iterator
 
 import numpy as np
 import tf_keras as keras
 from absl import logging
 
+from tfkd.data.archives import read_files
 from tfkd.data.dataset import Dataset
 from tfkd.data.download import connection_timeout
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 _TEST_SHARE = 10  # One in ten examples of each class becomes a test example where there is no test directory.
 _SPLIT_SEED = 0
-_LARGEST_EXPANSION = 1000
 
 
 class CIFAR10(Dataset):
@@ -52,9 +50,8 @@ def load_arrays(split: str, data_dir: str | os.PathLike | None = None) -> tuple[
     return _download(split)
   if not os.path.exists(data_dir):
     raise FileNotFoundError(f"no directory or archive at {data_dir}: expected train/<class>/*.jpg in it.")
-  files = _directory_files(data_dir) if os.path.isdir(data_dir) else _archive_files(data_dir)
   decoded = {"train": [], "test": []}
-  for path, content in files:
+  for path, content in read_files(data_dir, "images"):
     parts = path.replace(os.sep, "/").split("/")
     if len(parts) < 3 or parts[-3] not in decoded or not parts[-1].lower().endswith((".jpg", ".jpeg", ".png")):
       continue
@@ -81,34 +78,6 @@ def _split_off_test(examples):
   if not split["test"]:
     raise ValueError(f"train has only {len(examples)} images: a test split of a tenth needs 10 images per class.")
   return split
-
-
-def _directory_files(folder: str | os.PathLike) -> Iterator[tuple[str, bytes]]:
-  for directory, _, names in os.walk(folder):
-    for name in names:
-      path = os.path.join(directory, name)
-      with open(path, "rb") as file:
-        yield os.path.relpath(path, folder), file.read()
-
-
-def _archive_files(path: str | os.PathLike) -> Iterator[tuple[str, bytes]]:
-  """Reads members one by one without unpacking, so that paths inside an archive never reach the file system.
-
-  An archive that would be dangerous to unpack is refused all the same: it is not an archive of CIFAR-10.
-  """
-  limit = os.path.getsize(path) * _LARGEST_EXPANSION
-  try:
-    # Streaming mode, "r|*", would mistake the end of a truncated file for the end of the archive.
-    with tarfile.open(path) as archive:
-      for member in archive:
-        if member.islnk() or member.issym() or os.path.isabs(member.name) or ".." in member.name.split("/"):
-          raise ValueError(f"member {member.name!r} is a link, or outside of the archive")
-        if member.offset_data + member.size > limit:
-          raise ValueError(f"member {member.name!r} would expand it to more than {_LARGEST_EXPANSION} times its size")
-        if member.isfile():
-          yield member.name, archive.extractfile(member).read()
-  except (tarfile.TarError, EOFError, OSError, ValueError) as error:
-    raise ValueError(f"{path} is truncated, or not a tar archive of images: {error}") from error
 
 
 def _decode(content, name):

@@ -21,9 +21,9 @@ import tensorflow as tf
 from absl import app, flags
 
 from tfkd.data.images import read_image
+from tfkd.data.sounds import read_sound
 from tfkd.deploy import _show
 from tfkd.deploy._interpreter import ending, interpreter, run
-from tfkd.deploy._sounds import read_sound
 from tfkd.deploy.metadata import metadata_or_none, scaling_of
 from tfkd.deploy.tasks import check_task, task_of_ending
 from tfkd.preprocessing import Preprocessing
