@@ -8,6 +8,7 @@ import tf_keras as keras
 from tfkd import deploy, teachers
 from tfkd.objectives import BinarySoftTargets, MatchOutputs, SoftTargets
 from tfkd.sweeps import FLOAT, ArrayData, PipelineData, StudentSpec, Sweep, SweepConfig
+from tfkd.training import checkpoints
 
 pytestmark = pytest.mark.usefixtures("run_eagerly")
 _RNG = np.random.default_rng(0)
@@ -188,6 +189,27 @@ def test_a_student_learns_from_a_function_on_examples_without_labels(tmp_path):
   assert again.results.rows() == sweep.results.rows()
 
 
+def test_a_killed_student_of_examples_without_labels_resumes(tmp_path, monkeypatch, caplog):
+  unlabelled = StudentSpec("tasks", "unlabelled", objectives=(SoftTargets(),), hard_loss_weight=0.0, split="more")
+  data = ArrayData(*_split(X, KINDS), list("abc"), splits={"more": (X[::-1].copy(), None)})
+  whole, _ = _run(tmp_path / "whole", data, (), students=[unlabelled])
+  with monkeypatch.context() as patch:
+    original = checkpoints.Checkpoints.on_train_batch_end
+
+    def kill(self, batch, logs=None):
+      original(self, batch, logs)
+      if self._directory.endswith(unlabelled.name) and batch == 1:
+        raise KeyboardInterrupt
+
+    patch.setattr(checkpoints.Checkpoints, "on_train_batch_end", kill)
+    with pytest.raises(KeyboardInterrupt):
+      _run(tmp_path / "killed", data, (), students=[unlabelled], checkpoint_steps=1)
+  resumed, _ = _run(tmp_path / "killed", data, (), students=[unlabelled], checkpoint_steps=1)
+  assert "damaged" not in caplog.text
+  for a, b in zip(resumed.load(unlabelled).get_weights(), whole.load(unlabelled).get_weights(), strict=True):
+    np.testing.assert_array_equal(a, b)
+
+
 def test_pipelines_of_tags(tmp_path):
   def batches(where, seed=None):
     data = tf.data.Dataset.from_tensor_slices((TOKENS[where], TAGS[where]))
@@ -241,6 +263,8 @@ def test_networks_students_and_options_that_do_not_fit_raise(tmp_path):
     ValueError, match="teacher .* returned a builtin.*; expected a tf_keras model, or set teacher_epo"
   ):
     _run(tmp_path, data, (), teacher=lambda outputs, shape: abs, student=tagger)
+  with pytest.raises(ValueError, match="teacher_head_only is for single class labels"):
+    _run(tmp_path, data, (), tagger, teacher_head_only=True, teacher_checkpoint="weights.pth")
   more = ArrayData(*_split(X, KINDS), list("abc"), splits={"more": (X, None)})
   wrong = StudentSpec("tasks", "more", split="more")
   with pytest.raises(ValueError, match="'more', which has no labels, with hard_loss_weight=1.0: set it to 0"):

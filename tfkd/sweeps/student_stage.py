@@ -120,7 +120,8 @@ class StudentStage:
       if not isinstance(network, str):
         network = self._functions.setdefault(network, len(self._functions))
       adapt = student.adapt and student.method
-      return self._distillers.share(distiller, [network, student.scheme, adapt, self._epochs(student)])
+      recipe = [network, student.scheme, adapt, self._epochs(student), student.split]
+      return self._distillers.share(distiller, recipe)
 
   def _check_networks(self, student):
     """Builds the student with untrained weights; raises the errors that its training would raise."""

@@ -25,7 +25,7 @@ class TeacherStage:
     trainer: of the sweep.
 
   Raises:
-    ValueError: teacher_head_only has no checkpoint, or needs another strategy.
+    ValueError: teacher_head_only has no checkpoint, or needs another strategy or task.
   """
 
   def __init__(self, trainer: Trainer):
@@ -35,6 +35,11 @@ class TeacherStage:
     if config.teacher_head_only and is_parameter_server(trainer.strategy):
       raise ValueError(
         "teacher_head_only trains in one process: train the teacher with another strategy first; the workdir stores it."
+      )
+    if config.teacher_head_only and (trainer.examples.outputs.task != "classes" or trainer.examples.has_weights):
+      raise ValueError(
+        f"teacher_head_only is for single class labels without weights; the task of {trainer.examples.name} is "
+        f"{trainer.examples.outputs.task!r}: train the whole teacher."
       )
     self._trainer = trainer
     self._workspace = trainer.workspace

@@ -29,7 +29,8 @@ class SharedDistillers:
 
     Args:
       distiller: new, compiled and built; `with_variables` was applied to its objectives.
-      recipe: JSON values that decide the graph in addition to the objectives: network, scheme, number of epochs.
+      recipe: JSON values that decide the graph in addition to the objectives: network, scheme, number of epochs,
+        and the split, whose size decides the schedule of the learning rate.
 
     Returns:
       `distiller`, or an earlier one of the same graph, set to the same state.

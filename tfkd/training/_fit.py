@@ -192,6 +192,10 @@ def fit(
     )
   else:
     data, validation_data = train(checkpoints.first_step), validation
+    spec: Any = data.element_spec
+    if len(spec) == 1 and not checkpoints.first_step:
+      # Without labels, the training would create metrics only with the first validation, after the first checkpoints.
+      evaluate(model, validation.take(1))
   with _floating_point_errors(), checkpoints.saving_at_sigterm():
     model.fit(
       data,
