@@ -27,6 +27,7 @@ from tfkd.sweeps import ArrayData
 layers = keras.layers
 
 _NUM_DRAWN = (2000, 1000)  # Training and test.
+_LOG_MEL = {"sample_rate": recordings.SAMPLE_RATE, "window": 256, "hop": 160, "bands": 32, "lowest": 60.0, "floor": 1e-6}
 
 
 def spoken_digits() -> ArrayData:
@@ -37,18 +38,21 @@ def spoken_digits() -> ArrayData:
   else:
     train, test = recordings.read(data_dir)
   inputs, test_inputs = _spectrograms(train[0]), _spectrograms(test[0])
+  mean, std = float(inputs.mean()), float(inputs.std())
   return ArrayData(
     (inputs, train[1]),
     (test_inputs, test[1]),
     [str(i) for i in range(recordings.NUM_CLASSES)],
     name="drawn_tones" if data_dir is None else "spoken_digits",
-    preprocessing=Preprocessing(mean=float(inputs.mean()), std=float(inputs.std())),
+    preprocessing=Preprocessing(mean=mean, std=std),
+    # Whoever feeds a file computes its input by these: (log_mel(waveform, **log_mel) - mean) / std.
+    metadata={"front_end": {"log_mel": _LOG_MEL, "samples": recordings.NUM_SAMPLES, "mean": mean, "std": std}},
   )
 
 
 def _spectrograms(waveforms: np.ndarray) -> np.ndarray:
   parts = np.array_split(waveforms, max(1, len(waveforms) // 256))  # All frames at once would take memory.
-  return np.concatenate([log_mel(part, recordings.SAMPLE_RATE).numpy()[..., None] for part in parts])
+  return np.concatenate([log_mel(part, **_LOG_MEL).numpy()[..., None] for part in parts])
 
 
 def student(num_outputs: int, input_shape: tuple[int, ...]) -> keras.Model:

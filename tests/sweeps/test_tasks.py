@@ -156,8 +156,10 @@ def test_several_outputs_are_measured_by_their_tasks(tmp_path):
 
 
 def test_a_student_learns_from_a_function_on_examples_without_labels(tmp_path):
+  factor = 5
+
   def function(inputs):
-    return {"kind": 5 * inputs[:, :3], "amount": inputs[:, :1] * inputs[:, 1:2]}
+    return {"kind": factor * inputs[:, :3], "amount": inputs[:, :1] * inputs[:, 1:2]}
 
   def oracle(outputs, input_shape):
     return function
@@ -187,6 +189,9 @@ def test_a_student_learns_from_a_function_on_examples_without_labels(tmp_path):
   again = Sweep(tmp_path, sweep._trainer.config, _both(splits={"more": (more, None)}))
   again.run([unlabelled])
   assert again.results.rows() == sweep.results.rows()
+  factor = 4  # Another function of the same name.
+  with pytest.raises(ValueError, match="has outputs of another teacher or data"):
+    Sweep(tmp_path, sweep._trainer.config, _both(splits={"more": (more, None)})).run([unlabelled])
 
 
 def test_a_killed_student_of_examples_without_labels_resumes(tmp_path, monkeypatch, caplog):

@@ -46,6 +46,7 @@ class ArrayData:
       middle where they are not augmented.
     splits: further splits, dict from name to what `train` is, for `Sweep.predict` and for students with
       `StudentSpec.split`. Labels may be None, for students that learn from the teacher alone.
+    metadata: JSON values by name that exported files contain, such as how inputs other than pixels are computed.
 
   Raises:
     ValueError: numbers of inputs and labels differ, or labels or weights do not fit the task.
@@ -65,6 +66,7 @@ class ArrayData:
     augment: Callable | None = None,
     input_shape: tuple[int, ...] | None = None,
     splits: Mapping[str, Arrays] | None = None,
+    metadata: Mapping[str, Any] = MappingProxyType({}),
   ):
     self.outputs = Outputs(task, classes, loss)
     given = {"train": train, "test": test, **(splits or {})}
@@ -75,6 +77,7 @@ class ArrayData:
     self.scale_pixels = scale_pixels
     self.preprocessing = preprocessing
     self.augment = augment
+    self.metadata = metadata
     self.input_shape = input_shape or _shapes(train[0])
 
   def arrays(self, split: str) -> Arrays:
@@ -168,6 +171,7 @@ class PipelineData:
     preprocessing: mean and std by which the functions normalize pixels / 255, for exported files. None omits them, so
       that they must be given when a file is read.
     splits: further splits for `Sweep.predict`, dict from name to function as `test`.
+    metadata: see `ArrayData`.
   """
 
   def __init__(
@@ -184,6 +188,7 @@ class PipelineData:
     version: str = "",
     preprocessing: Preprocessing | None = None,
     splits: Mapping[str, Callable[[], tf.data.Dataset]] | None = None,
+    metadata: Mapping[str, Any] = MappingProxyType({}),
   ):
     self.train, self.test = train, test
     self.outputs = Outputs(task, classes, loss)
@@ -192,6 +197,7 @@ class PipelineData:
     self.num_train = num_train
     self.name = name
     self.preprocessing = preprocessing
+    self.metadata = metadata
     self._version = version
     self.splits = {"train": lambda: train(0), "test": test, **(splits or {})}
 

@@ -32,6 +32,7 @@ class ArrayExamples:
   def __init__(self, source: ArrayData, config: SweepConfig, num_replicas: int):
     self._source, self._config, self._num_replicas = source, config, num_replicas
     self.name, self.outputs, self.input_shape = source.name, source.outputs, source.input_shape
+    self.metadata = source.metadata
     self.preprocessing: Preprocessing | None = source.preprocessing if source.scale_pixels else None
     self.num_train, self.num_test = (_length(source.arrays(split)) for split in ("train", "test"))
     self.has_weights = len(source.train) == 3
@@ -182,6 +183,7 @@ class PipelineExamples:
   def __init__(self, source: PipelineData, config: SweepConfig, num_replicas: int):
     self._source = source
     self.name, self.outputs, self.input_shape = source.name, source.outputs, source.input_shape
+    self.metadata = source.metadata
     self.preprocessing: Preprocessing | None = source.preprocessing
     self.num_train = source.num_train
     defaults = SweepConfig._field_defaults

@@ -21,7 +21,7 @@ def file_metadata(config: SweepConfig, examples: Examples, student: StudentSpec 
     config, examples: of the sweep.
     student: the student; None for the teacher.
   """
-  fields: dict[str, Any] = {"data": examples.name}
+  fields: dict[str, Any] = {"data": examples.name, **examples.metadata}
   if examples.preprocessing is not None:  # Other inputs than pixels have no scaling that a reader could apply.
     fields |= {"mean": examples.preprocessing.mean, "std": examples.preprocessing.std}
   if student is not None:

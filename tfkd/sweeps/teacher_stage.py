@@ -144,8 +144,11 @@ class TeacherStage:
 
   def _write(self, path, batches):
     try:
-      # Its data need no check: the workspace belongs to these data, and a new teacher removes it.
-      return CachedTeacher(path)
+      cached = CachedTeacher(path)
+      if self._other is None:
+        # Its data need no check: the workspace belongs to these data, and a new teacher removes it.
+        return cached
+      # Two functions of one name cannot be told apart without running them, as `cache` does.
     except FileNotFoundError:
       pass
     except ValueError as error:
