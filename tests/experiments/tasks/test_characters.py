@@ -64,6 +64,16 @@ def test_a_character_changes_no_earlier_logit_and_the_file_computes_what_the_stu
   assert row["agreement"] == 1 and row["worst_difference"] < 1e-5
 
 
+def test_students_read_a_part_of_the_windows_that_the_teacher_reads():
+  data = characters.data()
+  (inputs, labels), part, (held_out, _) = (data.arrays(split) for split in ("train", "part", "test"))
+
+  for whole, taken in zip((inputs, labels), part, strict=True):
+    assert len(taken) == -(-len(whole) // characters.PART)
+    np.testing.assert_array_equal(taken[-1], whole[characters.PART * (len(taken) - 1)])
+  assert len(held_out) > 0 and data.outputs.size == len(characters.ALPHABET)
+
+
 @pytest.mark.end_to_end
 def test_the_script_reports_nats_per_character_of_students_and_files(tmp_path):
   completed = scripts.run("tasks.characters", tmp_path, "--preset=quick", "--epochs=1", "--teacher_epochs=1")
