@@ -27,7 +27,14 @@ from tfkd.sweeps import ArrayData
 layers = keras.layers
 
 _NUM_DRAWN = (2000, 1000)  # Training and test.
-_LOG_MEL = {"sample_rate": recordings.SAMPLE_RATE, "window": 256, "hop": 160, "bands": 32, "lowest": 60.0, "floor": 1e-6}
+_LOG_MEL = {
+  "sample_rate": recordings.SAMPLE_RATE,
+  "window": 256,
+  "hop": 160,
+  "bands": 32,
+  "lowest": 60.0,
+  "floor": 1e-6,
+}
 
 
 def spoken_digits() -> ArrayData:
@@ -46,7 +53,7 @@ def spoken_digits() -> ArrayData:
     name="drawn_tones" if data_dir is None else "spoken_digits",
     preprocessing=Preprocessing(mean=mean, std=std),
     # Whoever feeds a file computes its input by these: (log_mel(waveform, **log_mel) - mean) / std.
-    metadata={"front_end": {"log_mel": _LOG_MEL, "samples": recordings.NUM_SAMPLES, "mean": mean, "std": std}},
+    metadata={"front_end": {"log_mel": _LOG_MEL, "samples": recordings.SAMPLES, "mean": mean, "std": std}},
   )
 
 
