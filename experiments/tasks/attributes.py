@@ -81,7 +81,7 @@ EXPERIMENT = comparison.experiment(
     "quick": {"crops": 600, "epochs": 3, "qat_epochs": 1, "teacher_epochs": 4, "batch_size": 64, "seeds": [0, 1]},
     "full": {
       "crops": 3000,
-      "epochs": 18,
+      "epochs": 36,
       "qat_epochs": 3,
       "teacher_epochs": 16,
       "batch_size": 64,
