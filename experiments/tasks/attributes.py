@@ -66,17 +66,18 @@ METHODS = {
   # As many steps as on the labelled crops.
   "soft targets, unlabelled crops": Method((BinarySoftTargets(2.0),), 0.0, "unlabelled", 1 / UNLABELLED),
 }
+TASK = Task(
+  "attributes",
+  data,
+  teacher,
+  student,
+  METHODS,
+  scheme="w8a8",
+  columns=("binary_accuracy",),
+  metrics=_areas,
+)
 EXPERIMENT = comparison.experiment(
-  Task(
-    "attributes",
-    data,
-    teacher,
-    student,
-    METHODS,
-    scheme="w8a8",
-    columns=("binary_accuracy",),
-    metrics=_areas,
-  ),
+  TASK,
   presets={
     "quick": {"crops": 600, "epochs": 3, "qat_epochs": 1, "teacher_epochs": 4, "batch_size": 64, "seeds": [0, 1]},
     "full": {

@@ -102,7 +102,7 @@ def data() -> ArrayData:
   )
 
 
-_TASK = comparison.Task(
+TASK = comparison.Task(
   "characters",
   data=data,
   teacher=functools.partial(recurrent, units=256, dropout=0.3),
@@ -118,7 +118,7 @@ _TASK = comparison.Task(
 # Sizes, weights and temperatures were chosen on topics of the training set, see README.md.
 _SHARED = {"batch_size": 64, "learning_rate": 5e-3, "teacher_learning_rate": 3e-3}
 EXPERIMENT = comparison.experiment(
-  _TASK,
+  TASK,
   {
     "quick": {**_SHARED, "epochs": 2, "teacher_epochs": 2, "seeds": ["0"]},
     "full": {**_SHARED, "epochs": 6, "teacher_epochs": 20, "seeds": ["0", "1", "2"]},

@@ -69,20 +69,21 @@ def _block(x, width, name):
   return layers.ReLU(name=f"{name}_relu")(x)
 
 
+TASK = Task(
+  "digit_masks",
+  data,
+  functools.partial(u_net, widths=(12, 32, 64, 96)),
+  functools.partial(u_net, widths=(12, 16, 24, 32)),
+  methods={
+    "labels": Method(),
+    "soft targets": Method((SoftTargets(2.0),)),
+    "channel-wise": Method((ChannelWise("logits", "logits"),)),
+  },
+  scheme="w8a8",
+  columns=("mean_iou", "accuracy"),
+)
 EXPERIMENT = comparison.experiment(
-  Task(
-    "digit_masks",
-    data,
-    functools.partial(u_net, widths=(12, 32, 64, 96)),
-    functools.partial(u_net, widths=(12, 16, 24, 32)),
-    methods={
-      "labels": Method(),
-      "soft targets": Method((SoftTargets(2.0),)),
-      "channel-wise": Method((ChannelWise("logits", "logits"),)),
-    },
-    scheme="w8a8",
-    columns=("mean_iou", "accuracy"),
-  ),
+  TASK,
   presets={
     "quick": {"crops": 400, "epochs": 2, "qat_epochs": 1, "teacher_epochs": 3, "batch_size": 20, "seeds": [0]},
     "full": {

@@ -67,7 +67,7 @@ def write_report(
 def _sentences(rows, what, column):
   """Compares each method with the first one."""
   baseline, *others = rows
-  unit = {"unit": "points"} if _is_share(column) else {"unit": _title(column), "scale": 1.0}
+  unit = {} if _is_share(column) else {"unit": "nats" if column == "loss" else "", "scale": 1.0}
   return " ".join(
     compare(
       f"the {what} of {method}", [row[column] for row in rows[method]],

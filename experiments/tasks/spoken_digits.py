@@ -89,20 +89,21 @@ def _normalized(x, name=None):
   return layers.ReLU(name=name)(layers.BatchNormalization(momentum=0.9)(x))
 
 
+TASK = Task(
+  "spoken_digits",
+  data=spoken_digits,
+  teacher=teacher,
+  student=student,
+  methods={
+    comparison.LABELS: Method(),
+    "soft targets": Method((SoftTargets(4.0),)),
+    "simple recipe": Method((SoftTargets(4.0), SRD("features", "features"))),
+  },
+  scheme="w8a8",
+  columns=("accuracy",),
+)
 EXPERIMENT = comparison.experiment(
-  Task(
-    "spoken_digits",
-    data=spoken_digits,
-    teacher=teacher,
-    student=student,
-    methods={
-      comparison.LABELS: Method(),
-      "soft targets": Method((SoftTargets(4.0),)),
-      "simple recipe": Method((SoftTargets(4.0), SRD("features", "features"))),
-    },
-    scheme="w8a8",
-    columns=("accuracy",),
-  ),
+  TASK,
   presets={
     "quick": {
       "epochs": 15, "qat_epochs": 2, "teacher_epochs": 8, "batch_size": 64, "learning_rate": 1e-2,

@@ -172,7 +172,7 @@ def network(num_outputs: dict[str, int], input_shape: tuple[int, ...], *, units:
 
 
 _TEACHER = (SoftTargets(1.0, output="class"), MatchOutputs("mse", output="amount"))
-_TASK = comparison.Task(
+TASK = comparison.Task(
   "table",
   data=data,
   teacher=teacher,
@@ -192,7 +192,7 @@ _TASK = comparison.Task(
 # Chosen on tables of seeds 100 to 103: the weight decay at which labels alone do best, since they overfit without it.
 _SHARED = {"batch_size": 125, "learning_rate": 5e-3, "weight_decay": 0.3, "teacher_epochs": 20}
 EXPERIMENT = comparison.experiment(
-  _TASK,
+  TASK,
   {
     "quick": {**_SHARED, "epochs": 60, "qat_epochs": 8, "seeds": ["0"]},
     "full": {**_SHARED, "epochs": 100, "qat_epochs": 16, "seeds": ["0", "1", "2"]},

@@ -67,15 +67,16 @@ def compare(
   Args:
     name, other_name: subject and object of the sentence, such as "the response-based student".
     one, other: accuracies in [0, 1], or other results, one per seed.
-    scale, unit: factor and unit of the difference; 1 and "nats" for cross-entropies.
+    scale, unit: factor and unit of the difference; 1 and "nats" for cross-entropies, 1 and "" for numbers without unit.
 
   Returns:
     A sentence that reports no finding if the difference is at most its standard deviation.
   """
   difference, std = difference_of_means(one, other)
   digits = 2 if scale == 100 else 4
+  size = f"{abs(scale * difference):.{digits}f} {unit}".rstrip()
   direction = "above" if difference >= 0 else "below"
-  sentence = f"{name[0].upper()}{name[1:]} ends {abs(scale * difference):.{digits}f} {unit} {direction} {other_name}"
+  sentence = f"{name[0].upper()}{name[1:]} ends {size} {direction} {other_name}"
   if std is None:
     return f"{sentence}; one seed alone does not show how much of that is chance."
   expected = f"the standard deviation of such a difference ({scale * std:.{digits}f})"
