@@ -6,7 +6,7 @@ import tf_keras as keras
 
 import tfkd
 from tests.losses import references
-from tfkd.objectives import BinarySoftTargets, Hint, MatchFeatures, MatchOutputs, SoftTargets
+from tfkd.objectives import BinarySoftTargets, Decoupled, Hint, MatchFeatures, MatchOutputs, SoftTargets
 
 layers = keras.layers
 BINARY = keras.losses.BinaryCrossentropy(from_logits=True)
@@ -94,6 +94,38 @@ def test_training_lowers_the_distance_to_the_teacher():
 def test_models_that_do_not_fit_are_refused(teacher, student, objective, words):
   with pytest.raises(ValueError, match=words):
     tfkd.Distiller(_dense(*teacher), _dense(*student), [objective])
+
+
+def _heads(*names):
+  inputs = keras.Input((6,))
+  return keras.Model(inputs, {name: layers.Dense(3)(inputs) for name in names})
+
+
+@pytest.mark.parametrize(
+  "teacher, student, output, words",
+  [
+    (("a", "c"), ("a", "b"), "b", "reads output 'b', and the teacher returns 'a', 'c': set output to one"),
+    (("a", "b"), ("a", "c"), "b", "reads output 'b', and the student returns 'a', 'c': set output to one"),
+    (("a",), ("a", "b"), "b", "reads output 'b', and the teacher returns 'a'"),
+    (("a", "b"), ("a", "b"), None, "reads output None, and the student returns 'a', 'b'"),
+  ],
+)
+def test_outputs_that_a_model_lacks_are_refused(teacher, student, output, words):
+  with pytest.raises(ValueError, match=words):
+    tfkd.Distiller(_heads(*teacher), _heads(*student), [MatchOutputs(output=output)])
+
+
+def test_labels_of_other_elements_are_refused():
+  distiller = tfkd.Distiller(_tokens(), _tokens(), [Decoupled(2.0)], hard_loss_weight=0.0)
+  distiller.compile("sgd", run_eagerly=True)
+  with pytest.raises(
+    ValueError, match=r"class indices \[batch, 4\] or probabilities \[batch, 4, 3\]; got shape \(8, 5\)"
+  ):
+    distiller.test_on_batch(X[:, :4, None], np.zeros((8, 5), int))
+
+
+def _tokens():
+  return keras.Sequential([keras.Input((4, 1)), layers.Dense(3)])
 
 
 def test_losses_on_labels_are_refused_when_the_objective_is_made():

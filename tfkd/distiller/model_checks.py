@@ -74,6 +74,9 @@ def _check_pair(teacher: Teacher | None, student: keras.Model, objectives: Seque
   for objective in objectives:
     if objective.student_layers:
       continue
+    _check_has_output(objective, "student", structure_of(student))
+    if objective.reads_teacher:
+      _check_has_output(objective, "teacher", structure_of(model))
     _check_student_ending(objective, _picked(ends[0], objective.output_key))
     if objective.reads_classes and _picked(ends[1], objective.output_key) == "sigmoid":
       raise ValueError(
@@ -220,6 +223,25 @@ def _keyed(structure: Any, values: list) -> dict | None:
   """A dict from key to value, by flattened order; None is the key of a single output."""
   keys = flat_keys_of(structure)
   return dict(zip(keys, values, strict=True)) if len(keys) == len(values) else None
+
+
+def _check_has_output(objective: Objective, owner: str, structure: Any) -> None:
+  """Raises ValueError if an objective names an output that a model lacks, or none of several.
+
+  Args:
+    objective: one that reads outputs. An own `inputs` may pick others than the named one.
+    owner: "teacher" or "student".
+    structure: nested outputs of the model, or None if unknown.
+  """
+  if structure is None or not tf.nest.is_nested(structure):
+    return
+  keys, key = keys_of(structure), objective.output_key
+  picks_itself = key is None and (len(keys) == 1 or type(objective).inputs is not Objective.inputs)
+  if key not in keys and not picks_itself:
+    raise ValueError(
+      f"objective '{objective.name}' reads output {key!r}, and the {owner} returns {', '.join(map(repr, keys))}: set "
+      "output to one that both models have."
+    )
 
 
 def _picked(by_key: Any, key: Any) -> Any:

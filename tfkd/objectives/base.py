@@ -222,13 +222,13 @@ def as_number(value: Any) -> Any:
   return float(value.numpy()) if isinstance(value, tf.Variable) else value
 
 
-def class_indices(labels: tf.Tensor, classes: int | None, rank: int = 1) -> tf.Tensor:
+def class_indices(labels: tf.Tensor, classes: int | None, elements: tf.TensorShape) -> tf.Tensor:
   """Converts labels to class indices.
 
   Args:
     labels: class indices [batch, ...] or [batch, ..., 1], or probabilities [batch, ..., classes].
     classes: number of classes; None accepts any.
-    rank: number of axes of the result.
+    elements: static shape of the result: that of the outputs without their last axis.
 
   Returns:
     int32 [batch, ...].
@@ -236,17 +236,18 @@ def class_indices(labels: tf.Tensor, classes: int | None, rank: int = 1) -> tf.T
   Raises:
     ValueError: labels have another shape.
   """
-  if labels.shape.rank == rank + 1 and labels.shape[-1] == 1:
-    labels = tf.squeeze(labels, -1)
-  elif labels.shape.rank == rank + 1 and classes in (None, labels.shape[-1]):
-    labels = tf.argmax(labels, axis=-1)
-  if labels.shape.rank != rank:
-    elements = ", ".join(["batch", "..."][:rank])
+  indices = labels
+  if labels.shape.rank == elements.rank + 1 and labels.shape[-1] == 1:
+    indices = tf.squeeze(labels, -1)
+  elif labels.shape.rank == elements.rank + 1 and classes in (None, labels.shape[-1]):
+    indices = tf.argmax(labels, axis=-1)
+  if not indices.shape.is_compatible_with(elements):
+    sizes = ", ".join(["batch", *map(str, elements[1:])])
     raise ValueError(
-      f"labels must be class indices [{elements}] or probabilities [{elements}, {classes or 'classes'}]; got shape "
+      f"labels must be class indices [{sizes}] or probabilities [{sizes}, {classes or 'classes'}]; got shape "
       f"{labels.shape}."
     )
-  return tf.cast(labels, tf.int32)
+  return tf.cast(indices, tf.int32)
 
 
 def snake_case(name: str) -> str:

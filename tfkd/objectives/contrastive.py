@@ -74,7 +74,7 @@ class Contrastive(TappedObjective):
 
   def call(self, inputs: tuple, training: bool | None = None, sample_weight: tf.Tensor | None = None) -> tf.Tensor:
     ((teacher, student),) = self.aligned(inputs, sample_weight)
-    labels = class_indices(inputs[2], None)
+    labels = class_indices(inputs[2], None, tf.TensorShape([None]))
     # An example of weight zero leaves an empty entry in the queues.
     counts = tf.ones_like(labels, tf.bool) if sample_weight is None else of_examples(sample_weight) != 0
     embeddings = [

@@ -41,7 +41,7 @@ class Decoupled(LogitObjective):
 
   def call(self, inputs: tuple) -> tf.Tensor:
     teacher, student = self.logits(*inputs[:2])
-    labels = class_indices(inputs[2], student.shape[-1], student.shape.rank - 1)
+    labels = class_indices(inputs[2], student.shape[-1], student.shape[:-1])
     # The loss takes rows: each token or pixel is a row.
     values = losses.decoupled(
       tf.reshape(teacher, [-1, teacher.shape[-1]]),
