@@ -21,7 +21,7 @@ from tfkd.sweeps import ArrayData
 
 CLASSES = ("background", *map(str, range(10)))
 BACKGROUND_WEIGHT = 0.25
-"""Of background pixels in training; without it, small networks take most ink for background for many epochs."""
+"""Of background pixels in training, since most are background: one seed learned faster with it than without."""
 
 layers = keras.layers
 
