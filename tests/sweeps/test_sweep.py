@@ -229,13 +229,13 @@ def test_invalid_training_options_raise_before_the_workdir_is_claimed(tmp_path, 
 )
 def test_augmentation_mixup_and_label_smoothing_reach_the_student(tmp_path, data_dir, training, monkeypatch):
   seen = []
-  original = student_stage.Distiller
+  original = student_stage.StudentStage.distiller
 
-  def distiller(teacher, *args, **kwargs):
+  def distiller(self, student, teacher):
     seen.append(teacher)
-    return original(teacher, *args, **kwargs)
+    return original(self, student, teacher)
 
-  monkeypatch.setattr(student_stage, "Distiller", distiller)
+  monkeypatch.setattr(student_stage.StudentStage, "distiller", distiller)
   students = [STUDENTS[0], STUDENTS[1]._replace(scheme="float", start="scratch")]
   runs = sweep(tmp_path, data_dir, **training)
   runs.run(students)
