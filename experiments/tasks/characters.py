@@ -30,7 +30,7 @@ ALPHABET = "\n abcdefghijklmnopqrstuvwxyz.,:;()'\"*_-=#"
 LENGTH = 64
 """Characters of a window."""
 PART = 4
-"""The teacher reads all windows of the training set, students one of so many."""
+"""Students read one of this number of windows of the training set; the teacher reads all of them."""
 _UNKNOWN = ALPHABET.index("#")
 
 

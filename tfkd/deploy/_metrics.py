@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import tf_keras as keras
 
-from tfkd.deploy.tasks import Task, weights_of_elements
+from tfkd.deploy.tasks import OF_CLASSES, Task, weights_of_elements
 
 _ACCURACY = ("accuracy", "acc")
 _CROSS_ENTROPY = ("crossentropy", "ce")
@@ -98,7 +98,7 @@ class Metrics:
   def _by_task(self, name: str, is_vector: bool | None) -> keras.metrics.Metric:
     """Returns the accuracy or cross-entropy that suits the task."""
     metrics, is_accuracy = keras.metrics, name in _ACCURACY
-    if self._task in ("classes", "per-element classes"):
+    if self._task in OF_CLASSES:
       kind = ("" if is_vector else "Sparse") + ("CategoricalAccuracy" if is_accuracy else "CategoricalCrossentropy")
       options: dict[str, Any] = {} if is_accuracy else {"from_logits": self._ending is None}
     elif self._task == "multi-label":

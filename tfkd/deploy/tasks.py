@@ -9,6 +9,8 @@ from tfkd.ops.spelling import did_you_mean
 
 Task = Literal["classes", "multi-label", "per-element classes", "regression"]
 TASKS: tuple[Task, ...] = get_args(Task)
+OF_CLASSES: tuple[Task, ...] = ("classes", "per-element classes")
+"""Tasks whose last axis holds scores of classes, and whose labels are class indices."""
 _LEAST = 1e-7  # Of probabilities in logarithms, as in Keras.
 _SHAPES = {
   "classes": "[1, classes] with two classes or more",

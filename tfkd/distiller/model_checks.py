@@ -74,9 +74,9 @@ def _check_pair(teacher: Teacher | None, student: keras.Model, objectives: Seque
   for objective in objectives:
     if objective.student_layers:
       continue
-    _check_has_output(objective, "student", structure_of(student))
+    _check_has_output(objective, "student", shapes[1])
     if objective.reads_teacher:
-      _check_has_output(objective, "teacher", structure_of(model))
+      _check_has_output(objective, "teacher", shapes[0])
     _check_student_ending(objective, _picked(ends[0], objective.output_key))
     if objective.reads_classes and _picked(ends[1], objective.output_key) == "sigmoid":
       raise ValueError(
@@ -231,7 +231,7 @@ def _check_has_output(objective: Objective, owner: str, structure: Any) -> None:
   Args:
     objective: one that reads outputs. An own `inputs` may pick others than the named one.
     owner: "teacher" or "student".
-    structure: nested outputs of the model, or None if unknown.
+    structure: nested outputs of the model or their shapes, or None if unknown.
   """
   if structure is None or not tf.nest.is_nested(structure):
     return

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from tfkd.deploy.tasks import Task
+from tfkd.deploy.tasks import OF_CLASSES, Task
 
 
 def checked(split: str, labels: Any, weights: Any, task: Task, num: int) -> tuple[np.ndarray, np.ndarray | None]:
@@ -22,7 +22,7 @@ def checked(split: str, labels: Any, weights: Any, task: Task, num: int) -> tupl
   Raises:
     ValueError: labels or weights do not fit the task.
   """
-  labels, has_classes = np.asarray(labels), task in ("classes", "per-element classes")
+  labels, has_classes = np.asarray(labels), task in OF_CLASSES
   if not len(labels):
     raise ValueError(f"{split} has no examples.")
   found = f"got {labels.dtype} labels of shape {list(labels.shape)}"

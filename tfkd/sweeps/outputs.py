@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import tf_keras as keras
 
-from tfkd.deploy.tasks import Task, check_name
+from tfkd.deploy.tasks import OF_CLASSES, Task, check_name
 from tfkd.features.outputs import keys_of, part_of
 from tfkd.objectives import BinarySoftTargets, Objective
 from tfkd.ops.keras_losses import function_name
@@ -17,7 +17,6 @@ _METRICS: Mapping[str, tuple[str, ...]] = {
   "multi-label": ("binary_accuracy",),
   "regression": ("mean_absolute_error", "root_mean_squared_error"),
 }
-_DECISIONS = ("classes", "per-element classes", "multi-label")
 
 
 class Output(NamedTuple):
@@ -94,7 +93,7 @@ class Outputs:
       for name in ([None] if self.is_single else sorted(tasks))
     }
     for name, output in self.by_name.items():
-      least = 2 if output.task in ("classes", "per-element classes") else 1
+      least = 2 if output.task in OF_CLASSES else 1
       if len(output.names) < least:
         where = f" of {name}" if name else ""
         raise ValueError(f"classes{where} must name {least} or more for the task {output.task!r}; got {output.names}.")
@@ -118,7 +117,7 @@ class Outputs:
   def measurements(self) -> list[str]:
     """Names of the measurements in a row of the results, the most telling one first."""
     found = [_prefixed(name, metric) for name, output in self.by_name.items() for metric in _METRICS[output.task]]
-    agreements = [_prefixed(name, "agreement") for name, output in self.by_name.items() if output.task in _DECISIONS]
+    agreements = [_prefixed(name, "agreement") for name, output in self.by_name.items() if output.task != "regression"]
     return [*found, "loss", *agreements]
 
   @property

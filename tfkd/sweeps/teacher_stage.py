@@ -72,7 +72,7 @@ class TeacherStage:
   def _other(self) -> Any:
     """The teacher that the configuration's function returns, if it is no Keras model, else None."""
     config = self._trainer.config
-    if isinstance(config.teacher, str) or config.teacher_epochs:
+    if isinstance(config.teacher, str) or config.teacher_epochs or os.path.exists(self._path):
       return None
     made = self._trainer.build(config.teacher)
     return None if isinstance(made, keras.Model) else made

@@ -1,13 +1,10 @@
 """The task of digit masks: labels, networks, and a whole run."""
 
-import json
-
 import numpy as np
 import pytest
 
 from experiments.tasks import digit_masks
-from tests.experiments.scripts import run
-from tfkd import deploy
+from tests.experiments.tasks import runs
 from tfkd.data import house_numbers
 
 
@@ -31,16 +28,10 @@ def test_networks_give_logits_of_each_pixel():
 
 @pytest.mark.end_to_end
 def test_a_run_writes_integer_files_of_the_task_and_a_report(tmp_path):
-  flags = ("--crops=64", "--epochs=1", "--qat_epochs=1", "--teacher_epochs=1", "--batch_size=32", "--workdir=out")
-  result = run("tasks.digit_masks", tmp_path, *flags, "--seeds=0")
-  assert result.returncode == 0, result.stderr
-  rows = [json.loads(line) for line in (tmp_path / "out" / "files.jsonl").read_text().splitlines()]
+  rows, metadata, report = runs.of_few_crops("digit_masks", tmp_path)
   assert [row["method"] for row in rows] == ["labels", "soft targets", "channel-wise"]
   assert all(0 < row["mean_iou"] < 1 and row["images"] == 2000 for row in rows)
-  files = sorted((tmp_path / "out" / "students").glob("*.tflite"))
-  assert len(files) == 3
-  for path in files:
-    fields = deploy.read_metadata(path)
+  assert len(metadata) == 3
+  for fields in metadata:
     assert (fields["task"], fields["labels"][:2]) == ("per-element classes", ["background", "0"])
-  report = (tmp_path / "out" / "report.md").read_text()
-  assert report in result.stdout and "| channel-wise |" in report and "mean IoU" in report
+  assert "| channel-wise |" in report and "mean IoU" in report
