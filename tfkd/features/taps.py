@@ -10,8 +10,6 @@ from tfkd.ops import graph
 from tfkd.ops.spelling import did_you_mean
 
 _QUANTIZED = "quant_"  # tfmot's prefix of a quantized layer.
-# Modules in which Keras defines the `call` that runs a graph of layers; any other `call` may compute anything.
-_RUN_THE_GRAPH = ("tf_keras.src.engine.functional", "tf_keras.src.engine.sequential", "keras.src.models")
 
 
 def tappable(model: Any) -> dict[str, tf.TensorShape]:
@@ -123,12 +121,6 @@ class Keras3Reader:
     return outputs, dict(zip(self._names, values, strict=True))
 
 
-def has_graph(model: Any) -> bool:
-  """Whether a call of the model only calls the layers of its graph, so that they can be tapped."""
-  is_graph = hasattr(_keras3_graph(model), "_nodes_by_depth")
-  return is_graph and type(model).call.__module__.startswith(_RUN_THE_GRAPH)
-
-
 def is_keras3(model: Any) -> bool:
   """Distinguishes Keras 3 objects from those of `tf_keras`, without importing Keras 3."""
   return any(base.__module__.startswith("keras.src") for base in type(model).__mro__)
@@ -185,7 +177,7 @@ def _taps(model: Any, prefix: tuple[str, ...] = ()) -> Iterator[_Tap]:
     if last[layer.name] is not node:
       continue
     path = (*prefix, layer.name)
-    if not is_keras3(layer) and has_graph(layer):
+    if not is_keras3(layer) and graph.has_graph(layer):
       yield from _taps(layer, path)
     tensors = tf.nest.flatten(getattr(node, outputs_of))
     for i, tensor in enumerate(tensors):
@@ -210,7 +202,7 @@ def _keras3_graph(model: Any) -> Any:
 
 
 def _check_graph(model: Any) -> None:
-  if not has_graph(model):
+  if not graph.has_graph(model):
     raise ValueError(
       f"{getattr(model, 'name', model)} has no graph of layers to tap: build it as a functional or Sequential model, "
       "with an Input and without a `call` of its own."

@@ -16,3 +16,4 @@ from tfkd.models.resnet import resnet34 as resnet34
 from tfkd.models.resnet import resnet50 as resnet50
 from tfkd.models.resnet import wide_resnet as wide_resnet
 from tfkd.models.torch_weights import load_torch_weights as load_torch_weights
+from tfkd.ops._flatten import flatten as flatten

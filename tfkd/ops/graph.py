@@ -7,6 +7,9 @@ from typing import Any
 import tensorflow as tf
 import tf_keras as keras
 
+# Modules in which Keras defines the `call` that runs a graph of layers; any other `call` may compute anything.
+_RUN_THE_GRAPH = ("tf_keras.src.engine.functional", "tf_keras.src.engine.sequential", "keras.src.models")
+
 
 def calls(model: Any) -> list[Any]:
   """The calls of layers that make up a functional model, in an order in which they can be computed.
@@ -69,36 +72,49 @@ def producers(model: keras.Model) -> dict[str, list[Any]]:
   return found
 
 
-def rebuild(model: keras.Model, replace: Callable[[keras.layers.Layer], list[keras.layers.Layer]]) -> keras.Model:
-  """Builds a model of the same graph in which chains of layers replace single layers.
+def rebuild(
+  model: keras.Model, call: Callable[[Any, dict[int, Any]], Any], read: Callable[[Any], Any] = lambda tensor: tensor
+) -> keras.Model:
+  """Builds a functional model of the same inputs and outputs, with other calls of layers.
 
   Args:
     model: `tf_keras` model, see `calls`; it is not changed.
-    replace: function from a layer to the chain of new layers that are called in its place. They must not be part of a
-      model yet, and have no weights before they are built.
+    call: function of a node and of the new tensors by the ids of the original ones (see `arguments`), which returns the
+      outputs of this call in the new model. It must not call layers of `model`.
+    read: function of an input of the new model that returns what its layers read in its place.
 
   Returns:
-    Functional `tf_keras` model, with new weights.
+    Functional `tf_keras` model.
   """
-  values = {}
-  for tensor in model.inputs:
-    layer = tensor._keras_history.layer
-    values[id(tensor)] = keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, name=layer.name)
-  made = {layer.name: replace(layer) for layer in model.layers if not isinstance(layer, keras.layers.InputLayer)}
+  inputs = {
+    id(tensor): keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, name=tensor._keras_history.layer.name)
+    for tensor in model.inputs
+  }
+  values = {key: read(tensor) for key, tensor in inputs.items()}
   for node in calls(model):
-    args, kwargs = arguments(node, values)
-    first, *rest = made[node.layer.name]
-    outputs = first(*args, **kwargs)
-    for layer in rest:
-      outputs = layer(outputs)
-    record(node, outputs, values)
+    record(node, call(node, values), values)
 
-  def mapped(structure):
-    return tf.nest.map_structure(lambda t: values[id(t)], structure)
+  def mapped(structure, tensors):
+    return tf.nest.map_structure(lambda t: tensors[id(t)], structure)
 
-  return keras.Model(mapped(model._nested_inputs), mapped(model._nested_outputs), name=model.name)
+  return keras.Model(mapped(model._nested_inputs, inputs), mapped(model._nested_outputs, values), name=model.name)
 
 
 def copy_of(layer: keras.layers.Layer, **config: Any) -> keras.layers.Layer:
   """A new layer of the same class and configuration, except for the given entries."""
   return type(layer).from_config({**layer.get_config(), **config})
+
+
+def has_graph(model: Any) -> bool:
+  """Whether a call of a model only calls the layers of its graph, so that they can be read and replaced.
+
+  Args:
+    model: a `tf_keras` or Keras 3 model, or anything else.
+  """
+  is_graph = hasattr(getattr(model, "_functional", None) or model, "_nodes_by_depth")  # Keras 3's Sequential.
+  return is_graph and type(model).call.__module__.startswith(_RUN_THE_GRAPH)
+
+
+def is_symbolic(value: Any) -> bool:
+  """Whether a value is a tensor of a functional model's graph."""
+  return hasattr(value, "_keras_history")

@@ -4,18 +4,17 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import tensorflow_model_optimization as tfmot
 import tf_keras as keras
 from absl import logging
 from tensorflow_model_optimization.python.core.quantization.keras import quantize_wrapper
 
-from tfkd.ops import graph
+from tfkd.ops._flatten import flatten
 from tfkd.quantization import placement
 from tfkd.quantization.calibration import calibrate
 from tfkd.quantization.export_check import check_export
-from tfkd.quantization.preflight import check_quantizable
+from tfkd.quantization.preflight import check_model, check_quantizable, expanded
 from tfkd.quantization.schemes import Scheme, parse_scheme
-from tfkd.quantization.wrappers import make_saveable, set_kernel_ranges
+from tfkd.quantization.wrappers import set_kernel_ranges, wrapped
 
 
 def quantize(
@@ -78,33 +77,17 @@ def _scheme(scheme: str | Scheme) -> Scheme:
 
 def _uncalibrated(model: keras.Model, scheme: Scheme, float_layers: Sequence[str] | None) -> keras.Model:
   """Returns a quantized copy that is known to convert, with tfmot's initial ranges."""
-  if float_layers is None:
-    float_layers = scheme.default_float_layers(model)
-  check_quantizable(model, scheme, float_layers)
+  check_model(model)
+  flat = flatten(model)
+  float_layers = scheme.default_float_layers(flat) if float_layers is None else expanded(float_layers, flat)
+  check_quantizable(flat, scheme, float_layers)
   with _float32_policy():  # The global policy may be the teacher's mixed precision.
-    split = scheme.split(model, float_layers)
-    quantized = _with_quantizers(split, scheme, float_layers)
-  _check_kernels(quantized, split.layers, float_layers)
-  if not placement.is_known(model):
-    check_export(quantized, scheme, allow_float=bool(float_layers))
-  return quantized
-
-
-def _with_quantizers(model: keras.Model, scheme: Scheme, float_layers: Sequence[str]) -> keras.Model:
-  """Returns a copy in which tfmot's wrappers round the layers that the scheme configures."""
-  configurations = scheme.configurations(model)
-
-  def annotate(layer: keras.layers.Layer) -> keras.layers.Layer:
-    new = graph.copy_of(layer)
-    if layer.name not in configurations or layer.name in float_layers:
-      return new
-    return tfmot.quantization.keras.quantize_annotate_layer(new, configurations[layer.name])
-
-  annotated = keras.models.clone_model(model, clone_function=annotate)
-  annotated.set_weights(model.get_weights())
-  with tfmot.quantization.keras.quantize_scope():
-    quantized = make_saveable(tfmot.quantization.keras.quantize_apply(annotated, scheme.tfmot_scheme()))
+    lowered = scheme.lower(flat, float_layers)
+    quantized = wrapped(lowered, scheme, float_layers)
   set_kernel_ranges(quantized)
+  _check_kernels(quantized, lowered.layers, float_layers)
+  if not placement.is_known(flat):
+    check_export(quantized, scheme, allow_float=bool(float_layers))
   return quantized
 
 

@@ -1,4 +1,4 @@
-"""Quantizers and the tfmot scheme for weights and features on fixed grids.
+"""Quantizers of weights and features on fixed grids.
 
 Source: Zhou et al. 2016, arXiv:1606.06160, and the SVHN homework. tfmot's n-bit scheme keeps features at eight bits and
 learns ranges by moving averages. Here both grids are fixed, so that no calibration is needed and networks with two-bit
@@ -12,7 +12,8 @@ import tensorflow as tf
 import tensorflow_model_optimization as tfmot
 import tf_keras as keras
 
-from tfkd.quantization.decompose import activation_name, is_plain_relu
+from tfkd.ops.activations import activation_name
+from tfkd.quantization.lowering import is_plain_relu
 
 layers = keras.layers
 _KERNELS = {layers.Conv2D: "kernel", layers.DepthwiseConv2D: "depthwise_kernel", layers.Dense: "kernel"}
@@ -149,46 +150,6 @@ class LowBitConfig(tfmot.quantization.keras.QuantizeConfig):
       "weight_scale": self.weight_scale,
       "feature_bits": self.feature_bits,
     }
-
-
-class LowBitScheme(tfmot.quantization.keras.QuantizeScheme):
-  """tfmot scheme that rounds kernels of convolutions and dense layers, and outputs of ReLU.
-
-  Batch normalisation between the two stays in float: it could be folded into the thresholds of the next rounding.
-
-  Args:
-    weight_bits: bits of a weight, see `LowBitWeights`.
-    feature_bits: bits of a feature, see `LowBitFeatures`.
-    weight_scale: scale of the grid of weights, see `LowBitWeights`.
-  """
-
-  def __init__(self, weight_bits: int, feature_bits: int, weight_scale: float):
-    self._registry = _LowBitRegistry(weight_bits, feature_bits, weight_scale)
-
-  def get_layout_transformer(self) -> tfmot.quantization.keras.QuantizeLayoutTransform:
-    return _KeepLayout()
-
-  def get_quantize_registry(self) -> tfmot.quantization.keras.QuantizeRegistry:
-    return self._registry
-
-
-class _LowBitRegistry(tfmot.quantization.keras.QuantizeRegistry):
-  def __init__(self, weight_bits: int, feature_bits: int, weight_scale: float):
-    self._weight_bits = weight_bits
-    self._feature_bits = feature_bits
-    self._weight_scale = weight_scale
-
-  def supports(self, layer):
-    return kernel_name(layer) is not None or is_relu(layer)
-
-  def get_quantize_config(self, layer):
-    feature_bits = self._feature_bits if is_relu(layer) else None
-    return LowBitConfig(kernel_name(layer), self._weight_bits, self._weight_scale, feature_bits)
-
-
-class _KeepLayout(tfmot.quantization.keras.QuantizeLayoutTransform):
-  def apply(self, model, layer_quantize_map):
-    return model, layer_quantize_map
 
 
 def kernel_name(layer: keras.layers.Layer) -> str | None:

@@ -7,22 +7,34 @@ either of them with a ReLU.
 """
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from typing import Any
 
+import tensorflow as tf
 import tensorflow_model_optimization as tfmot
 import tf_keras as keras
-from tensorflow_model_optimization.python.core.quantization.keras.default_8bit import (
-  default_8bit_quantize_configs,
-  default_8bit_transforms,
-)
-from tensorflow_model_optimization.python.core.quantization.keras.graph_transformations import model_transformer
 
 from tfkd.ops import graph
-from tfkd.quantization.decompose import activation_name, is_plain_relu
+from tfkd.ops.activations import activation_name
+from tfkd.quantization.configs import OutputConfig, WeightConfig
+from tfkd.quantization.lowering import PRESERVING, Operation, is_relu, lowered, primitives
 
 layers = keras.layers
-_FOLDS_NORMALIZATION = (layers.Conv2D, layers.DepthwiseConv2D, layers.SeparableConv2D)
-_FUSES_RELU = (layers.Conv2D, layers.DepthwiseConv2D, layers.Dense, layers.Add)
+_KERNELS = {  # tfmot's layer whose configuration a class has.
+  layers.Conv2D: layers.Conv2D,
+  layers.DepthwiseConv2D: layers.DepthwiseConv2D,
+  layers.Conv2DTranspose: layers.Conv2DTranspose,
+  layers.Dense: layers.Dense,
+  primitives.SequenceConv2D: layers.Conv2D,
+  primitives.SequenceDepthwiseConv2D: layers.DepthwiseConv2D,
+  primitives.SequenceConv2DTranspose: layers.Conv2DTranspose,
+}
+_FOLDS_NORMALIZATION = (
+  layers.Conv2D, layers.DepthwiseConv2D, primitives.SequenceConv2D, primitives.SequenceDepthwiseConv2D,
+)  # fmt: skip
+_FUSES_RELU = (
+  *_FOLDS_NORMALIZATION, layers.Dense, layers.Add, primitives.ConstantAffine, primitives.ChannelAffine,
+)  # fmt: skip
 _KNOWN = (
   layers.InputLayer,
   layers.Conv2D,
@@ -38,77 +50,100 @@ _KNOWN = (
 )
 _AVERAGE_POOLING = (layers.AveragePooling1D, layers.AveragePooling2D)
 _TAKES_ANY_RANGE = (*_FUSES_RELU, layers.BatchNormalization, layers.ReLU, layers.LeakyReLU, *_AVERAGE_POOLING)
-
-
-class Integers(tfmot.quantization.keras.QuantizeScheme):
-  """tfmot scheme for layers that have their configurations already; tfmot only quantizes the inputs of the model.
-
-  Args:
-    registry: tfmot's `QuantizeRegistry` for these bits.
-  """
-
-  def __init__(self, registry: tfmot.quantization.keras.QuantizeRegistry):
-    self._registry = registry
-
-  def get_layout_transformer(self) -> tfmot.quantization.keras.QuantizeLayoutTransform:
-    return _Inputs()
-
-  def get_quantize_registry(self) -> tfmot.quantization.keras.QuantizeRegistry:
-    return _FloatLayers(self._registry)
-
-
-class _FloatLayers(tfmot.quantization.keras.QuantizeRegistry):
-  """Supports the float layers whose output is rounded for the layer that reads it.
-
-  Average pooling is excluded: it keeps the range of its input, and a second range could conflict with it.
-  """
-
-  def __init__(self, registry):
-    self._registry = registry
-
-  def supports(self, layer):
-    return self._registry.supports(layer) and not isinstance(layer, _AVERAGE_POOLING)
-
-  def get_quantize_config(self, layer):
-    return self._registry.get_quantize_config(layer)
-
-
-class _Inputs(tfmot.quantization.keras.QuantizeLayoutTransform):
-  def apply(self, model, layer_quantize_map):
-    names = set(layer_quantize_map)
-    return model_transformer.ModelTransformer(model, [_FloatInput()], names, layer_quantize_map).transform()
-
-
-class _FloatInput(default_8bit_transforms.InputLayerQuantize):
-  def replacement(self, match_layer):
-    is_float = match_layer.layer["config"]["dtype"].startswith("float")
-    return super().replacement(match_layer) if is_float else match_layer
+IDENTITY_IN_INFERENCE = (
+  layers.Dropout, layers.SpatialDropout1D, layers.SpatialDropout2D, layers.SpatialDropout3D, layers.GaussianNoise,
+  layers.GaussianDropout, layers.AlphaDropout, layers.ActivityRegularization, layers.Masking, layers.RandomCrop,
+  layers.RandomFlip, layers.RandomRotation, layers.RandomZoom, layers.RandomTranslation, layers.RandomContrast,
+  layers.RandomBrightness, layers.RandomHeight, layers.RandomWidth,
+)  # fmt: skip
+_PRESERVE_RANGE = (
+  *IDENTITY_IN_INFERENCE, layers.Flatten, layers.Reshape, layers.Permute, layers.RepeatVector, layers.ZeroPadding1D,
+  layers.ZeroPadding2D, layers.ZeroPadding3D, layers.Cropping1D, layers.Cropping2D, layers.Cropping3D,
+  layers.CenterCrop, layers.MaxPooling1D, layers.MaxPooling2D, layers.MaxPooling3D, layers.GlobalMaxPooling1D,
+  layers.GlobalMaxPooling2D, layers.GlobalMaxPooling3D, layers.UpSampling1D,
+)  # fmt: skip
+_NAMES_OF_IDENTITIES = ("StochasticDepth", "DropPath")
+# Ranges that LiteRT's operations prescribe, and those of `hard_sigmoid`.
+_FIXED_RANGES = {"sigmoid": (0.0, 255 / 256), "softmax": (0.0, 255 / 256), "tanh": (-1.0, 127 / 128)}
+_EMBEDDING_BITS = 8
+_LONE_NORMALIZATIONS = {
+  layers.BatchNormalization: primitives.AffineNormalization,
+  primitives.SequenceNormalization: primitives.AffineNormalization,
+  primitives.FrozenStatistics: primitives.AffineFrozenStatistics,
+}
 
 
 def configurations(
-  model: keras.Model, registry: tfmot.quantization.keras.QuantizeRegistry
+  model: keras.Model, registry: tfmot.quantization.keras.QuantizeRegistry, kept: Collection[str] = ()
 ) -> Mapping[str, tfmot.quantization.keras.QuantizeConfig]:
-  """Returns the `QuantizeConfig` of every layer that is rounded, by layer name.
+  """Returns the `QuantizeConfig` of every layer with a tensor that is rounded, by layer name.
 
   Args:
-    model: float `tf_keras` model that `decompose` returned.
+    model: float `tf_keras` model that `lowering.lower` returned.
     registry: tfmot's `QuantizeRegistry` for the bits of the scheme.
+    kept: names of layers that stay in float.
   """
   fused, read_by = fused_layers(model), graph.readers(model)
   found = {}
   for layer in model.layers:
-    if isinstance(layer, layers.BatchNormalization):
-      found[layer.name] = default_8bit_quantize_configs.Default8BitOutputQuantizeConfig()
-    elif registry.supports(layer):
-      found[layer.name] = copy.copy(registry.get_quantize_config(layer))
-    else:
-      continue  # An input, or a layer that stays in float.
-    if layer.name in fused:
-      found[layer.name] = _without_output(found[layer.name])
-    elif any(isinstance(reader, _AVERAGE_POOLING) for readers in read_by[layer.name] for reader in readers):
+    config = None if layer.name in kept else _config(layer, registry)
+    if config is not None and layer.name in fused:
+      config = _without_output(config)
+    elif config is not None and any(
+      isinstance(reader, _AVERAGE_POOLING) for readers in read_by[layer.name] for reader in readers
+    ):
       # The converter does not propagate one range through pooling or padding into an average and another layer.
-      _round_output(found[layer.name])
+      _round_output(config)
+    if config is not None:
+      found[layer.name] = config
   return found
+
+
+def _config(
+  layer: keras.layers.Layer, registry: tfmot.quantization.keras.QuantizeRegistry
+) -> tfmot.quantization.keras.QuantizeConfig | None:
+  """Returns the configuration of a layer by itself, or None if none of its tensors is rounded."""
+  kind = _KERNELS.get(type(layer))
+  if kind is not None:
+    of_kind = kind(1) if kind is layers.Dense else kind(1, 1) if kind is not layers.DepthwiseConv2D else kind(1)
+    return copy.copy(registry.get_quantize_config(of_kind))
+  if type(layer) is layers.Embedding:
+    return WeightConfig("embeddings", _EMBEDDING_BITS, quantize_output=False)
+  if type(layer) is layers.PReLU:
+    return WeightConfig("alpha", 8, quantize_output=True)
+  if preserves_range(layer) or not has_one_float_output(layer):
+    return None
+  return OutputConfig(_fixed_range(layer))
+
+
+def preserves_range(layer: keras.layers.Layer) -> bool:
+  """Returns whether each output value of a layer in inference is one of its inputs, or 0."""
+  if isinstance(layer, layers.Activation):
+    return activation_name(layer.activation) == "linear"
+  if isinstance(layer, layers.UpSampling2D):
+    return layer.interpolation == "nearest"
+  if isinstance(layer, Operation):
+    return layer.function in PRESERVING
+  kinds = (layers.InputLayer, layers.Embedding, *_PRESERVE_RANGE)
+  return isinstance(layer, kinds) or type(layer).__name__ in _NAMES_OF_IDENTITIES
+
+
+def has_one_float_output(layer: keras.layers.Layer) -> bool:
+  """Returns whether a layer of a graph returns one float tensor."""
+  outputs = tf.nest.flatten(layer.inbound_nodes[0].outputs)
+  return len(outputs) == 1 and outputs[0].dtype.is_floating
+
+
+def _fixed_range(layer: Any) -> tuple[float, float] | None:
+  if isinstance(layer, primitives.ConstantAffine):
+    return layer.output_range
+  if isinstance(layer, layers.Softmax):
+    return _FIXED_RANGES["softmax"]
+  if isinstance(layer, layers.Activation):
+    return _FIXED_RANGES.get(activation_name(layer.activation))
+  if isinstance(layer, Operation):
+    return _FIXED_RANGES.get(layer.function.rpartition(".")[2])
+  return None
 
 
 def is_known(model: keras.Model) -> bool:
@@ -127,10 +162,10 @@ def _is_known(layer: keras.layers.Layer) -> bool:
 
 def _without_output(
   config: tfmot.quantization.keras.QuantizeConfig,
-) -> tfmot.quantization.keras.QuantizeConfig:
-  """Returns a configuration that rounds the same weights, but not the output of the layer."""
+) -> tfmot.quantization.keras.QuantizeConfig | None:
+  """Returns a configuration that rounds the same weights, but not the output of the layer; None without weights."""
   if not getattr(config, "weight_attrs", None):
-    return default_8bit_quantize_configs.NoOpQuantizeConfig()
+    return None
   config.activation_attrs, config.quantize_output = [], False
   return config
 
@@ -140,14 +175,31 @@ def _round_output(config: tfmot.quantization.keras.QuantizeConfig) -> None:
     config.quantize_output = True
 
 
-def absorbed(model: keras.Model) -> set[str]:
-  """Returns the names of the batch normalisations that fold into the convolution before them."""
+def forms_in_file(model: keras.Model, kept: Collection[str]) -> dict[str, type[keras.layers.Layer]]:
+  """Returns the classes of the batch normalisations that do not fold into the convolution before them, by name."""
   fused, read_from = fused_layers(model), graph.producers(model)
   return {
-    layer.name
+    layer.name: _LONE_NORMALIZATIONS[type(layer)]
     for layer in model.layers
-    if isinstance(layer, layers.BatchNormalization) and all(p.name in fused for p in read_from[layer.name])
+    if type(layer) in _LONE_NORMALIZATIONS
+    and layer.name not in kept
+    and not all(producer.name in fused for producer in read_from[layer.name])
   }
+
+
+def float_output(layer: keras.layers.Layer) -> tfmot.quantization.keras.QuantizeConfig | None:
+  """Returns a configuration that rounds the output of a float layer, or None.
+
+  Average pooling is excluded: it keeps the range of its input, and a second range could conflict with it.
+  """
+  is_rounded = not isinstance(layer, (*_AVERAGE_POOLING, layers.InputLayer)) and has_one_float_output(layer)
+  return OutputConfig() if is_rounded else None
+
+
+def is_supported(layer: keras.layers.Layer) -> bool:
+  """Returns whether the weights of a layer have an integer form."""
+  kinds = (*_KERNELS, layers.Embedding, layers.PReLU, *_LONE_NORMALIZATIONS)
+  return type(layer) in kinds or lowered(layer) is not None
 
 
 def fused_layers(model: keras.Model) -> set[str]:
@@ -177,10 +229,3 @@ def fused_layers(model: keras.Model) -> set[str]:
 def is_linear(layer: keras.layers.Layer) -> bool:
   """Returns whether the layer has no activation function."""
   return getattr(layer, "activation", keras.activations.linear) in (keras.activations.linear, None)
-
-
-def is_relu(layer: keras.layers.Layer) -> bool:
-  """Returns whether the layer is a ReLU that LiteRT fuses with the layer before it."""
-  if isinstance(layer, layers.ReLU):
-    return is_plain_relu(layer) and layer.max_value in (None, 6.0)
-  return isinstance(layer, layers.Activation) and activation_name(layer.activation) in ("relu", "relu6")

@@ -22,13 +22,7 @@ def check_quantizable(model: keras.Model, scheme: Scheme, float_layers: Sequence
     TypeError: float_layers is one string.
     ValueError: with a line for each layer.
   """
-  _check_model(model)
-  if isinstance(float_layers, str):
-    raise TypeError(f"float_layers must be a list of layer names; got {float_layers!r}: use [{float_layers!r}].")
-  names = [layer.name for layer in model.layers]
-  problems = [
-    f"float_layers names '{n}', but the model's layers are {', '.join(names)}" for n in float_layers if n not in names
-  ]
+  problems = []
   for layer in model.layers:
     if layer.name in float_layers:
       continue
@@ -42,6 +36,25 @@ def check_quantizable(model: keras.Model, scheme: Scheme, float_layers: Sequence
     raise ValueError(f"model '{model.name}' cannot be quantized as {scheme}:\n  {details}{scheme.alternative}")
 
 
+def expanded(float_layers: Sequence[str], model: keras.Model) -> list[str]:
+  """Returns the names of layers of a flattened model: the name of a nested model stands for all of its layers.
+
+  Raises:
+    TypeError: float_layers is one string.
+    ValueError: the model has no such layer.
+  """
+  if isinstance(float_layers, str):
+    raise TypeError(f"float_layers must be a list of layer names; got {float_layers!r}: use [{float_layers!r}].")
+  names = [layer.name for layer in model.layers]
+  found = {given: [n for n in names if n == given or n.startswith(f"{given}/")] for given in float_layers}
+  unknown = [given for given in found if not found[given]]
+  if unknown:
+    raise ValueError(
+      f"float_layers names {', '.join(map(repr, unknown))}, but the layers of '{model.name}' are {', '.join(names)}."
+    )
+  return [name for matches in found.values() for name in matches]
+
+
 def _model_problems(model: keras.Model, scheme: Scheme, float_layers: Sequence[str]) -> list[str]:
   """Returns problems of the model as a whole, for a model whose single layers can be quantized."""
   if not any(layer.weights for layer in model.layers if not isinstance(layer, layers.BatchNormalization)):
@@ -50,7 +63,7 @@ def _model_problems(model: keras.Model, scheme: Scheme, float_layers: Sequence[s
   return [problem] if problem else []
 
 
-def _check_model(model: keras.Model) -> None:
+def check_model(model: keras.Model) -> None:
   """Raises if the model is not a float, built, functional or Sequential one."""
   if not isinstance(model, keras.Model) or not (isinstance(model, keras.Sequential) or model._is_graph_network):
     raise ValueError(
@@ -68,13 +81,7 @@ def _check_model(model: keras.Model) -> None:
 def _problem_for_any_scheme(layer: keras.layers.Layer) -> str | None:
   """Returns why no scheme can quantize a layer, or None."""
   if isinstance(layer, keras.Model):
-    return (
-      "a model nested in the model; build it on the outer model's tensors (`input_tensor=` in tf_keras.applications)"
-    )
+    return "a nested model with a `call` of its own; build it as `keras.Model(inputs, outputs)`"
   if not isinstance(layer, layers.InputLayer) and layer.compute_dtype != "float32":
     return f"computes in {layer.compute_dtype}; build the student under the float32 policy (the teacher may be mixed)"
-  if type(layer).__name__ in ("TFOpLambda", "SlicingOpLambda"):
-    return "a bare TensorFlow operation; use a layer such as Add or Concatenate, or keep it in float with float_layers"
-  if isinstance(layer, layers.Lambda):
-    return "a Lambda layer; use a built-in layer, or keep it in float with float_layers"
   return None

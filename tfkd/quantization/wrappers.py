@@ -1,12 +1,13 @@
-"""Subclasses of tfmot's two wrapping layers that can be saved, frozen and trained on several replicas.
+"""Wraps the layers of a model in subclasses of tfmot's two wrapping layers.
 
 tfmot 0.8.1 builds `QuantizeLayer` twice on loading and lists a wrapped kernel twice among the trainable weights, so
-that a `.keras` file is written without an error but cannot be loaded. Models of `tfkd.quantization.quantize` contain
-these subclasses instead. They quantize as tfmot does, bit for bit, compute no minimum of features after ReLU, and use
-the range of the global batch on several replicas.
+that a `.keras` file is written without an error but cannot be loaded. These subclasses can be saved, frozen and
+trained on several replicas. They quantize as tfmot does, bit for bit, compute no minimum of features after ReLU, use
+the range of the global batch on several replicas, and pass masks on. tfmot's `quantize_apply` builds a model six times;
+here it is built once.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -14,7 +15,9 @@ import tensorflow_model_optimization as tfmot
 import tf_keras as keras
 from tensorflow_model_optimization.python.core.quantization.keras import quantize_layer, quantize_wrapper
 
-from tfkd.quantization.decompose import is_plain_relu
+from tfkd.ops import graph
+from tfkd.quantization.lowering import is_plain_relu
+from tfkd.quantization.schemes import Scheme
 
 _EMA_DECAY = 0.999  # Constant in tfmot's code.
 
@@ -69,6 +72,14 @@ class QuantizeWrapper(quantize_wrapper.QuantizeWrapperV2):
     frozen = [] if self.trainable else super().trainable_weights
     return self._dedup_weights(frozen + super().non_trainable_weights)
 
+  def call(self, inputs: Any, training: bool | tf.Tensor | None = None, mask: Any = None, **kwargs: Any) -> Any:
+    if self.layer._expects_mask_arg:
+      kwargs["mask"] = mask
+    return super().call(inputs, training=training, **kwargs)
+
+  def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
+    return self.layer.compute_mask(inputs, mask)
+
   def get_build_config(self) -> None:
     return None
 
@@ -118,18 +129,62 @@ def _max_of_replicas(value: tf.Tensor) -> tf.Tensor:
   return tf.reduce_max(replica.all_gather(tf.stop_gradient(value)[None], axis=0))
 
 
-def make_saveable(model: keras.Model) -> keras.Model:
-  """Returns an equal model in which the layers of this module replace tfmot's wrapping layers."""
-  config = model.get_config()
-  for layer in config["layers"]:
-    ours = {"QuantizeLayer": QuantizeLayer, "QuantizeWrapperV2": QuantizeWrapper}.get(layer["class_name"])
-    if ours:
-      layer.update(class_name=ours.__name__, module=ours.__module__, registered_name=f"tfkd>{ours.__name__}")
-      layer.pop("build_config", None)
-      layer["config"].get("layer", {}).pop("build_config", None)
-  saveable = type(model).from_config(config)
-  saveable.set_weights(model.get_weights())
-  return saveable
+def wrapped(model: keras.Model, scheme: Scheme, float_layers: Collection[str]) -> keras.Model:
+  """Returns a copy of a model in which wrappers round the tensors that a scheme configures.
+
+  Args:
+    model: `tf_keras` model that the scheme's `lower` returned.
+    scheme: scheme of the quantization.
+    float_layers: names of layers that stay in float. The output of one that a rounded layer reads is rounded.
+
+  Returns:
+    Functional `tf_keras` model with the same weights, whose rounded layers are called `quant_<name>`.
+  """
+  configurations = dict(scheme.configurations(model, float_layers))
+  configurations.update(_outputs_of_float_layers(model, scheme, float_layers))
+  forms = scheme.forms_in_file(model, float_layers)
+  made: dict[str, keras.layers.Layer] = {}
+
+  def call(node: Any, values: dict[int, Any]) -> Any:
+    layer, (args, kwargs) = node.layer, graph.arguments(node, values)
+    if layer.name not in made:
+      new = forms.get(layer.name, type(layer)).from_config(layer.get_config())
+      config = configurations.get(layer.name)
+      made[layer.name] = new if config is None else QuantizeWrapper(new, config)
+    return made[layer.name](*args, **kwargs)
+
+  def rounded(tensor: Any) -> Any:
+    if not (scheme.quantizes_inputs and tensor.dtype.is_floating):
+      return tensor
+    quantizer = tfmot.quantization.keras.quantizers.AllValuesQuantizer(
+      num_bits=8, per_axis=False, symmetric=False, narrow_range=False
+    )
+    return QuantizeLayer(quantizer, name=f"quantize_layer_{tensor._keras_history.layer.name}")(tensor)
+
+  new = graph.rebuild(model, call, rounded)
+  for layer in model.layers:
+    if layer.name in made:
+      _set_weights(made[layer.name], layer)
+  return new
+
+
+def _outputs_of_float_layers(model: keras.Model, scheme: Scheme, float_layers: Collection[str]) -> dict[str, Any]:
+  """Returns configurations of the float layers whose outputs rounded layers read."""
+  read_by, found = graph.readers(model), {}
+  for layer in model.layers:
+    readers = [reader for tensors in read_by[layer.name] for reader in tensors if reader is not None]
+    if layer.name in float_layers and any(reader.name not in float_layers for reader in readers):
+      config = scheme.float_output(layer)
+      if config is not None:
+        found[layer.name] = config
+  return found
+
+
+def _set_weights(new: keras.layers.Layer, layer: keras.layers.Layer) -> None:
+  """Copies the weights of a layer to its copy, wrapped or not: kernels come first in all layers that are wrapped."""
+  is_wrapped = isinstance(new, QuantizeWrapper)
+  variables = [kernel for kernel, _, _ in new._weight_vars] + new.layer.weights if is_wrapped else new.weights
+  keras.backend.batch_set_value(zip(variables, layer.get_weights(), strict=True))
 
 
 def set_kernel_ranges(model: keras.Model) -> None:

@@ -1,7 +1,7 @@
 """The protocol of quantization schemes."""
 
 import abc
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import ClassVar, Literal, TypeAlias
 
 import tensorflow_model_optimization as tfmot
@@ -27,6 +27,8 @@ class Scheme(abc.ABC):
   export_kind: ClassVar[ExportKind]
   """"tflite" if LiteRT computes in the integers of this scheme. "pack" if it has no kernels for them: `deploy.pack`
   writes the small file, and the TFLite file reproduces the rounding in float32."""
+  quantizes_inputs: ClassVar[bool]
+  """Whether float inputs of the model are rounded."""
   alternative: ClassVar[str] = ""
   """A line added to the error for a model that cannot be quantized."""
 
@@ -57,18 +59,26 @@ class Scheme(abc.ABC):
     del model
     return []
 
-  def split(self, model: keras.Model, float_layers: Sequence[str]) -> keras.Model:
-    """Returns an equal model in which each layer is rounded as a whole; `model` itself if nothing has to be split."""
+  def lower(self, model: keras.Model, float_layers: Collection[str]) -> keras.Model:
+    """Returns an equal model in which each layer is rounded as a whole; `model` itself if it is one."""
     del float_layers
     return model
 
-  @abc.abstractmethod
-  def configurations(self, model: keras.Model) -> Mapping[str, tfmot.quantization.keras.QuantizeConfig]:
-    """Returns tfmot's configuration of each layer that is rounded, by name, for a model that `split` returned."""
+  def forms_in_file(self, model: keras.Model, float_layers: Collection[str]) -> Mapping[str, type[keras.layers.Layer]]:
+    """Returns classes with other arithmetic for layers of a model that `lower` returned, by name."""
+    del model, float_layers
+    return {}
 
   @abc.abstractmethod
-  def tfmot_scheme(self) -> tfmot.quantization.keras.QuantizeScheme:
-    """Returns the scheme in tfmot's terms."""
+  def configurations(
+    self, model: keras.Model, float_layers: Collection[str]
+  ) -> Mapping[str, tfmot.quantization.keras.QuantizeConfig]:
+    """Returns tfmot's configuration of each layer that is rounded, by name, for a model that `lower` returned."""
+
+  def float_output(self, layer: keras.layers.Layer) -> tfmot.quantization.keras.QuantizeConfig | None:
+    """Returns a configuration that rounds the output of a float layer for the layers that read it, or None."""
+    del layer
+    return None
 
   def __str__(self) -> str:
     return f"w{self.weight_bits}a{self.feature_bits}"

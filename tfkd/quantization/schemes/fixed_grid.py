@@ -2,13 +2,13 @@
 
 import dataclasses
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import ClassVar
 
 import tensorflow_model_optimization as tfmot
 import tf_keras as keras
 
-from tfkd.quantization.low_bit import LowBitFeatures, LowBitScheme, LowBitWeights, is_relu, kernel_name
+from tfkd.quantization.low_bit import LowBitConfig, LowBitFeatures, LowBitWeights, is_relu, kernel_name
 from tfkd.quantization.schemes.base import ExportKind, Quantizer, Scheme
 
 layers = keras.layers
@@ -75,6 +75,7 @@ class FixedGrid(Scheme):
   needs_calibration: ClassVar[bool] = False
   starts_from_float: ClassVar[bool] = False
   export_kind: ClassVar[ExportKind] = "pack"
+  quantizes_inputs: ClassVar[bool] = False
 
   def __post_init__(self):
     if not (1 <= self.weight_bits <= 8 and 1 <= self.feature_bits <= 7):
@@ -121,9 +122,14 @@ class FixedGrid(Scheme):
     dense = (layer for layer in model.layers if isinstance(layer, layers.Dense))
     return [layer.name for layer in dense if layer.activation is not keras.activations.relu]
 
-  def configurations(self, model: keras.Model) -> Mapping[str, tfmot.quantization.keras.QuantizeConfig]:
-    registry = self.tfmot_scheme().get_quantize_registry()
-    return {layer.name: registry.get_quantize_config(layer) for layer in model.layers if registry.supports(layer)}
+  def configurations(
+    self, model: keras.Model, float_layers: Collection[str]
+  ) -> Mapping[str, tfmot.quantization.keras.QuantizeConfig]:
+    rounded = [layer for layer in model.layers if kernel_name(layer) or is_relu(layer)]
+    return {layer.name: self._config(layer, kernel_name(layer)) for layer in rounded if layer.name not in float_layers}
 
-  def tfmot_scheme(self) -> tfmot.quantization.keras.QuantizeScheme:
-    return LowBitScheme(self.weight_bits, self.feature_bits, self.weight_scale)
+  def float_output(self, layer: keras.layers.Layer) -> tfmot.quantization.keras.QuantizeConfig | None:
+    return self._config(layer, None) if is_relu(layer) else None
+
+  def _config(self, layer: keras.layers.Layer, kernel: str | None) -> LowBitConfig:
+    return LowBitConfig(kernel, self.weight_bits, self.weight_scale, self.feature_bits if is_relu(layer) else None)

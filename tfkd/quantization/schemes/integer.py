@@ -4,7 +4,7 @@ import abc
 import dataclasses
 import functools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import ClassVar
 
 import tensorflow_model_optimization as tfmot
@@ -14,27 +14,13 @@ from tensorflow_model_optimization.python.core.quantization.keras.experimental.d
   default_n_bit_quantize_scheme,
 )
 
+from tfkd.ops.activations import activation_name
 from tfkd.quantization import placement
-from tfkd.quantization.decompose import activation_name, decompose, is_split
+from tfkd.quantization.lowering import HARD_SIGMOIDS, is_split, lower
 from tfkd.quantization.schemes.base import ExportKind, Quantizer, Scheme
 
 layers = keras.layers
-_TO_INPUT_PIPELINE = (
-  layers.Rescaling,
-  layers.Normalization,
-  layers.Resizing,
-  layers.CenterCrop,
-  layers.RandomCrop,
-  layers.RandomFlip,
-  layers.RandomRotation,
-  layers.RandomZoom,
-  layers.RandomTranslation,
-  layers.RandomContrast,
-  layers.RandomBrightness,
-)
-_ACTIVATIONS = ("linear", "relu", "relu6", "softmax", "sigmoid", "tanh", "swish", "silu", "gelu")
-_ONE_DIMENSION = (layers.Conv1D, layers.SeparableConv1D, layers.DepthwiseConv1D, layers.Conv1DTranspose)
-_IDENTITY_IN_INFERENCE = (layers.InputLayer, layers.GaussianNoise, layers.GaussianDropout, layers.AlphaDropout)
+_ACTIVATIONS = ("linear", "relu", "relu6", "softmax", "sigmoid", "tanh", "swish", "silu", "hard_swish", "gelu", "exponential")
 _INT4 = 4
 
 
@@ -45,6 +31,7 @@ class _IntegerScheme(Scheme):
   needs_calibration: ClassVar[bool] = True
   starts_from_float: ClassVar[bool] = True
   export_kind: ClassVar[ExportKind] = "tflite"
+  quantizes_inputs: ClassVar[bool] = True
   alternative: ClassVar[str] = (
     "\nOr quantize the whole network after its training: tfkd.deploy.to_tflite(model, path, representative_data=...)."
   )
@@ -58,17 +45,8 @@ class _IntegerScheme(Scheme):
     return self._tfmots_own().get_quantize_registry()
 
   def problem(self, layer: keras.layers.Layer) -> str | None:
-    if isinstance(layer, _IDENTITY_IN_INFERENCE):
-      return None
-    if isinstance(layer, _TO_INPUT_PIPELINE):
-      return "belongs in the input pipeline; apply it with `dataset.map`, or keep it in float with float_layers"
-    if isinstance(layer, _ONE_DIMENSION):
-      return (
-        "tfmot has no 8-bit form of one-dimensional convolutions; insert Reshape((1, steps, channels)) before it and "
-        "use the two-dimensional layer with kernel (1, size)"
-      )
-    if isinstance(layer, layers.BatchNormalization):
-      return _normalization_problem(layer)
+    if isinstance(layer, (layers.BatchNormalization, layers.Normalization)):
+      return _normalization_problem(layer) if isinstance(layer, layers.BatchNormalization) else None
     if isinstance(layer, layers.ReLU):
       return _relu_problem(layer)
     if isinstance(layer, layers.Conv2DTranspose) and self.weight_bits <= _INT4:
@@ -76,21 +54,21 @@ class _IntegerScheme(Scheme):
         "LiteRT has no transposed convolution with int4 weights; use w5a8 or more, UpSampling2D and Conv2D, or "
         "float_layers"
       )
-    return _activation_problem(layer) or self._kind_problem(layer)
+    return _activation_problem(layer) or _kind_problem(layer)
 
-  def _kind_problem(self, layer: keras.layers.Layer) -> str | None:
-    if isinstance(layer, layers.SeparableConv2D) or self._registry.supports(layer):
-      return None
-    return "tfmot has no 8-bit form of this layer; replace it, or keep it in float with float_layers"
+  def lower(self, model: keras.Model, float_layers: Collection[str]) -> keras.Model:
+    return lower(model, float_layers)
 
-  def split(self, model: keras.Model, float_layers: Sequence[str]) -> keras.Model:
-    return decompose(model, {*placement.absorbed(model), *float_layers})
+  def forms_in_file(self, model: keras.Model, float_layers: Collection[str]) -> Mapping[str, type[keras.layers.Layer]]:
+    return placement.forms_in_file(model, float_layers)
 
-  def configurations(self, model: keras.Model) -> Mapping[str, tfmot.quantization.keras.QuantizeConfig]:
-    return placement.configurations(model, self._registry)
+  def configurations(
+    self, model: keras.Model, float_layers: Collection[str]
+  ) -> Mapping[str, tfmot.quantization.keras.QuantizeConfig]:
+    return placement.configurations(model, self._registry, float_layers)
 
-  def tfmot_scheme(self) -> tfmot.quantization.keras.QuantizeScheme:
-    return placement.Integers(self._registry)
+  def float_output(self, layer: keras.layers.Layer) -> tfmot.quantization.keras.QuantizeConfig | None:
+    return placement.float_output(layer)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,6 +140,14 @@ def _normalization_problem(layer: keras.layers.BatchNormalization) -> str | None
   return None if list(axes) == [last] else f"normalizes axes {list(axes)}; only the last, {last}, has an 8-bit form"
 
 
+def _kind_problem(layer: keras.layers.Layer) -> str | None:
+  if hasattr(layer, "cell") or isinstance(layer, layers.Bidirectional):
+    return "recurrent layers have no 8-bit form that can be trained; keep it in float with float_layers"
+  if layer.weights and not placement.is_supported(layer):
+    return "its weights have no 8-bit form; replace it, or keep it in float with float_layers"
+  return None
+
+
 def _relu_problem(layer: keras.layers.ReLU) -> str | None:
   if layer.threshold:
     return "a ReLU with a threshold has no 8-bit form; use one without"
@@ -178,7 +164,7 @@ def _activation_problem(layer: keras.layers.Layer) -> str | None:
   if activation is None:
     return None
   name = activation_name(activation)
-  if name not in _ACTIVATIONS:
+  if name not in _ACTIVATIONS and activation not in HARD_SIGMOIDS:
     return f"activation {name} has no 8-bit form; use one of {', '.join(_ACTIVATIONS)}"
   if is_split(layer) and layer.activity_regularizer is not None:
     return (

@@ -1,0 +1,105 @@
+"""A layer that calls one TensorFlow operation, and its arguments in a form that can be saved."""
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+import tf_keras as keras
+
+from tfkd.ops import graph
+
+_TENSOR, _ARRAY, _SLICE, _DTYPE, _ELLIPSIS = "tensor", "array", "slice", "dtype", "ellipsis"
+
+
+@keras.saving.register_keras_serializable(package="tfkd")
+class Operation(keras.layers.Layer):
+  """Calls a function of TensorFlow on tensors and constants.
+
+  Keras adds a layer for each function that is called on its symbolic tensors, and saves the constants with the model's
+  graph. This layer holds them itself, so that it can be wrapped.
+
+  Args:
+    function: name within `tf`, such as "math.multiply".
+    arguments: positional and keyword arguments as `encoded` returned them.
+  Inputs: a tensor, or a list of tensors. Output: the function's.
+  """
+
+  def __init__(self, function: str, arguments: Any, **kwargs: Any):
+    super().__init__(**kwargs)
+    self.function = function
+    self.arguments = arguments
+    self._call = functools.reduce(getattr, function.split("."), tf)
+
+  def call(self, inputs: Any) -> Any:
+    args, kwargs = decoded(self.arguments, list(inputs) if isinstance(inputs, (list, tuple)) else [inputs])
+    return self._call(*args, **kwargs)
+
+  def get_config(self) -> dict[str, Any]:
+    return {**super().get_config(), "function": self.function, "arguments": self.arguments}
+
+
+keras.saving.get_custom_objects()["Operation"] = Operation  # For HDF5 files.
+
+
+def encoded(args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[Any, list[Any]]:
+  """Splits a call's arguments into a description that can be saved as JSON, and the symbolic tensors.
+
+  Raises:
+    TypeError: an argument is something else than symbolic tensors, numbers, strings, arrays, slices and types; a
+      variable, for example.
+  """
+  tensors: list[Any] = []
+
+  def encode(value: Any) -> Any:
+    if value is None or isinstance(value, (bool, int, float, str)):
+      return value
+    if graph.is_symbolic(value):
+      index = next((i for i, tensor in enumerate(tensors) if tensor is value), len(tensors))
+      if index == len(tensors):
+        tensors.append(value)
+      return {_TENSOR: index}
+    if isinstance(value, (np.ndarray, np.generic)) or tf.is_tensor(value) and hasattr(value, "numpy"):
+      array = np.asarray(value)
+      return {_ARRAY: array.tolist(), _DTYPE: array.dtype.name}
+    if isinstance(value, slice):
+      return {_SLICE: [encode(part) for part in (value.start, value.stop, value.step)]}
+    if isinstance(value, tf.DType):
+      return {_DTYPE: value.name}
+    if value is Ellipsis:
+      return {_ELLIPSIS: True}
+    if isinstance(value, tf.TensorShape):
+      return value.as_list()
+    if isinstance(value, dict):
+      if set(value) == {"start", "stop", "step"}:  # Keras' own form of a slice.
+        return {_SLICE: [encode(value[part]) for part in ("start", "stop", "step")]}
+      return {str(key): encode(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+      return [encode(part) for part in value]
+    raise TypeError(f"{type(value).__name__} {value!r}")
+
+  return [encode(list(args)), encode(dict(kwargs))], tensors
+
+
+def decoded(arguments: Any, tensors: Sequence[Any]) -> Any:
+  """Inverts `encoded` for given tensors; tuples become lists."""
+
+  def decode(value: Any) -> Any:
+    if isinstance(value, (list, tuple)):
+      return [decode(part) for part in value]
+    if not isinstance(value, dict):
+      return value
+    if set(value) == {_TENSOR}:
+      return tensors[value[_TENSOR]]
+    if set(value) == {_ARRAY, _DTYPE}:
+      return tf.constant(value[_ARRAY], value[_DTYPE])
+    if set(value) == {_SLICE}:
+      return slice(*(decode(part) for part in value[_SLICE]))
+    if set(value) == {_DTYPE}:
+      return tf.as_dtype(value[_DTYPE])
+    if set(value) == {_ELLIPSIS}:
+      return Ellipsis
+    return {key: decode(part) for key, part in value.items()}
+
+  return decode(arguments)
