@@ -60,7 +60,7 @@ _PRESERVE_RANGE = (
   *IDENTITY_IN_INFERENCE, layers.Flatten, layers.Reshape, layers.Permute, layers.RepeatVector, layers.ZeroPadding1D,
   layers.ZeroPadding2D, layers.ZeroPadding3D, layers.Cropping1D, layers.Cropping2D, layers.Cropping3D,
   layers.CenterCrop, layers.MaxPooling1D, layers.MaxPooling2D, layers.MaxPooling3D, layers.GlobalMaxPooling1D,
-  layers.GlobalMaxPooling2D, layers.GlobalMaxPooling3D, layers.UpSampling1D,
+  layers.GlobalMaxPooling2D, layers.GlobalMaxPooling3D, layers.UpSampling1D, layers.AveragePooling1D, layers.AveragePooling2D,
 )  # fmt: skip
 _NAMES_OF_IDENTITIES = ("StochasticDepth", "DropPath")
 # Ranges that LiteRT's operations prescribe, and those of `hard_sigmoid`.

@@ -27,7 +27,7 @@ class LayerNormalizationParts(Parts):
     name = layer.name
     self._mean = _operation(f"{name}_mean", "reduce_mean", _TENSOR, axis=-1, keepdims=True)
     self._centered = layers.Subtract(name=f"{name}_centered")
-    self._square = _operation(f"{name}_square", "math.square", _TENSOR)
+    self._square = _operation(f"{name}_square", "math.squared_difference", {"tensor": 0}, {"tensor": 1})
     self._variance = _operation(f"{name}_variance", "reduce_mean", _TENSOR, axis=-1, keepdims=True)
     self._shifted = primitives.ConstantAffine([1.0], [layer.epsilon], name=f"{name}_shifted")
     self._reciprocal = _operation(f"{name}_rsqrt", "math.rsqrt", _TENSOR)
@@ -40,8 +40,8 @@ class LayerNormalizationParts(Parts):
     super().__init__([affine] if has_weights else [])
 
   def __call__(self, inputs: Any, **kwargs: Any) -> Any:
-    centered = self._centered([inputs, self._mean(inputs)])
-    variance = self._variance(self._square(centered))
+    mean = self._mean(inputs)
+    centered, variance = self._centered([inputs, mean]), self._variance(self._square([inputs, mean]))
     outputs = self._product([centered, self._reciprocal(self._shifted(variance))])
     return self.layers[0](outputs) if self.layers else outputs
 
