@@ -138,6 +138,10 @@ class OnSequences:
   The reshapes between two of them cancel in a file, so that LiteRT's fusions apply.
   """
 
+  def __init__(self, *args: Any, **kwargs: Any):
+    super().__init__(*args, **kwargs)
+    self.input_spec = layers.InputSpec(ndim=3)
+
   def build(self, input_shape: Any) -> None:
     super().build(_as_images(input_shape))  # type: ignore[misc]
     self.input_spec = layers.InputSpec(ndim=3)
