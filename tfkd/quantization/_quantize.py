@@ -86,7 +86,7 @@ def _uncalibrated(model: keras.Model, scheme: Scheme, float_layers: Sequence[str
     quantized = wrapped(lowered, scheme, float_layers)
   set_kernel_ranges(quantized)
   _check_kernels(quantized, lowered.layers, float_layers)
-  if not placement.is_known(flat):
+  if not placement.is_known(lowered):
     check_export(quantized, scheme, allow_float=bool(float_layers))
   return quantized
 

@@ -61,7 +61,10 @@ def convert(
   module: Any = tf.Module()
   module.held = [v if isinstance(v, tf.Variable) else v.value for v in model.variables]
   with tempfile.TemporaryDirectory() as directory:
-    tf.saved_model.save(module, directory, signatures=tf.function(serve).get_concrete_function(*specs))
+    function = tf.function(serve).get_concrete_function(*specs)
+    # Gradients of swish, say, would be traced for each of its calls, which takes longer than the rest.
+    options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
+    tf.saved_model.save(module, directory, signatures=function, options=options)
     for i, array in enumerate(examples or ()):
       np.save(os.path.join(directory, f"{i}.npy"), array)
     job = {"io": io, "integers_only": integers_only, "examples": None if examples is None else names}

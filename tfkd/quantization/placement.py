@@ -36,18 +36,11 @@ _FUSES_RELU = (
   *_FOLDS_NORMALIZATION, layers.Dense, layers.Add, primitives.ConstantAffine, primitives.ChannelAffine,
 )  # fmt: skip
 _KNOWN = (
-  layers.InputLayer,
-  layers.Conv2D,
-  layers.DepthwiseConv2D,
-  layers.Dense,
-  layers.BatchNormalization,
-  layers.Add,
-  layers.Flatten,
-  layers.Dropout,
-  layers.MaxPooling2D,
-  layers.GlobalAveragePooling2D,
-  layers.ZeroPadding2D,
-)
+  layers.InputLayer, layers.Conv2D, layers.DepthwiseConv2D, layers.Dense, layers.BatchNormalization, layers.Add,
+  layers.Multiply, layers.Flatten, layers.Reshape, layers.Dropout, layers.MaxPooling2D, layers.GlobalAveragePooling2D,
+  layers.ZeroPadding2D, primitives.FrozenStatistics, primitives.ConstantAffine, primitives.ChannelAffine,
+)  # fmt: skip
+_KNOWN_ACTIVATIONS = ("linear", "relu", "relu6", "swish", "silu", "sigmoid", "hard_swish", "softmax", "tanh", "gelu")
 _AVERAGE_POOLING = (layers.AveragePooling1D, layers.AveragePooling2D)
 _TAKES_ANY_RANGE = (*_FUSES_RELU, layers.BatchNormalization, layers.ReLU, layers.LeakyReLU, *_AVERAGE_POOLING)
 IDENTITY_IN_INFERENCE = (
@@ -60,7 +53,8 @@ _PRESERVE_RANGE = (
   *IDENTITY_IN_INFERENCE, layers.Flatten, layers.Reshape, layers.Permute, layers.RepeatVector, layers.ZeroPadding1D,
   layers.ZeroPadding2D, layers.ZeroPadding3D, layers.Cropping1D, layers.Cropping2D, layers.Cropping3D,
   layers.CenterCrop, layers.MaxPooling1D, layers.MaxPooling2D, layers.MaxPooling3D, layers.GlobalMaxPooling1D,
-  layers.GlobalMaxPooling2D, layers.GlobalMaxPooling3D, layers.UpSampling1D, layers.AveragePooling1D, layers.AveragePooling2D,
+  layers.GlobalMaxPooling2D, layers.GlobalMaxPooling3D, layers.UpSampling1D, layers.AveragePooling1D,
+  layers.AveragePooling2D,
 )  # fmt: skip
 _NAMES_OF_IDENTITIES = ("StochasticDepth", "DropPath")
 # Ranges that LiteRT's operations prescribe, and those of `hard_sigmoid`.
@@ -147,17 +141,17 @@ def _fixed_range(layer: Any) -> tuple[float, float] | None:
 
 
 def is_known(model: keras.Model) -> bool:
-  """Returns whether the model is of layers that convert in every combination, so that no trial conversion is needed."""
+  """Returns whether a lowered model is of layers that convert in every combination, so that no trial is needed."""
   is_shared = any(len(tensors) > 1 for tensors in graph.readers(model).values())
   one_of_each = len(model.inputs) == len(model.outputs) == 1
   return one_of_each and not is_shared and all(_is_known(layer) for layer in model.layers)
 
 
 def _is_known(layer: keras.layers.Layer) -> bool:
-  if isinstance(layer, (layers.Activation, layers.ReLU)):
+  if isinstance(layer, layers.ReLU):
     return is_relu(layer)
-  plain = activation_name(getattr(layer, "activation", keras.activations.linear)) in ("linear", "relu")
-  return type(layer) in _KNOWN and plain
+  is_known_kind = type(layer) in _KNOWN or isinstance(layer, (layers.Activation, *IDENTITY_IN_INFERENCE))
+  return is_known_kind and activation_name(getattr(layer, "activation", keras.activations.linear)) in _KNOWN_ACTIVATIONS
 
 
 def _without_output(

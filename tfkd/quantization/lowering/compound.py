@@ -1,4 +1,4 @@
-"""Layers that are computed by graphs of others: layer normalization, attention, and products with a kernel of any rank."""
+"""Layers that are computed by graphs of others: layer normalization, attention, products with kernels of any rank."""
 
 import math
 from typing import Any
