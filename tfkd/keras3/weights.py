@@ -1,0 +1,84 @@
+"""Values of the weights and trainable flags, from a layer of one Keras to its counterpart of the other."""
+
+import collections
+import re
+from typing import Any
+
+import numpy as np
+
+# Weights with other names, as Keras 3 calls them.
+_NAMES = {
+  "depthwise_kernel": "kernel",  # Of DepthwiseConv. Separable convolutions have it in both.
+  "sn_u": "vector_u",
+}
+
+
+def copy(source: Any, target: Any) -> None:
+  """Sets the weights of a layer, of either Keras, from its counterpart.
+
+  Args:
+    source: built layer.
+    target: built layer. Weights are matched by the last part of their names, and in order among the same names.
+
+  Raises:
+    ValueError: the layers have other weights.
+  """
+  flags = [(layer, layer.trainable) for layer in _with_sublayers(target)]
+  for layer, _ in flags:
+    layer.trainable = True  # `weights` lists the trainable ones first.
+  given, wanted = _by_name(source), _by_name(target)
+  for layer, flag in flags:
+    layer.trainable = flag
+  if "variable" in given:  # Made without a name.
+    return copy_in_order(source, target)
+  shapes = [{name: [tuple(w.shape) for w in weights] for name, weights in one.items()} for one in (given, wanted)]
+  if shapes[0] != shapes[1]:
+    raise ValueError(
+      f"Layer {source.name!r} ({type(source).__name__}) has weights {shapes[0]}, and its counterpart "
+      f"{type(target).__name__} has {shapes[1]}."
+    )
+  for name, weights in given.items():
+    for value, weight in zip(weights, wanted[name], strict=True):
+      weight.assign(np.asarray(value))
+
+
+def copy_in_order(source: Any, target: Any) -> None:
+  """Sets the weights of a layer in their order, see `copy`."""
+  given, wanted = state(source), list(target.weights)
+  if [tuple(w.shape) for w in given] != [tuple(w.shape) for w in wanted]:
+    raise ValueError(
+      f"Layer {source.name!r} ({type(source).__name__}) has weights of shapes {[tuple(w.shape) for w in given]}, and "
+      f"its counterpart {type(target).__name__} has {[tuple(w.shape) for w in wanted]}: return a layer with "
+      "the same weights in the same order, or a built one with its own values."
+    )
+  for value, weight in zip(given, wanted, strict=True):
+    weight.assign(np.asarray(value))
+
+
+def state(layer: Any) -> list[Any]:
+  """The weights of a layer without the state of random numbers."""
+  return [w for w in layer.weights if "seed_generator" not in getattr(w, "path", w.name)]
+
+
+def _by_name(layer):
+  found = collections.defaultdict(list)
+  names = [re.sub(r":\d+$", "", getattr(w, "path", w.name)).split("/")[-1] for w in state(layer)]
+  separable = "pointwise_kernel" in names
+  for name, weight in zip(names, state(layer), strict=True):
+    name = re.sub(r"_\d+$", "", name)
+    found[name if separable else _NAMES.get(name, name)].append(weight)
+  return dict(found)
+
+
+def _with_sublayers(layer):
+  found = layer._flatten_layers()
+  return list(found)
+
+
+def copy_flags(source: Any, target: Any) -> None:
+  """Sets the trainable flag of a layer and of the layers in it."""
+  given, wanted = _with_sublayers(source), _with_sublayers(target)
+  target.trainable = source.trainable
+  if len(given) == len(wanted):
+    for one, other in zip(given, wanted, strict=True):
+      other.trainable = one.trainable
