@@ -7,7 +7,7 @@ from typing import Any
 import tensorflow as tf
 import tf_keras as keras
 
-from tfkd.keras3 import checks, operations, table, weights
+from tfkd.keras3 import checks, expansion, operations, table, weights
 from tfkd.keras3.config import NotConvertible
 from tfkd.keras3.library import library
 from tfkd.ops import graph
@@ -77,6 +77,8 @@ class _FromKeras3:
       made = self._own(source)
     elif isinstance(source, self.keras3.Model):
       return self.model(source)
+    elif self._is_expanded(source):
+      made = self.model(expansion.expanded(source, self.keras3))
     else:
       convert = table.converter(source, self.keras3.layers)
       if convert is None:
@@ -107,7 +109,7 @@ class _FromKeras3:
     return self.made[id(source)]
 
   def _finish(self, source, made):
-    if not isinstance(source, self.keras3.Model):
+    if not isinstance(source, self.keras3.Model) and not self._is_expanded(source):
       if type(source) not in self.own:
         weights.copy(source, made)
       elif id(source) not in self.has_own_weights:
@@ -115,6 +117,9 @@ class _FromKeras3:
       if isinstance(made, keras.layers.Normalization):
         made.finalize_state()
     weights.copy_flags(source, made)
+
+  def _is_expanded(self, source):
+    return type(source) not in self.own and expansion.is_block(source)
 
   def _sequential(self, source):
     inputs = source.layers and source._functional.inputs[0]

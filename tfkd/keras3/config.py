@@ -49,6 +49,8 @@ def entries(config: dict[str, Any], defaults: dict[str, Any], target: type) -> d
   for name, value in config.items():
     if name in accepted:
       result[name] = entry(name, value)
+    elif name == "data_format" and value == "channels_last":
+      continue  # All that the class has.
     elif name not in _DROPPED and not _is_default(value, defaults.get(name, inspect.Parameter.empty)):
       raise NotConvertible(f"has {name}={value!r}, which tf_keras lacks")
   if isinstance(result.get("seed"), dict):  # A shared generator.

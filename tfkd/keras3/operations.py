@@ -178,9 +178,8 @@ def _has_mask(x):
 def _activation(call, x):
   kind = type(call.op).__name__
   name = _ACTIVATIONS[kind]
-  if kind == "Gelu":
-    if call.op.approximate:
-      return tf.nn.gelu(x, approximate=True)
+  if kind == "Gelu" and call.op.approximate:
+    return tf.nn.gelu(x, approximate=True)
   if kind == "Elu" and call.op.alpha != 1.0:
     return keras.layers.ELU(call.op.alpha, name=call.name)(x)
   if kind == "Celu" and call.op.alpha != 1.0:
@@ -282,9 +281,9 @@ def _reshape(call, x):
   rest = shape[1:]
   sizes = x.shape.as_list()[1:]
   static = None not in sizes and None not in rest and -1 not in rest
+  static = static and tf.TensorShape(rest).num_elements() == tf.TensorShape(sizes).num_elements()
   if shape[:1] == [-1] and static and rest and not _has_mask(x):
-    if tf.TensorShape(rest).num_elements() == tf.TensorShape(sizes).num_elements():
-      return keras.layers.Reshape(rest, name=call.name, dtype=call.dtype)(x)
+    return keras.layers.Reshape(rest, name=call.name, dtype=call.dtype)(x)
   return tf.reshape(x, [-1 if size is None else size for size in shape])
 
 
@@ -374,9 +373,8 @@ def _resize(call, images):
   op = call.op
   unusual = [name for name in ("crop_to_aspect_ratio", "pad_to_aspect_ratio") if getattr(op, name)]
   if unusual or op.data_format == "channels_first":
-    raise ValueError(
-      f"Operation {call.name!r} (Resize) has {', '.join(unusual) or 'data_format=channels_first'}: resize with keras.layers.Resizing."
-    )
+    found = ", ".join(unusual) or "data_format=channels_first"
+    raise ValueError(f"Operation {call.name!r} (Resize) has {found}: use keras.layers.Resizing.")
   size = list(op.size)
   return call.cast(tf.image.resize(images, size, method=op.interpolation, antialias=op.antialias))
 

@@ -11,19 +11,21 @@ from tfkd.keras3.config import NotConvertible
 Convert = Callable[[Any], keras.layers.Layer]
 
 # Classes of the same name and meaning.
-SAME = frozenset(
-  """Activation ActivityRegularization Add AdditiveAttention AlphaDropout Attention Average AveragePooling1D
-  AveragePooling2D AveragePooling3D BatchNormalization CategoryEncoding CenterCrop Concatenate Conv1D Conv1DTranspose
-  Conv2D Conv2DTranspose Conv3D Conv3DTranspose ConvLSTM1D ConvLSTM2D ConvLSTM3D Cropping1D Cropping2D Cropping3D Dense
-  DepthwiseConv1D DepthwiseConv2D Discretization Dot Dropout ELU EinsumDense Embedding Flatten GRU GRUCell GaussianDropout
-  GaussianNoise GlobalAveragePooling1D GlobalAveragePooling2D GlobalAveragePooling3D GlobalMaxPooling1D
-  GlobalMaxPooling2D GlobalMaxPooling3D GroupNormalization Hashing HashedCrossing Identity LSTM LSTMCell
-  LayerNormalization Masking MaxPooling1D MaxPooling2D MaxPooling3D Maximum Minimum MultiHeadAttention Multiply
-  Normalization PReLU Permute RandomBrightness RandomContrast RandomCrop RandomFlip RandomRotation RandomTranslation
-  RandomZoom ReLU RepeatVector Rescaling Reshape Resizing SeparableConv1D SeparableConv2D SimpleRNN SimpleRNNCell Softmax
-  SpatialDropout1D SpatialDropout2D SpatialDropout3D Subtract UnitNormalization UpSampling1D UpSampling2D UpSampling3D
-  ZeroPadding1D ZeroPadding2D ZeroPadding3D""".split()
-)
+_SAME = """
+  Activation ActivityRegularization Add AdditiveAttention AlphaDropout Attention Average AveragePooling1D
+  AveragePooling2D AveragePooling3D BatchNormalization CategoryEncoding CenterCrop Concatenate Conv1D
+  Conv1DTranspose Conv2D Conv2DTranspose Conv3D Conv3DTranspose ConvLSTM1D ConvLSTM2D ConvLSTM3D Cropping1D
+  Cropping2D Cropping3D Dense DepthwiseConv1D DepthwiseConv2D Discretization Dot Dropout ELU EinsumDense
+  Embedding Flatten GRU GRUCell GaussianDropout GaussianNoise GlobalAveragePooling1D GlobalAveragePooling2D
+  GlobalAveragePooling3D GlobalMaxPooling1D GlobalMaxPooling2D GlobalMaxPooling3D GroupNormalization Hashing
+  HashedCrossing Identity LSTM LSTMCell LayerNormalization Masking MaxPooling1D MaxPooling2D MaxPooling3D
+  Maximum Minimum MultiHeadAttention Multiply Normalization PReLU Permute RandomBrightness RandomContrast
+  RandomCrop RandomFlip RandomRotation RandomTranslation RandomZoom ReLU RepeatVector Rescaling Reshape Resizing
+  SeparableConv1D SeparableConv2D SimpleRNN SimpleRNNCell Softmax SpatialDropout1D SpatialDropout2D
+  SpatialDropout3D Subtract UnitNormalization UpSampling1D UpSampling2D UpSampling3D ZeroPadding1D ZeroPadding2D
+  ZeroPadding3D
+"""
+SAME = frozenset(_SAME.split())
 
 
 def _leaky_relu(layer, convert):
@@ -45,7 +47,8 @@ def _wrapped(**parts: str):
   """A converter of a layer around others: `parts` maps arguments to attributes with a layer or a list of layers."""
 
   def make(layer, convert):
-    target = getattr(keras.layers, type(layer).__name__)
+    name = type(layer).__name__
+    target = getattr(substitutes, name, None) or getattr(keras.layers, name)
     given = layer.get_config()
     given["dtype"] = config.base(layer)["dtype"]
     for argument in parts:
@@ -83,9 +86,51 @@ def _lookup(layer, convert):
   return made
 
 
+def _adaptive(mode):
+  def make(layer, convert):
+    del convert
+    size = layer.output_size
+    size = size if isinstance(size, int) else [int(one) for one in size]
+    return substitutes.AdaptivePooling(size, mode, layer.data_format, **config.base(layer))
+
+  return make
+
+
+def _grouped_query_attention(layer, convert):
+  del convert
+  given = layer.get_config()
+  names = [f"{part}_{kind}" for part in ("kernel", "bias") for kind in ("initializer", "regularizer", "constraint")]
+  dense = {name: config.entry(name, given.pop(name)) for name in names}
+  given["dtype"] = config.base(layer)["dtype"]
+  given = config.entries(given, config.constructor_defaults(type(layer)), substitutes.GroupedQueryAttention)
+  return substitutes.GroupedQueryAttention(**given, dense={k: v for k, v in dense.items() if v is not None})
+
+
+# Why a layer of Keras 3 has no counterpart, and what to do; each continues "layer 'name' (Class) ".
+_AUGMENTATION = "is an augmentation that tf_keras lacks: take it out of the model, and apply it to the data set"
+_FOREIGN = "holds a model of another library: convert that model to Keras, or take it as a teacher, without conversion"
+_AUGMENTATIONS = """
+  AugMix AutoContrast ContrastLimitedAdaptiveHistogramEqualization CutMix Equalization MixUp RandAugment
+  RandomColorDegeneration RandomColorJitter RandomElasticTransform RandomErasing RandomGaussianBlur RandomGrayscale
+  RandomHue RandomInvert RandomPerspective RandomPosterization RandomSaturation RandomSharpness RandomShear Solarization
+"""
+REFUSED = {
+  **dict.fromkeys(_AUGMENTATIONS.split(), _AUGMENTATION),
+  **dict.fromkeys(("FlaxLayer", "JaxLayer", "TFSMLayer", "TorchModuleWrapper"), _FOREIGN),
+  "Lambda": "holds a Python function: write it with keras.ops in the graph, or pass its conversion, layers={Lambda: convert}",
+  "MaxNumBoundingBoxes": "pads boxes, not features: take it out of the model, and apply it to the data set",
+  "MelSpectrogram": "has no counterpart in tf_keras: compute the spectrograms in the data set, from which the model starts",
+  "Pipeline": "is a list of preprocessing layers: put them into the model one by one, or into a Sequential model",
+  "ReversibleEmbedding": "has no counterpart in tf_keras: use an Embedding, and a Dense layer for its reverse",
+  "STFTSpectrogram": "has no counterpart in tf_keras: compute the spectrograms in the data set, from which the model starts",
+}
+
 SPECIAL: dict[str, Callable[[Any, Convert], keras.layers.Layer]] = {
   "Activation": _activation,
+  **{f"AdaptiveAveragePooling{n}D": _adaptive("mean") for n in (1, 2, 3)},
+  **{f"AdaptiveMaxPooling{n}D": _adaptive("max") for n in (1, 2, 3)},
   "Bidirectional": _bidirectional,
+  "GroupQueryAttention": _grouped_query_attention,
   "IntegerLookup": _lookup,
   "LeakyReLU": _leaky_relu,
   "RMSNormalization": lambda layer, convert: substitutes.RMSNormalization(
@@ -95,6 +140,7 @@ SPECIAL: dict[str, Callable[[Any, Convert], keras.layers.Layer]] = {
   "SpectralNormalization": _wrapped(layer="layer"),
   "StackedRNNCells": _wrapped(cells="cells"),
   "StringLookup": _lookup,
+  "TextVectorization": _lookup,
   "TimeDistributed": _wrapped(layer="layer"),
 }
 
@@ -134,11 +180,16 @@ def converter(layer: Any, public: Any) -> Callable[[Convert], keras.layers.Layer
   path = f"{cls.__module__}.{cls.__qualname__}"
   if path in APPLICATIONS:
     return lambda convert: APPLICATIONS[path](layer, convert)
-  if getattr(public, cls.__name__, None) is not cls:
-    return None
-  if cls.__name__ in SPECIAL:
-    return lambda convert: SPECIAL[cls.__name__](layer, convert)
-  return (lambda convert: _same(layer)) if cls.__name__ in SAME else None
+  name = public_name(cls, public)
+  if name in REFUSED:
+    raise NotConvertible(REFUSED[name])
+  if name in SPECIAL:
+    return lambda convert: SPECIAL[name](layer, convert)
+  return (lambda convert: _same(layer)) if name in SAME else None
 
 
-__all__ = ["NotConvertible", "converter"]
+def public_name(cls: type, public: Any) -> str | None:
+  """Name of a class in `keras.layers`; None for a class that is not there, such as a subclass of one that is."""
+  if getattr(public, cls.__name__, None) is cls:
+    return cls.__name__
+  return next((name for name in dir(public) if getattr(public, name) is cls), None)

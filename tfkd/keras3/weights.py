@@ -9,7 +9,6 @@ import numpy as np
 # Weights with other names, as Keras 3 calls them.
 _NAMES = {
   "depthwise_kernel": "kernel",  # Of DepthwiseConv. Separable convolutions have it in both.
-  "sn_u": "vector_u",
 }
 
 
@@ -30,7 +29,8 @@ def copy(source: Any, target: Any) -> None:
   for layer, flag in flags:
     layer.trainable = flag
   if "variable" in given:  # Made without a name.
-    return copy_in_order(source, target)
+    copy_in_order(source, target)
+    return
   shapes = [{name: [tuple(w.shape) for w in weights] for name, weights in one.items()} for one in (given, wanted)]
   if shapes[0] != shapes[1]:
     raise ValueError(
