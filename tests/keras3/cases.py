@@ -114,7 +114,6 @@ LAYERS = {
   ],
   **_only("RandomBrightness", IMAGE, {"factor": 0.2}),
   **_only("RandomContrast", IMAGE, {"factor": 0.2}),
-  **_only("RandomCrop", IMAGE, {"height": 4, "width": 4}),
   **_only("RandomFlip", IMAGE, {}, {"mode": "horizontal"}),
   **_only("RandomRotation", IMAGE, {"factor": 0.2}),
   **_only("RandomTranslation", IMAGE, {"height_factor": 0.2, "width_factor": 0.1}),

@@ -18,7 +18,7 @@ CASES = [
 ]
 
 
-def _model(make, shapes, is_indices):
+def model_of(make, shapes, is_indices):
   shapes = shapes if isinstance(shapes, list) else [shapes]
   dtype = "int32" if is_indices else "float32"
   inputs = [keras3.Input(shape, dtype=dtype) for shape in shapes]
@@ -32,7 +32,7 @@ def _model(make, shapes, is_indices):
 
 @pytest.mark.parametrize("make, shapes, is_indices", CASES)
 def test_a_layer_of_random_weights_has_the_same_outputs(make, shapes, is_indices, tmp_path):
-  model, data = _model(make, shapes, is_indices)
+  model, data = model_of(make, shapes, is_indices)
   made = from_keras3(model)
   expected = model(data, training=False)
   assert difference(expected, made(data, training=False)) < TOLERANCE

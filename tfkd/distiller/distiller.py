@@ -16,6 +16,7 @@ from tfkd.distiller.retracing import FollowsChanges
 from tfkd.distiller.teachers import as_teachers
 from tfkd.distiller.terms import terms_of
 from tfkd.features import ModelOutputs
+from tfkd.keras3 import as_tf_keras
 from tfkd.objectives import Batch, Objective
 from tfkd.objectives.base import as_number, deserialized
 from tfkd.ops.element_weights import by_output, without_masks
@@ -76,6 +77,7 @@ class Distiller(FollowsChanges):
     **kwargs: Any,
   ):
     super().__init__(**kwargs)
+    student = as_tf_keras(student, "student")
     model_checks.check_student(student)
     model_checks.check_hard_loss_weight(hard_loss_weight)
     self.student = student

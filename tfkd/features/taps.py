@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 import tf_keras as keras
 
+from tfkd.keras3 import is_keras3 as is_keras3
 from tfkd.ops import graph
 from tfkd.ops.spelling import did_you_mean
 
@@ -127,11 +128,6 @@ def has_graph(model: Any) -> bool:
   """Whether a call of the model only calls the layers of its graph, so that they can be tapped."""
   is_graph = hasattr(_keras3_graph(model), "_nodes_by_depth")
   return is_graph and type(model).call.__module__.startswith(_RUN_THE_GRAPH)
-
-
-def is_keras3(model: Any) -> bool:
-  """Distinguishes Keras 3 objects from those of `tf_keras`, without importing Keras 3."""
-  return any(base.__module__.startswith("keras.src") for base in type(model).__mro__)
 
 
 class _Tap(NamedTuple):

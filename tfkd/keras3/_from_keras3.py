@@ -6,10 +6,11 @@ from typing import Any
 
 import tensorflow as tf
 import tf_keras as keras
+from absl import logging
 
 from tfkd.keras3 import checks, expansion, operations, table, weights
 from tfkd.keras3.config import NotConvertible
-from tfkd.keras3.library import library
+from tfkd.keras3.library import is_keras3, library
 from tfkd.ops import graph
 
 
@@ -44,6 +45,23 @@ def from_keras3(model: Any, layers: Mapping[type, Callable[[Any], keras.layers.L
   checks.check_model(model, keras3)
   conversion.check(model)
   return conversion.model(model)
+
+
+def as_tf_keras(model: Any, role: str) -> Any:
+  """Converts a Keras 3 model, and logs that; anything else is returned as it is.
+
+  Args:
+    model: model of either Keras, or anything else.
+    role: what the model is to the caller, such as "student", for the log.
+
+  Raises:
+    RuntimeError, ValueError: see `from_keras3`.
+  """
+  if not is_keras3(model) or not hasattr(model, "layers"):
+    return model
+  converted = from_keras3(model)
+  logging.info("The %s %r is of Keras 3: it was converted to tf_keras by tfkd.from_keras3.", role, converted.name)
+  return converted
 
 
 class _FromKeras3:

@@ -32,6 +32,31 @@ def check_model(model: Any, keras3: Any) -> None:
     )
 
 
+def check_is_tf_keras(model: Any) -> None:
+  """Raises TypeError unless `model` is a `tf_keras` model."""
+  if is_keras3(model):
+    raise TypeError(f"model {getattr(model, 'name', model)!r} is of Keras 3 already: use it as it is.")
+  if not isinstance(model, keras.Model):
+    raise TypeError(f"model is a {type(model).__name__}: expected a functional or Sequential model of tf_keras.")
+
+
+def check_graph(model: keras.Model) -> None:
+  """Raises ValueError for a `tf_keras` model that has no graph of layers."""
+  inputs = keras.Input((1,))
+  kinds = (keras.Sequential, type(keras.Model(inputs, inputs)))
+  kind = next((kind for kind in kinds if isinstance(model, kind)), None)
+  if kind is None or type(model).call is not kind.call:
+    raise ValueError(
+      f"Model {model.name!r} ({type(model).__name__}) is subclassed with a call of its own, which cannot be converted: "
+      "build the same layers as a functional model, keras.Model(inputs, outputs), and convert that."
+    )
+  if not getattr(model, "inputs", None):
+    raise ValueError(
+      f"Model {model.name!r} is not built, so its layers have no weights: start it with keras.Input(shape), or call it "
+      "on data once, before it is converted."
+    )
+
+
 def _empty(keras3):
   inputs = keras3.Input((1,))
   return keras3.Model(inputs, inputs)

@@ -6,7 +6,7 @@ from typing import Any
 import tensorflow as tf
 import tf_keras as keras
 
-from tfkd.keras3 import activations
+from tfkd.keras3 import activations, substitutes
 
 _UNARY = {
   "Absolute": tf.abs,
@@ -330,7 +330,7 @@ def _split(call, x):
 
 
 def _einsum(call, *operands):
-  return tf.einsum(call.op.subscripts, *[call.cast(x) for x in operands])
+  return substitutes.Einsum(call.op.subscripts, name=call.name, dtype=call.dtype)([call.cast(x) for x in operands])
 
 
 def _matmul(call, x1, x2):
@@ -346,7 +346,8 @@ def _normalize(call, x):
   op = call.op
   if op.order != 2:
     raise ValueError(f"Operation {call.name!r} (Normalize) has order={op.order}: expected 2.")
-  return x / tf.maximum(tf.sqrt(tf.reduce_sum(tf.square(x), op.axis, keepdims=True)), op.epsilon)
+  epsilon = keras.backend.epsilon() if op.epsilon is None else op.epsilon
+  return x / tf.maximum(tf.sqrt(tf.reduce_sum(tf.square(x), op.axis, keepdims=True)), epsilon)
 
 
 def _clip(call, x):
@@ -360,7 +361,11 @@ def _where(call, condition, x1=None, x2=None):
 
 def _get_item(call, x, key):
   del call
-  return x[tuple(key) if isinstance(key, list) else key]
+  key = list(key) if isinstance(key, list | tuple) else [key]
+  if Ellipsis in key:  # It cannot be saved.
+    at = key.index(Ellipsis)
+    key[at : at + 1] = [slice(None)] * (x.shape.rank - sum(k is not None for k in key) + 1)
+  return x[tuple(key)]
 
 
 def _take(call, x, indices):

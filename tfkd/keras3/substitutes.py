@@ -222,3 +222,18 @@ class GroupedQueryAttention(keras.layers.Layer):
   def from_config(cls, config):
     dense = {name: keras.saving.deserialize_keras_object(value) for name, value in config.pop("dense").items()}
     return cls(**config, dense=dense)
+
+
+@_registered
+class Einsum(keras.layers.Layer):
+  """Sums products of its inputs over the letters that the equation's right side lacks."""
+
+  def __init__(self, equation: str, **kwargs):
+    super().__init__(**kwargs)
+    self.equation = equation
+
+  def call(self, inputs):
+    return tf.einsum(self.equation, *inputs)
+
+  def get_config(self):
+    return {**super().get_config(), "equation": self.equation}

@@ -20,7 +20,7 @@ _SAME = """
   GlobalAveragePooling3D GlobalMaxPooling1D GlobalMaxPooling2D GlobalMaxPooling3D GroupNormalization Hashing
   HashedCrossing Identity LSTM LSTMCell LayerNormalization Masking MaxPooling1D MaxPooling2D MaxPooling3D
   Maximum Minimum MultiHeadAttention Multiply Normalization PReLU Permute RandomBrightness RandomContrast
-  RandomCrop RandomFlip RandomRotation RandomTranslation RandomZoom ReLU RepeatVector Rescaling Reshape Resizing
+  RandomFlip RandomRotation RandomTranslation RandomZoom ReLU RepeatVector Rescaling Reshape Resizing
   SeparableConv1D SeparableConv2D SimpleRNN SimpleRNNCell Softmax SpatialDropout1D SpatialDropout2D
   SpatialDropout3D Subtract UnitNormalization UpSampling1D UpSampling2D UpSampling3D ZeroPadding1D ZeroPadding2D
   ZeroPadding3D
@@ -121,6 +121,7 @@ REFUSED = {
   "MaxNumBoundingBoxes": "pads boxes, not features: take it out of the model, and apply it to the data set",
   "MelSpectrogram": "has no counterpart in tf_keras: compute the spectrograms in the data set, from which the model starts",
   "Pipeline": "is a list of preprocessing layers: put them into the model one by one, or into a Sequential model",
+  "RandomCrop": "crops in training only, and the layer of that name in tf_keras always: apply it to the data set",
   "ReversibleEmbedding": "has no counterpart in tf_keras: use an Embedding, and a Dense layer for its reverse",
   "STFTSpectrogram": "has no counterpart in tf_keras: compute the spectrograms in the data set, from which the model starts",
 }

@@ -22,13 +22,13 @@ def copy(source: Any, target: Any) -> None:
   Raises:
     ValueError: the layers have other weights.
   """
-  flags = [(layer, layer.trainable) for layer in _with_sublayers(target)]
+  flags = [(layer, layer.trainable) for one in (source, target) for layer in _with_sublayers(one)]
   for layer, _ in flags:
     layer.trainable = True  # `weights` lists the trainable ones first.
   given, wanted = _by_name(source), _by_name(target)
   for layer, flag in flags:
     layer.trainable = flag
-  if "variable" in given:  # Made without a name.
+  if "variable" in {**given, **wanted}:  # Made without a name.
     copy_in_order(source, target)
     return
   shapes = [{name: [tuple(w.shape) for w in weights] for name, weights in one.items()} for one in (given, wanted)]
@@ -44,7 +44,7 @@ def copy(source: Any, target: Any) -> None:
 
 def copy_in_order(source: Any, target: Any) -> None:
   """Sets the weights of a layer in their order, see `copy`."""
-  given, wanted = state(source), list(target.weights)
+  given, wanted = state(source), state(target)
   if [tuple(w.shape) for w in given] != [tuple(w.shape) for w in wanted]:
     raise ValueError(
       f"Layer {source.name!r} ({type(source).__name__}) has weights of shapes {[tuple(w.shape) for w in given]}, and "
