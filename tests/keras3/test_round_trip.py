@@ -17,9 +17,8 @@ def test_a_layer_comes_back(make, shapes, is_indices):
   model, data = model_of(make, shapes, is_indices)
   again = to_keras3(from_keras3(model))
   assert difference(model(data, training=False), again(data, training=False)) < TOLERANCE
-  assert [type(layer) for layer in again.layers] == [type(layer) for layer in model.layers] or "relu" in str(
-    model.layers
-  )
+  if type(make()).__name__ != "Activation":  # relu6 comes back as ReLU.
+    assert [type(layer) for layer in again.layers] == [type(layer) for layer in model.layers]
 
 
 @pytest.mark.parametrize("operation", OPERATIONS.values(), ids=list(OPERATIONS))

@@ -65,7 +65,7 @@ class _ToKeras3:
     """The unbuilt counterpart of a layer; a built model of a model; None of an operation."""
     if id(source) in self.made:
       return self.made[id(source)]
-    if _is_operation(source):
+    if symbols.is_operation(source):
       if not symbols.is_convertible(source):
         symbol = getattr(source, "symbol", None) or type(source).__name__
         raise NotConvertible(f"is the operation {symbol}, which keras.ops lacks: use a layer or another operation")
@@ -150,10 +150,6 @@ def _without_training(layer, kwargs):
       "with trainable=False, and call it without that argument."
     )
   return {name: value for name, value in kwargs.items() if name != "training"}
-
-
-def _is_operation(layer):
-  return type(layer).__name__ in ("ClassMethod", "InstanceMethod", "InstanceProperty", "SlicingOpLambda", "TFOpLambda")
 
 
 def _layers_of(model):

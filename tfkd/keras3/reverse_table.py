@@ -12,7 +12,9 @@ from tfkd.keras3.table import SAME
 
 _BASE = {"activity_regularizer", "dtype", "name", "trainable"}
 # Entries of `tf_keras` that do not change what a layer computes.
-_DROPPED = {"batch_input_shape", "force_generator", "fused", "input_length", "rng_type", "seed", "implementation"}
+_DROPPED = {"batch_input_shape", "force_generator", "fused", "implementation", "input_length", "rng_type", "seed"}
+_DROPPED |= {"key_shape", "query_shape", "value_shape"}  # They follow from the call.
+_OF_BASE_CLASS = {"kernel_constraint", "kernel_initializer", "kernel_regularizer"}  # Separable convolutions lack them.
 _DEFAULTS = {"groups": 1, "sparse": False, "time_major": False, "robust_masking": False, "dtype": None}
 # Classes with a single counterpart under another name or module.
 _APPLICATIONS = {
@@ -66,7 +68,12 @@ class Reverse:
     if cls.__name__ not in SAME:
       raise NotConvertible(f"has no counterpart in Keras 3: pass its conversion, layers={{{cls.__name__}: convert}}")
     target = getattr(self.keras3.layers, cls.__name__)
-    return target(**self._entries(source.get_config(), source, target))
+    config = source.get_config()
+    if isinstance(config.get("axis"), list) and len(config["axis"]) == 1:  # Of BatchNormalization.
+      config["axis"] = config["axis"][0]
+    if cls.__name__.startswith("Separable"):
+      config = {name: value for name, value in config.items() if name not in _OF_BASE_CLASS}
+    return target(**self._entries(config, source, target))
 
   def _entries(self, config, source, target):
     accepted = {*constructor_defaults(target), *_BASE}
@@ -75,6 +82,8 @@ class Reverse:
     defaults = {**constructor_defaults(type(source)), **_DEFAULTS}
     result = {}
     for name, value in config.items():
+      if name == "trainable" or value is None and constructor_defaults(target).get(name) is None:
+        continue  # `trainable` is set when the weights are there.
       if name in accepted:
         result[name] = self._entry(name, value)
       elif name not in _DROPPED and value is not None and value != defaults.get(name):
@@ -154,8 +163,8 @@ class Reverse:
 
 
 def base(layer: keras.layers.Layer) -> dict[str, Any]:
-  """Name, trainable flag and dtype policy of a `tf_keras` layer, as arguments of a Keras 3 layer."""
-  return {"name": layer.name, "trainable": layer.trainable, "dtype": layer.dtype_policy.name}
+  """Name and dtype policy of a `tf_keras` layer, as arguments of a Keras 3 layer."""
+  return {"name": layer.name, "dtype": layer.dtype_policy.name}
 
 
 def _advice(source):

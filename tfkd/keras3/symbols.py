@@ -1,5 +1,6 @@
 """TensorFlow operations in the graph of a `tf_keras` model, as operations of `keras.ops`."""
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -51,7 +52,7 @@ _BINARY = {
   "arctan2": "math.atan2",
   "divide": "math.divide math.truediv",
   "equal": "math.equal",
-  "floor_divide": "math.floordiv",
+  "floor_divide": "math.floordiv floor_div",
   "greater": "math.greater",
   "greater_equal": "math.greater_equal",
   "less": "math.less",
@@ -80,6 +81,14 @@ _REDUCTIONS = {
 }
 
 
+_LAMBDAS = {"ClassMethod", "InstanceMethod", "InstanceProperty", "SlicingOpLambda", "TFOpLambda"}
+# Layers of this library.
+_LAYERS = {
+  "tfkd.keras3.substitutes.Einsum": lambda ops, layer, x: ops.einsum(layer.equation, *x),
+  "tfkd.models._vit.FirstToken": lambda ops, layer, x: x[:, 0],
+}
+
+
 def _by_symbol(table):
   return {symbol: name for name, symbols in table.items() for symbol in symbols.split()}
 
@@ -89,8 +98,17 @@ _UNARY_OF, _BINARY_OF, _REDUCTION_OF = map(_by_symbol, (_UNARY, _BINARY, _REDUCT
 
 def is_convertible(layer: Any) -> bool:
   """Whether a `TFOpLambda` layer has a counterpart in `keras.ops`."""
-  known = {**_UNARY_OF, **_BINARY_OF, **_REDUCTION_OF, **_OTHERS}
-  return getattr(layer, "symbol", None) in known
+  return _symbol(layer) in {**_UNARY_OF, **_BINARY_OF, **_REDUCTION_OF, **_OTHERS, **_LAYERS}
+
+
+def is_operation(layer: Any) -> bool:
+  """Whether a `tf_keras` layer stands for an operation, which is none in Keras 3."""
+  return f"{type(layer).__module__}.{type(layer).__name__}" in _LAYERS or type(layer).__name__ in _LAMBDAS
+
+
+def _symbol(layer):
+  path = f"{type(layer).__module__}.{type(layer).__name__}"
+  return path if path in _LAYERS else str(getattr(layer, "symbol", None)).removeprefix("compat.v1.")
 
 
 def convert(ops: Any, layer: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
@@ -102,7 +120,9 @@ def convert(ops: Any, layer: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
     args: arguments of the call, with the tensors of the new graph.
     kwargs: its keyword arguments.
   """
-  symbol = layer.symbol
+  symbol = _symbol(layer)
+  if symbol in _LAYERS:
+    return _LAYERS[symbol](ops, layer, *args)
   kwargs = {name: value for name, value in kwargs.items() if name != "name"}
   if symbol in _UNARY_OF:
     return getattr(ops, _UNARY_OF[symbol])(*args, *kwargs.values())
@@ -110,7 +130,9 @@ def convert(ops: Any, layer: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
     return getattr(ops, _BINARY_OF[symbol])(*args, *kwargs.values())
   if symbol in _REDUCTION_OF:
     return _reduce(getattr(ops, _REDUCTION_OF[symbol]), *args, **kwargs)
-  return _OTHERS[symbol](ops, *args, **kwargs)
+  # By name, since the order of the arguments is another in TensorFlow 1.
+  given = inspect.signature(layer.function).bind(*args, **kwargs).arguments
+  return _OTHERS[symbol](ops, **{name: value for name, value in given.items() if name != "name"})
 
 
 def _reduce(function, input_tensor, axis=None, keepdims=False):
@@ -178,6 +200,12 @@ def _einsum(ops, equation, *inputs, **others):
   return ops.einsum(equation, *inputs)
 
 
+def _one_hot(ops, indices, depth, on_value=None, off_value=None, axis=-1, dtype=None):
+  if on_value is not None or off_value is not None:
+    raise ValueError("tf.one_hot with on_value or off_value has no counterpart: multiply its result, and add to it.")
+  return ops.one_hot(indices, depth, axis=-1 if axis is None else axis, dtype=_dtype(dtype or "float32"))
+
+
 def _where(ops, condition, x=None, y=None):
   return ops.where(condition, x, y)
 
@@ -202,15 +230,18 @@ _OTHERS: dict[str, Callable] = {
   "nn.leaky_relu": _leaky_relu,
   "nn.log_softmax": lambda ops, logits, axis=-1: ops.log_softmax(logits, axis=-1 if axis is None else axis),
   "nn.softmax": lambda ops, logits, axis=-1: ops.softmax(logits, axis=-1 if axis is None else axis),
+  "one_hot": _one_hot,
   "pad": _pad,
   "repeat": lambda ops, input, repeats, axis=None: ops.repeat(input, repeats, axis=axis),
   "reshape": lambda ops, tensor, shape: ops.reshape(tensor, tuple(int(n) for n in shape)),
   "reverse": lambda ops, tensor, axis: ops.flip(tensor, axis[0] if len(axis) == 1 else tuple(axis)),
   "split": _split,
-  "squeeze": lambda ops, input, axis=None: ops.squeeze(input, axis=tuple(axis) if isinstance(axis, list) else axis),
+  "squeeze": lambda ops, input, axis=None, **_: ops.squeeze(
+    input, axis=tuple(axis) if isinstance(axis, list) else axis
+  ),
   "stack": lambda ops, values, axis=0: ops.stack(values, axis=axis),
   "tile": lambda ops, input, multiples: ops.tile(input, tuple(int(n) for n in multiples)),
-  "transpose": lambda ops, a, perm=None: ops.transpose(a, perm),
+  "transpose": lambda ops, a, perm=None, **_: ops.transpose(a, perm),
   "unstack": lambda ops, value, num=None, axis=0: ops.unstack(value, num, axis),
   "where": _where,
 }
