@@ -10,6 +10,7 @@ import tf_keras as keras
 import tfkd
 from tests.keras3.comparison import TOLERANCE, difference, randomize
 from tfkd import from_keras3
+from tfkd.deploy._interpreter import interpreter, run
 
 L = keras3.layers
 RNG = np.random.default_rng(0)
@@ -119,7 +120,16 @@ MODELS = [value for value in MODELS if value not in (_small, _embedded)]
 
 
 def _flags(model):
-  return [(layer.name, layer.trainable) for layer in model._flatten_layers() if "input" not in layer.name]
+  found = {layer.name: layer.trainable for layer in model._flatten_layers() if "input" not in layer.name}
+  found.pop(model.name)
+  return model.trainable, found
+
+
+def _have_same_flags(one, other):
+  (first, flags), (second, others) = _flags(one), _flags(other)
+  common = flags.keys() & others.keys()  # Parts of layers, as of attention, have names of their own.
+  top = {layer.name for layer in one.layers if "input" not in layer.name}
+  return first == second and top <= common and all(flags[name] == others[name] for name in common)
 
 
 @pytest.mark.parametrize("make", MODELS, ids=lambda make: make.__name__[1:])
@@ -132,14 +142,14 @@ def test_a_model_has_the_same_outputs_names_and_flags(make, tmp_path):
   assert difference(expected, made(data)) < TOLERANCE
   names = {layer.name for layer in model.layers}
   assert names <= {layer.name for layer in made.layers}
-  assert {k: v for k, v in _flags(made) if k in dict(_flags(model))} == dict(_flags(model))
+  assert _have_same_flags(model, made)
   assert {type(layer).__name__ for layer in made.layers} >= {"Sequential"} & {type(m).__name__ for m in model.layers}
   flat = keras3.tree.flatten(expected)
   made.save(tmp_path / "model.keras")
   assert difference(flat, keras3.tree.flatten(keras.models.load_model(tmp_path / "model.keras")(data))) < TOLERANCE
   again = tfkd.to_keras3(made)
   assert difference(flat, keras3.tree.flatten(again(data))) < TOLERANCE
-  assert {k: v for k, v in _flags(again) if k in dict(_flags(model))} == dict(_flags(model))
+  assert _have_same_flags(model, again)
 
 
 def _trainable():
@@ -161,7 +171,8 @@ def test_an_epoch_of_training_equals_that_of_the_original():
   assert difference(np.asarray(model(images)), made(images).numpy()) < 1e-3
   for layer in model.layers:
     for a, b in zip(layer.weights, made.get_layer(layer.name).weights, strict=True):
-      np.testing.assert_allclose(np.asarray(a), b.numpy(), atol=1e-3)
+      # The fused operation of tf_keras averages variances of n / (n - 1), here 1.002, with factor 0.2.
+      np.testing.assert_allclose(np.asarray(a), b.numpy(), atol=3e-3 if "moving_variance" in b.name else 1e-3)
 
 
 def test_mixed_precision_stays():
@@ -219,8 +230,7 @@ def test_a_distiller_a_quantized_student_and_a_file_are_made_of_a_keras_3_model(
 
   path = str(tmp_path / "student.tflite")
   tfkd.deploy.to_tflite(model, path)
-  outputs = tfkd.deploy.evaluate(path, images, np.array([0, 1, 2, 0]))
-  assert outputs
+  assert difference(expected, run(interpreter(path), images)) < TOLERANCE
 
   small = keras3.Sequential([keras3.Input((8, 8, 3)), L.Conv2D(4, 3, activation="relu"), L.Flatten(), L.Dense(3)])
   tfkd.quantization.check(small, "w8a8")

@@ -72,6 +72,7 @@ class _FromKeras3:
     self.own = dict(layers)
     self.made: dict[int, keras.layers.Layer] = {}
     self.has_own_weights: set[int] = set()
+    self.expanded: list[Any] = []  # Kept, since `made` has the ids of what exists.
 
   def check(self, model: Any) -> None:
     """Converts all layers, without weights, and raises one ValueError for those that have no counterpart."""
@@ -96,7 +97,8 @@ class _FromKeras3:
     elif isinstance(source, self.keras3.Model):
       return self.model(source)
     elif self._is_expanded(source):
-      made = self.model(expansion.expanded(source, self.keras3))
+      self.expanded.append(expansion.expanded(source, self.keras3))
+      made = self.model(self.expanded[-1])
     else:
       convert = table.converter(source, self.keras3.layers)
       if convert is None:

@@ -132,7 +132,8 @@ class _ToKeras3:
         outputs = symbols.convert(self.keras3.ops, node.layer, args, kwargs)
         self.keras3.tree.flatten(outputs)[0]._keras_history.operation.name = node.layer.name
       else:
-        outputs = made(*args, **_without_training(node.layer, kwargs))
+        args, kwargs = _with_state(node.layer, args, _without_training(node.layer, kwargs))
+        outputs = made(*args, **kwargs)
       flat = self.keras3.tree.flatten(outputs)
       for tensor, value in zip(tf.nest.flatten(node.outputs), flat, strict=True):
         values[id(tensor)] = value
@@ -150,6 +151,14 @@ def _without_training(layer, kwargs):
       "with trainable=False, and call it without that argument."
     )
   return {name: value for name, value in kwargs.items() if name != "training"}
+
+
+def _with_state(layer, args, kwargs):
+  """Takes the initial state of a recurrent layer out of the list of its inputs, into which `tf_keras` puts it."""
+  is_recurrent = isinstance(layer, keras.layers.RNN | keras.layers.Bidirectional)
+  if not is_recurrent or not isinstance(args[0], list | tuple):
+    return args, kwargs
+  return (args[0][0], *args[1:]), {**kwargs, "initial_state": list(args[0][1:])}
 
 
 def _layers_of(model):

@@ -82,8 +82,8 @@ class Reverse:
     defaults = {**constructor_defaults(type(source)), **_DEFAULTS}
     result = {}
     for name, value in config.items():
-      if name == "trainable" or value is None and constructor_defaults(target).get(name) is None:
-        continue  # `trainable` is set when the weights are there.
+      if name in ("dtype", "name", "trainable") or value is None and constructor_defaults(target).get(name) is None:
+        continue  # `base` has them; `trainable` is set when the weights are there.
       if name in accepted:
         result[name] = self._entry(name, value)
       elif name not in _DROPPED and value is not None and value != defaults.get(name):

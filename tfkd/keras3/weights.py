@@ -57,7 +57,8 @@ def copy_in_order(source: Any, target: Any) -> None:
 
 def state(layer: Any) -> list[Any]:
   """The weights of a layer without the state of random numbers."""
-  return [w for w in layer.weights if "seed_generator" not in getattr(w, "path", w.name)]
+  variables = [w for w in layer.weights if hasattr(w, "assign")]  # Not the tables of lookups.
+  return [w for w in variables if "seed_generator" not in getattr(w, "path", w.name)]
 
 
 def _by_name(layer):
