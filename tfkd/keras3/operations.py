@@ -20,7 +20,7 @@ _UNARY = {
   "Exp": tf.exp,
   "Expm1": tf.math.expm1,
   "Floor": tf.floor,
-  "Identity": tf.identity,
+  "Copy": tf.identity,
   "Isfinite": tf.math.is_finite,
   "Isinf": tf.math.is_inf,
   "Isnan": tf.math.is_nan,

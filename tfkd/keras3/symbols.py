@@ -19,7 +19,7 @@ _UNARY = {
   "exp": "math.exp",
   "expm1": "math.expm1",
   "floor": "math.floor",
-  "identity": "identity",
+  "copy": "identity",
   "isfinite": "math.is_finite",
   "isinf": "math.is_inf",
   "isnan": "math.is_nan",
