@@ -12,8 +12,8 @@ from absl import logging
 from tfkd.deploy._integer_inputs import without_casts
 from tfkd.deploy.metadata import with_metadata
 from tfkd.deploy.tasks import Task, check_task, task_of_ending
-from tfkd.ops.probabilities import endings
 from tfkd.keras3 import as_tf_keras
+from tfkd.ops.probabilities import endings
 from tfkd.quantization import Scheme, conversion, input_batches, is_uncalibrated, scheme_of, signature
 from tfkd.quantization.grid import on_trained_grid
 from tfkd.storage.digests import sha256_of_arrays
