@@ -5,7 +5,8 @@
 1. `checks`: refuses models without a graph, and names all layers without a counterpart.
 2. `table` and `config`: make the counterpart of a layer from its configuration; `substitutes` has the layers that
    `tf_keras` lacks, `activations` the functions, and `expansion` the blocks of KerasHub.
-3. `operations`: makes layers or TensorFlow operations of `keras.ops`; `symbols` those of `keras.ops` of TensorFlow's.
+3. `operations` and `rules`: make layers or TensorFlow operations of `keras.ops`; `symbols` is their way back, as
+   `reverse_table` is that of layers.
 4. `weights`: copies the values and the trainable flags.
 """
 

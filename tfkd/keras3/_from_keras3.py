@@ -17,12 +17,12 @@ from tfkd.ops import graph
 def from_keras3(model: Any, layers: Mapping[type, Callable[[Any], keras.layers.Layer]] | None = None) -> keras.Model:
   """Rebuilds a Keras 3 model in `tf_keras`, with the same outputs, layer names, weights and trainable flags.
 
-  The new model is independent of the old one. A nested model stays nested, a shared layer is shared, and the structure of
-  inputs and outputs stays the same. Operations of `keras.ops` become layers where there is one of that meaning, and
-  TensorFlow operations elsewhere. A `training` argument of a layer's call is left out, since `fit`, `evaluate` and
-  `predict` of Keras 3 replace it. The optimizer, the loss and the metrics of a compiled model are not converted: compile
-  the new model with those of `tf_keras`. A subclass of `keras.Model` that is built as a functional model becomes a
-  functional model.
+  The new model is independent of the old one. A nested model stays nested, a shared layer is shared, and the
+  structure of inputs and outputs stays the same. Operations of `keras.ops` become layers where there is one of that
+  meaning, and TensorFlow operations elsewhere. A `training` argument of a layer's call is left out, since `fit`,
+  `evaluate` and `predict` of Keras 3 replace it. The optimizer, the loss and the metrics of a compiled model are not
+  converted: compile the new model with those of `tf_keras`. A subclass of `keras.Model` that is built as a functional
+  model becomes a functional model.
 
   Args:
     model: built functional or `Sequential` model of Keras 3 on TensorFlow, in float precision.

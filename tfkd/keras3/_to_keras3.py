@@ -17,9 +17,9 @@ from tfkd.ops import graph
 def to_keras3(model: keras.Model, layers: Mapping[type, Callable[[keras.layers.Layer], Any]] | None = None) -> Any:
   """Rebuilds a float `tf_keras` model in Keras 3, with the same outputs, layer names, weights and trainable flags.
 
-  It is the way back of `from_keras3`, with the same guarantees: nested models, shared layers and the structure of inputs
-  and outputs stay. TensorFlow operations in the graph become those of `keras.ops`. The compiled loss, metrics and
-  optimizer are not converted. A random layer draws other numbers.
+  It is the way back of `from_keras3`, with the same guarantees: nested models, shared layers and the structure of
+  inputs and outputs stay. TensorFlow operations in the graph become those of `keras.ops`. The compiled loss, metrics
+  and optimizer are not converted. A random layer draws other numbers.
 
   Args:
     model: built functional or `Sequential` model of `tf_keras`, not quantized.
@@ -147,8 +147,8 @@ class _ToKeras3:
 def _without_training(layer, kwargs):
   if isinstance(kwargs.get("training"), bool):
     raise ValueError(
-      f"Layer {layer.name!r} is called with training={kwargs['training']}, which Keras 3 replaces in fit: freeze the layer "
-      "with trainable=False, and call it without that argument."
+      f"Layer {layer.name!r} is called with training={kwargs['training']}, which Keras 3 replaces in fit: freeze the "
+      "layer with trainable=False, and call it without that argument."
     )
   return {name: value for name, value in kwargs.items() if name != "training"}
 

@@ -117,13 +117,13 @@ _AUGMENTATIONS = """
 REFUSED = {
   **dict.fromkeys(_AUGMENTATIONS.split(), _AUGMENTATION),
   **dict.fromkeys(("FlaxLayer", "JaxLayer", "TFSMLayer", "TorchModuleWrapper"), _FOREIGN),
-  "Lambda": "holds a Python function: write it with keras.ops in the graph, or pass its conversion, layers={Lambda: convert}",
+  "Lambda": "holds a Python function: write it with keras.ops in the graph, or pass layers={Lambda: convert}",
   "MaxNumBoundingBoxes": "pads boxes, not features: take it out of the model, and apply it to the data set",
-  "MelSpectrogram": "has no counterpart in tf_keras: compute the spectrograms in the data set, from which the model starts",
+  "MelSpectrogram": "has no counterpart in tf_keras: compute the spectrograms in the data set",
   "Pipeline": "is a list of preprocessing layers: put them into the model one by one, or into a Sequential model",
   "RandomCrop": "crops in training only, and the layer of that name in tf_keras always: apply it to the data set",
   "ReversibleEmbedding": "has no counterpart in tf_keras: use an Embedding, and a Dense layer for its reverse",
-  "STFTSpectrogram": "has no counterpart in tf_keras: compute the spectrograms in the data set, from which the model starts",
+  "STFTSpectrogram": "has no counterpart in tf_keras: compute the spectrograms in the data set",
 }
 
 SPECIAL: dict[str, Callable[[Any, Convert], keras.layers.Layer]] = {
