@@ -105,6 +105,17 @@ def _partly_frozen():
   return model, VECTORS
 
 
+def _partly_frozen_attention():
+  x = keras3.Input((5, 4))
+  y = L.TimeDistributed(keras3.Sequential([keras3.Input((4,)), L.Dense(4, name="a"), L.Dense(4, name="b")]))(x)
+  y = L.BatchNormalization()(L.MultiHeadAttention(2, 3)(y, y))
+  inner = keras3.Model(x, y)
+  inner.layers[1].layer.layers[0].trainable = False
+  inner.layers[-1].trainable = False
+  x = keras3.Input((5, 4))
+  return keras3.Model(x, L.LSTM(2)(inner(x))), RNG.normal(size=(3, 5, 4)).astype(np.float32)
+
+
 def _adapted():
   layer = L.Normalization()
   layer.adapt(3.0 + 2.0 * VECTORS)
@@ -144,6 +155,7 @@ def test_a_model_has_the_same_outputs_names_and_flags(make, tmp_path):
   assert names <= {layer.name for layer in made.layers}
   assert _have_same_flags(model, made)
   assert {type(layer).__name__ for layer in made.layers} >= {"Sequential"} & {type(m).__name__ for m in model.layers}
+  assert len(made.trainable_weights) == len(model.trainable_weights)
   flat = keras3.tree.flatten(expected)
   made.save(tmp_path / "model.keras")
   assert difference(flat, keras3.tree.flatten(keras.models.load_model(tmp_path / "model.keras")(data))) < TOLERANCE

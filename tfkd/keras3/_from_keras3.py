@@ -44,7 +44,9 @@ def from_keras3(model: Any, layers: Mapping[type, Callable[[Any], keras.layers.L
   conversion = _FromKeras3(keras3, layers or {})
   checks.check_model(model, keras3)
   conversion.check(model)
-  return conversion.model(model)
+  made = conversion.model(model)
+  weights.copy_model_flags(model, model.trainable, made, conversion.made, conversion.graph_of)
+  return made
 
 
 def as_tf_keras(model: Any, role: str) -> Any:
@@ -72,12 +74,12 @@ class _FromKeras3:
     self.own = dict(layers)
     self.made: dict[int, keras.layers.Layer] = {}
     self.has_own_weights: set[int] = set()
-    self.expanded: list[Any] = []  # Kept, since `made` has the ids of what exists.
+    self.expanded: dict[int, Any] = {}  # Models of blocks; kept, since `made` has the ids of what exists.
 
   def check(self, model: Any) -> None:
     """Converts all layers, without weights, and raises one ValueError for those that have no counterpart."""
     wrong = collections.defaultdict(dict)
-    for operation in checks.operations_of(model, self.keras3):
+    for operation in checks.operations_of(model, self.keras3, self.own):
       try:
         self.layer(operation)
       except NotConvertible as error:
@@ -96,9 +98,9 @@ class _FromKeras3:
       made = self._own(source)
     elif isinstance(source, self.keras3.Model):
       return self.model(source)
-    elif self._is_expanded(source):
-      self.expanded.append(expansion.expanded(source, self.keras3))
-      made = self.model(self.expanded[-1])
+    elif expansion.is_block(source):
+      self.expanded[id(source)] = expansion.expanded(source, self.keras3)
+      made = self.model(self.expanded[id(source)])
     else:
       convert = table.converter(source, self.keras3.layers)
       if convert is None:
@@ -121,25 +123,26 @@ class _FromKeras3:
     if id(source) not in self.made:
       inner = getattr(source, "_functional", None)
       made = self._functional(source) if inner is None else self._sequential(source)
-      made.trainable = source.trainable
-      for layer in checks.layers_of(source):
+      for layer in source.layers:
         if not isinstance(layer, self.keras3.layers.InputLayer):
           self._finish(layer, self.made[id(layer)])
       self.made[id(source)] = made
     return self.made[id(source)]
 
+  def graph_of(self, layer: Any) -> Any:
+    """The Keras 3 model that a layer is, or that a block was expanded to; None for other layers."""
+    if type(layer) in self.own:
+      return None
+    return layer if isinstance(layer, self.keras3.Model) else self.expanded.get(id(layer))
+
   def _finish(self, source, made):
-    if not isinstance(source, self.keras3.Model) and not self._is_expanded(source):
+    if self.graph_of(source) is None:
       if type(source) not in self.own:
         weights.copy(source, made)
       elif id(source) not in self.has_own_weights:
         weights.copy_in_order(source, made)
       if isinstance(made, keras.layers.Normalization):
         made.finalize_state()
-    weights.copy_flags(source, made)
-
-  def _is_expanded(self, source):
-    return type(source) not in self.own and expansion.is_block(source)
 
   def _sequential(self, source):
     inputs = source.layers and source._functional.inputs[0]

@@ -38,7 +38,9 @@ def to_keras3(model: keras.Model, layers: Mapping[type, Callable[[keras.layers.L
   conversion = _ToKeras3(library(), layers or {})
   checks.check_graph(model)
   conversion.check(model)
-  return conversion.model(model)
+  made = conversion.model(model)
+  weights.copy_model_flags(model, model.trainable, made, conversion.made, conversion.graph_of)
+  return made
 
 
 class _ToKeras3:
@@ -54,7 +56,7 @@ class _ToKeras3:
   def check(self, model: keras.Model) -> None:
     """Converts all layers, without weights, and raises one ValueError for those that have no counterpart."""
     wrong = collections.defaultdict(dict)
-    for layer in _layers_of(model):
+    for layer in _layers_of(model, self.own):
       try:
         self.layer(layer)
       except NotConvertible as error:
@@ -93,22 +95,24 @@ class _ToKeras3:
     if id(source) not in self.made:
       is_sequential = isinstance(source, keras.Sequential)
       made = self._sequential(source) if is_sequential else self._functional(source)
-      made.trainable = source.trainable
       for layer in source.layers:
         if id(layer) in self.made:
           self._finish(layer, self.made[id(layer)])
       self.made[id(source)] = made
     return self.made[id(source)]
 
+  def graph_of(self, layer: Any) -> Any:
+    """The model that a layer is; None for other layers."""
+    return layer if isinstance(layer, keras.Model) and type(layer) not in self.own else None
+
   def _finish(self, source, made):
-    if not isinstance(source, keras.Model):
+    if self.graph_of(source) is None:
       if type(source) not in self.own:
         weights.copy(source, made)
       elif id(source) not in self.has_own_weights:
         weights.copy_in_order(source, made)
       if isinstance(made, self.keras3.layers.Normalization):
         made.finalize_state()
-    weights.copy_flags(source, made)
 
   def _input(self, tensor):
     return self.keras3.Input(
@@ -161,11 +165,11 @@ def _with_state(layer, args, kwargs):
   return (args[0][0], *args[1:]), {**kwargs, "initial_state": list(args[0][1:])}
 
 
-def _layers_of(model):
+def _layers_of(model, own):
   """Layers of a model and of the models nested in it, without input layers and nested models."""
   for layer in model.layers:
-    if isinstance(layer, keras.Model):
+    if isinstance(layer, keras.Model) and type(layer) not in own:
       checks.check_graph(layer)
-      yield from _layers_of(layer)
+      yield from _layers_of(layer, own)
     elif not isinstance(layer, keras.layers.InputLayer):
       yield layer

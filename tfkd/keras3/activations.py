@@ -1,5 +1,7 @@
 """Activation functions of Keras 3 by their `tf_keras` names; those that `tf_keras` lacks are defined here."""
 
+from collections.abc import Callable
+
 import tensorflow as tf
 import tf_keras as keras
 
@@ -108,7 +110,7 @@ OWN = {
 _ALIASES = {"hard_swish": "hard_silu", "swish": "silu"}
 
 
-def converted(name: str):
+def converted(name: str) -> Callable[[tf.Tensor], tf.Tensor] | None:
   """The `tf_keras` activation for the name of an activation in Keras 3; None if there is none."""
   name = _ALIASES.get(name, name)
   if name == "silu":

@@ -1,6 +1,6 @@
 """Checks of models before they are converted; all layers without a counterpart are named at once."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from typing import Any
 
 import tf_keras as keras
@@ -62,18 +62,19 @@ def _empty(keras3):
   return keras3.Model(inputs, inputs)
 
 
-def layers_of(model: Any) -> list[Any]:
-  """Layers of a Keras 3 model, and in a functional model those that only masks need as well."""
-  return [*model.layers]
+def operations_of(model: Any, keras3: Any, own: Container[type]) -> Iterator[Any]:
+  """Layers and operations of a model and the models nested in it, without input layers and nested models.
 
-
-def operations_of(model: Any, keras3: Any) -> Iterator[Any]:
-  """Layers and operations of a model and the models nested in it, without input layers and nested models."""
+  Args:
+    model: Keras 3 model.
+    keras3: the library.
+    own: classes that are converted as a whole, also of models.
+  """
   inner = getattr(model, "_functional", None) or model
   for operation in inner.operations:
-    if isinstance(operation, keras3.Model):
+    if isinstance(operation, keras3.Model) and type(operation) not in own:
       check_model(operation, keras3)
-      yield from operations_of(operation, keras3)
+      yield from operations_of(operation, keras3, own)
     elif not isinstance(operation, keras3.layers.InputLayer):
       yield operation
 

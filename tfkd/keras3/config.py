@@ -89,13 +89,14 @@ def entry(name: str, value: Any) -> Any:
 def _activation(value):
   if value is None:
     return None
-  name = value if isinstance(value, str) else value.get("config")
-  found = activations.converted(name) if isinstance(name, str) else None
-  if isinstance(value, dict) and value.get("module", "builtins") not in ("builtins", "keras.activations"):
-    found = None
-  if found is None or (isinstance(value, dict) and value.get("registered_name") not in (None, "function", name)):
-    shown = name if isinstance(name, str) else value.get("class_name")
-    raise NotConvertible(f"has the activation {shown}, which tf_keras lacks")
+  name, is_known = value, True
+  if isinstance(value, dict):  # A function of the user's, or a layer.
+    name = value["config"] if isinstance(value.get("config"), str) else value.get("class_name", "lambda")
+    is_known = value.get("module", "builtins") in ("builtins", "keras.activations")
+    is_known = is_known and value.get("registered_name") in (None, "function", name)
+  found = activations.converted(name) if is_known else None
+  if found is None:
+    raise NotConvertible(f"has the activation {name}, which tf_keras lacks")
   return found
 
 

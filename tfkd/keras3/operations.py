@@ -154,7 +154,7 @@ def _activation(call, x):
   if kind == "Glu" and call.op.axis != -1:
     first, second = tf.split(x, 2, axis=call.op.axis)
     return first * tf.sigmoid(second)
-  function = activations.converted(name)
+  function: Any = activations.converted(name)
   x = call.cast(x)
   if has_mask(x):
     return function(x)

@@ -77,6 +77,8 @@ def _concatenate(call, xs):
   plain = all(is_tensor(x) and not has_mask(x) for x in xs)
   if plain and len(xs) > 1 and axis is not None and axis % call.rank:
     return keras.layers.Concatenate(axis, name=call.name, dtype=call.dtype)(xs)
+  if axis is None:
+    xs, axis = [tf.reshape(x, [-1]) for x in xs], 0
   return tf.concat(xs, axis)
 
 
@@ -113,7 +115,7 @@ def _expand_dims(call, x):
 
 
 def _pad(call, x, constant_values=None):
-  modes = {"constant": "CONSTANT", "reflect": "REFLECT", "symmetric": "SYMMETRIC"}
+  modes: dict[str, Any] = {"constant": "CONSTANT", "reflect": "REFLECT", "symmetric": "SYMMETRIC"}
   if call.op.mode not in modes:
     raise ValueError(f"Operation {call.name!r} (Pad) has mode={call.op.mode!r}: expected one of {', '.join(modes)}.")
   width = call.op.pad_width

@@ -1,5 +1,7 @@
 """Layers of Keras 3 that `tf_keras` lacks."""
 
+from collections.abc import Sequence
+
 import tensorflow as tf
 import tf_keras as keras
 
@@ -115,7 +117,7 @@ class AdaptivePooling(keras.layers.Layer):
     data_format: "channels_last" or "channels_first".
   """
 
-  def __init__(self, output_size: int | tuple[int, ...], mode: str, data_format: str = "channels_last", **kwargs):
+  def __init__(self, output_size: int | Sequence[int], mode: str, data_format: str = "channels_last", **kwargs):
     super().__init__(**kwargs)
     self.output_size, self.mode, self.data_format = output_size, mode, data_format
 

@@ -2,9 +2,11 @@
 
 import collections
 import re
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+import tf_keras as keras
 
 # Weights with other names, as Keras 3 calls them.
 _NAMES = {
@@ -22,7 +24,8 @@ def copy(source: Any, target: Any) -> None:
   Raises:
     ValueError: the layers have other weights.
   """
-  flags = [(layer, layer.trainable) for one in (source, target) for layer in _with_sublayers(one)]
+  ordered = [one for one in (source, target) if isinstance(one, keras.layers.Layer)]  # By flags, in tf_keras alone.
+  flags = [(layer, layer.trainable) for one in ordered for layer in one._flatten_layers()]
   for layer, _ in flags:
     layer.trainable = True  # `weights` lists the trainable ones first.
   given, wanted = _by_name(source), _by_name(target)
@@ -71,15 +74,31 @@ def _by_name(layer):
   return dict(found)
 
 
-def _with_sublayers(layer):
-  found = layer._flatten_layers()
-  return list(found)
-
-
 def copy_flags(source: Any, target: Any) -> None:
-  """Sets the trainable flag of a layer and of the layers in it."""
-  given, wanted = _with_sublayers(source), _with_sublayers(target)
+  """Sets the trainable flag of a layer and, by name, of the layers in it."""
+  flags = {layer.name: layer.trainable for layer in source._flatten_layers()}
   target.trainable = source.trainable
-  if len(given) == len(wanted):
-    for one, other in zip(given, wanted, strict=True):
-      other.trainable = one.trainable
+  for layer in target._flatten_layers():
+    if layer is not target and layer.name in flags:
+      layer.trainable = flags[layer.name]
+
+
+def copy_model_flags(
+  source: Any, trainable: bool, target: Any, counterparts: Mapping[int, Any], graph_of: Callable[[Any], Any]
+) -> None:
+  """Sets the trainable flags of a model, of its layers and of the models nested in it.
+
+  Args:
+    source: model.
+    trainable: its own flag.
+    target: its counterpart.
+    counterparts: those of layers and models by `id`.
+    graph_of: function from a layer to the model that it stands for; None for others.
+  """
+  target.trainable = trainable
+  for layer in source.layers:
+    made, inner = counterparts.get(id(layer)), graph_of(layer)
+    if made is not None and inner is not None:
+      copy_model_flags(inner, layer.trainable, made, counterparts, graph_of)
+    elif made is not None:
+      copy_flags(layer, made)
