@@ -84,6 +84,18 @@ def _masked_sum():
   return keras3.Model(words, L.LSTM(3)(L.Add()([x, L.Dropout(0.5)(x)]))), WORDS
 
 
+def _union_of_masks():
+  words, x = _embedded()
+  y = L.Embedding(7, 4, mask_zero=True)(3 - words)
+  return keras3.Model(words, L.LSTM(3)(L.Add()([x, y]))), WORDS
+
+
+def _partly_masked_concatenation():
+  words, x = _embedded()
+  y = L.Embedding(7, 4)(words)
+  return keras3.Model(words, L.LSTM(3)(L.Concatenate()([x, y]))), WORDS
+
+
 def _initial_state():
   words, x = _embedded()
   h, c = keras3.Input((3,)), keras3.Input((3,))

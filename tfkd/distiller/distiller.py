@@ -56,8 +56,8 @@ class Distiller(FollowsChanges):
       reads the labels. If a model ends in softmax, the logits before it are used. It is neither trained nor updated,
       and its `trainable` flag stays as it is. Or a dict of several teachers by name, each of which runs once per step:
       an objective reads the one that its option `teacher` names, and `agreement` the first.
-    student: `tf_keras` model to train, quantized or not. One of Keras 3 is converted by `tfkd.from_keras3`: the weights of
-      `distiller.student` are trained, and `tfkd.to_keras3(distiller.student)` returns them to Keras 3.
+    student: `tf_keras` model to train, quantized or not. One of Keras 3 is converted by `tfkd.from_keras3`: the weights
+      of `distiller.student` are trained, and `tfkd.to_keras3(distiller.student)` returns them to Keras 3.
     objectives: `tfkd.objectives.Objective`, or a list of them with different names.
     hard_loss_weight: factor of the compiled loss, >= 0, or a scalar `tf.Variable`. With the number 0 labels are not
       needed.

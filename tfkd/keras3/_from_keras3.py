@@ -216,8 +216,8 @@ class _Walk:
       outputs = layer(*self._without_mask(node, layer, args), **kwargs, **missing)
     flat = tf.nest.flatten(outputs)
     for tensor, value in zip(node.output_tensors, flat, strict=True):
-      if _mask_of(value) is not None and _mask_of(tensor) is None:
-        value = tf.identity(value)  # It has no mask.
+      if _mask_of(value) is not None and (_mask_of(tensor) is None or _mixes_masks(node)):
+        value = tf.identity(value)  # It has no mask, so that the readers are given that of Keras 3.
       self.values[id(tensor)] = value
 
   def _lost_mask(self, node, args):
@@ -241,6 +241,11 @@ class _Walk:
       history = tensor._keras_history
       self.compute(history.operation._inbound_nodes[history.node_index])
     return self.values[id(tensor)]
+
+
+def _mixes_masks(node):
+  """Whether the inputs of a call have several masks, whose union `Add` takes in Keras 3, and the intersection here."""
+  return len({id(_mask_of(tensor)) for tensor in node.input_tensors}) > 1
 
 
 def _mask_of(tensor):
