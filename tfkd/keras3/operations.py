@@ -187,7 +187,9 @@ def _rescaling(kind, a, b):
 
 def _compare(kind, x1, x2):
   tensors = [x for x in (x1, x2) if is_tensor(x)]
-  if len(tensors) == 2 and x1.dtype != x2.dtype:
+  if kind.startswith("Logical"):  # Numbers are true unless they are 0.
+    x1, x2 = (tf.cast(x, tf.bool) if is_tensor(x) and x.dtype != tf.bool else x for x in (x1, x2))
+  elif len(tensors) == 2 and x1.dtype != x2.dtype:
     wide = x1.dtype if x1.dtype.is_floating else x2.dtype
     x1, x2 = tf.cast(x1, wide), tf.cast(x2, wide)
   return _COMPARISONS[kind](x1, x2)
