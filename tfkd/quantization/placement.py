@@ -40,7 +40,7 @@ _KNOWN = (
   layers.Multiply, layers.Flatten, layers.Reshape, layers.Dropout, layers.MaxPooling2D, layers.GlobalAveragePooling2D,
   layers.ZeroPadding2D, primitives.FrozenStatistics, primitives.ConstantAffine, primitives.ChannelAffine,
 )  # fmt: skip
-_KNOWN_ACTIVATIONS = ("linear", "relu", "relu6", "swish", "silu", "sigmoid", "hard_swish", "softmax", "tanh", "gelu")
+_KNOWN_ACTIVATIONS = ("linear", "relu", "relu6", "swish", "silu", "sigmoid", "hard_silu", "softmax", "tanh", "gelu")
 _AVERAGE_POOLING = (layers.AveragePooling1D, layers.AveragePooling2D)
 _TAKES_ANY_RANGE = (*_FUSES_RELU, layers.BatchNormalization, layers.ReLU, layers.LeakyReLU, *_AVERAGE_POOLING)
 IDENTITY_IN_INFERENCE = (

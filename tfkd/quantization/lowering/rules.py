@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import tf_keras as keras
 
+from tfkd.keras3.activations import leaky_relu
 from tfkd.ops import graph
 from tfkd.ops.activations import activation_name
 from tfkd.quantization.lowering import compound, primitives
@@ -43,7 +44,7 @@ def _with_activation(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
 
 
 def _activation(layer: keras.layers.Activation) -> Parts | None:
-  if layer.activation not in HARD_SIGMOIDS:
+  if layer.activation not in HARD_SIGMOIDS and layer.activation is not leaky_relu:
     return None
   return Parts([activation_layer(layer.activation, layer.name, layer.trainable)])
 

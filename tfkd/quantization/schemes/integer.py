@@ -29,7 +29,7 @@ _ACTIVATIONS = (
   "tanh",
   "swish",
   "silu",
-  "hard_swish",
+  "hard_silu", "leaky_relu",
   "gelu",
   "exponential",
 )
