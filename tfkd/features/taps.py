@@ -122,8 +122,6 @@ class Keras3Reader:
     return outputs, dict(zip(self._names, values, strict=True))
 
 
-
-
 class _Tap(NamedTuple):
   """One output of a layer."""
 

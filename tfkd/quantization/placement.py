@@ -13,7 +13,9 @@ from typing import Any
 import tensorflow as tf
 import tensorflow_model_optimization as tfmot
 import tf_keras as keras
+from tf_keras.src.applications import convnext
 
+from tfkd.keras3 import substitutes
 from tfkd.ops import graph
 from tfkd.ops.activations import activation_name
 from tfkd.quantization.configs import OutputConfig, WeightConfig
@@ -47,7 +49,8 @@ IDENTITY_IN_INFERENCE = (
   layers.Dropout, layers.SpatialDropout1D, layers.SpatialDropout2D, layers.SpatialDropout3D, layers.GaussianNoise,
   layers.GaussianDropout, layers.AlphaDropout, layers.ActivityRegularization, layers.Masking, layers.RandomCrop,
   layers.RandomFlip, layers.RandomRotation, layers.RandomZoom, layers.RandomTranslation, layers.RandomContrast,
-  layers.RandomBrightness, layers.RandomHeight, layers.RandomWidth,
+  layers.RandomBrightness, layers.RandomHeight, layers.RandomWidth, convnext.StochasticDepth,
+  substitutes.StochasticDepth,
 )  # fmt: skip
 _PRESERVE_RANGE = (
   *IDENTITY_IN_INFERENCE, layers.Flatten, layers.Reshape, layers.Permute, layers.RepeatVector, layers.ZeroPadding1D,
@@ -56,7 +59,6 @@ _PRESERVE_RANGE = (
   layers.GlobalMaxPooling2D, layers.GlobalMaxPooling3D, layers.UpSampling1D, layers.AveragePooling1D,
   layers.AveragePooling2D,
 )  # fmt: skip
-_NAMES_OF_IDENTITIES = ("StochasticDepth", "DropPath")
 # Ranges that LiteRT's operations prescribe, and those of `hard_sigmoid`.
 _FIXED_RANGES = {"sigmoid": (0.0, 255 / 256), "softmax": (0.0, 255 / 256), "tanh": (-1.0, 127 / 128)}
 _EMBEDDING_BITS = 8
@@ -119,7 +121,7 @@ def preserves_range(layer: keras.layers.Layer) -> bool:
   if isinstance(layer, Operation):
     return layer.function in PRESERVING
   kinds = (layers.InputLayer, layers.Embedding, *_PRESERVE_RANGE)
-  return isinstance(layer, kinds) or type(layer).__name__ in _NAMES_OF_IDENTITIES
+  return isinstance(layer, kinds)
 
 
 def has_one_float_output(layer: keras.layers.Layer) -> bool:

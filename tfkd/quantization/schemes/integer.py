@@ -29,7 +29,8 @@ _ACTIVATIONS = (
   "tanh",
   "swish",
   "silu",
-  "hard_silu", "leaky_relu",
+  "hard_silu",
+  "leaky_relu",
   "gelu",
   "exponential",
 )
