@@ -2,7 +2,7 @@
 
 A student with three bits was trained with levels -3..3, and TensorFlow's converter knows int8 with levels -127..127,
 and int4 with -7..7, for which it divides in software: minutes for the kernels of VGG16. It is given kernels that are on
-the trained grid already, as int8; here they get the trained levels and scales, and those of up to four bits become int4.
+the trained grid already, as int8; here they get the trained levels and scales, and up to four bits become int4.
 """
 
 import contextlib
