@@ -28,7 +28,7 @@ def tappable(model: Any) -> dict[str, tf.TensorShape]:
   Raises:
     ValueError: the model has no graph of layers.
   """
-  return {name: tap.shape for name, tap in _named(_taps(model))}
+  return {name: tap.shape for name, tap in _named(_all_taps(model))}
 
 
 class Reader:
@@ -131,6 +131,8 @@ class _Tap(NamedTuple):
   """Index among the layer's outputs; None if it has one."""
   tensor: Any
   """Symbolic tensor."""
+  alias: str | None = None
+  """Name in place of the path's."""
 
   @property
   def shape(self) -> tf.TensorShape:
@@ -138,7 +140,7 @@ class _Tap(NamedTuple):
 
   @property
   def name(self) -> str:
-    return "/".join(self.path) + ("" if self.index is None else f":{self.index}")
+    return self.alias or "/".join(self.path) + ("" if self.index is None else f":{self.index}")
 
   @property
   def float_name(self) -> str:
@@ -181,6 +183,27 @@ def _taps(model: Any, prefix: tuple[str, ...] = ()) -> Iterator[_Tap]:
         yield _Tap(path, i if len(tensors) > 1 else None, tensor)
 
 
+def _all_taps(model: Any) -> list[_Tap]:
+  """Taps of a model's layers, and of nested models that were flattened: `base` of layers `base/conv`, `base/relu`."""
+  taps = list(_taps(model))
+  return taps if is_keras3(model) else [*taps, *_flattened(model, {tap.float_name for tap in taps})]
+
+
+def _flattened(model: keras.Model, taken: set[str]) -> Iterator[_Tap]:
+  """Taps of the outputs of flattened nested models: the one tensor of a group of layers that others read."""
+  read_outside: dict[str, dict[str, Any]] = {}  # By prefix: tensors by the layers that return them.
+  readers = [(tensor, node.layer.name) for node in graph.calls(model) for tensor in node.keras_inputs]
+  for tensor, reader in [*readers, *((tensor, "") for tensor in model.outputs)]:
+    producer = tensor._keras_history.layer.name.removeprefix(_QUANTIZED)
+    for end in (i for i, letter in enumerate(producer) if letter == "/"):
+      if not reader.removeprefix(_QUANTIZED).startswith(producer[: end + 1]):
+        read_outside.setdefault(producer[:end], {})[tensor._keras_history.layer.name] = tensor
+  for prefix, tensors in read_outside.items():
+    if len(tensors) == 1 and prefix not in taken:
+      ((layer, tensor),) = tensors.items()
+      yield _Tap((layer,), None, tensor, prefix)
+
+
 def _last_calls(model: Any) -> dict[str, Any]:
   """Maps layer names to the node of the layer's last call in the model."""
   last = {}
@@ -214,7 +237,7 @@ def _named(taps: Iterable[_Tap]) -> list[tuple[str, _Tap]]:
 
 def _resolved(model: Any, names: Sequence[str]) -> dict[str, _Tap]:
   """Maps the user's names to taps."""
-  named = _named(_taps(model))
+  named = _named(_all_taps(model))
   return {name: _resolve(name, named, model.name) for name in names}
 
 

@@ -89,7 +89,7 @@ def _uncalibrated(model: keras.Model, scheme: Scheme, float_layers: Sequence[str
   set_kernel_ranges(quantized)
   _check_kernels(quantized, lowered.layers, float_layers)
   if not placement.is_known(lowered):
-    check_export(quantized, scheme, allow_float=bool(float_layers))
+    check_export(flat, quantized, scheme, allow_float=bool(float_layers))
   return quantized
 
 

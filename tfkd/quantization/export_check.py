@@ -12,17 +12,14 @@ from tfkd.quantization.calibration import calibrate
 from tfkd.quantization.schemes import Scheme
 
 _EXAMPLES = 8
-_ADVICE = (
-  "Replace these layers; or keep them in float with float_layers, and export with to_tflite(..., allow_float=True); or "
-  "quantize the float model after training, with to_tflite(model, path, representative_data=...)."
-)
 _checked: set[str] = set()  # Configurations of networks that convert, with any weights.
 
 
-def check_export(quantized: keras.Model, scheme: Scheme, allow_float: bool) -> None:
+def check_export(model: keras.Model, quantized: keras.Model, scheme: Scheme, allow_float: bool) -> None:
   """Converts a quantized model, trained or not, and discards the file.
 
   Args:
+    model: the float model.
     quantized: functional or `Sequential` `tf_keras` model. Models without fixed input sizes are not checked.
     scheme: scheme of the model.
     allow_float: whether layers were left in float on purpose.
@@ -41,8 +38,9 @@ def check_export(quantized: keras.Model, scheme: Scheme, allow_float: bool) -> N
   try:
     content = conversion.convert(quantized, io="int8" if is_integer else None)
   except ValueError as error:
-    advice = "Replace that layer." if conversion.NO_OPERATION in str(error) else _ADVICE
-    raise ValueError(f"{error} {advice}") from error
+    if conversion.NO_OPERATION in str(error):
+      raise ValueError(f"{error} Replace that layer.") from error
+    raise ValueError(f"{error} {_advice('float_layers')}{after_training(model)}") from error
   finally:
     quantized.set_weights(weights)
   floats = conversion.float_tensors(content, "int8") if is_integer and not allow_float else []
@@ -50,9 +48,27 @@ def check_export(quantized: keras.Model, scheme: Scheme, allow_float: bool) -> N
     layers = float_layers(floats, quantized)
     raise ValueError(
       f"{quantized.name} does not convert to an integer file: {len(floats)} tensors stay in float32, of the layers "
-      f"{', '.join(layers)}. {_ADVICE}"
+      f"{', '.join(layers)}. {_advice(f'float_layers={layers}')}{after_training(model)}"
     )
   _checked.add(network)
+
+
+def _advice(argument: str) -> str:
+  return f"Replace these layers; or pass {argument} to quantize, and allow_float=True to to_tflite."
+
+
+def after_training(model: keras.Model) -> str:
+  """Returns a line on what quantization after training gives for a float model: its call, and the size of the file."""
+  call = (
+    "\nOr quantize the whole network after its training: tfkd.deploy.to_tflite(model, path, representative_data=...)"
+  )
+  if any(None in tensor.shape[1:] for tensor in model.inputs):
+    return f"{call}."
+  try:
+    content = conversion.convert(model, io="int8", examples=[_noise(tensor).numpy() for tensor in model.inputs])
+  except ValueError:  # It has no integer form either.
+    return ""
+  return f"{call}, which gives {len(content):,} bytes, all in integers."
 
 
 def _noise(tensor: tf.Tensor) -> tf.Tensor:

@@ -40,7 +40,7 @@ def rounded_kernels(model: Any) -> Iterator[list[tf.Variable]]:
   replaced, made = [], []
   for layer in getattr(model, "layers", ()):
     kernels = layer._weight_vars if isinstance(layer, quantize_wrapper.QuantizeWrapper) else ()
-    if any(2 < getattr(quantizer, "num_bits", _INT8_BITS) < _INT8_BITS for _, quantizer, _ in kernels):
+    if any(getattr(quantizer, "num_bits", _INT8_BITS) < _INT8_BITS for _, quantizer, _ in kernels):
       replaced.append((layer, layer._weight_vars))
       made += [_rounded(*kernel) for kernel in kernels]
       # Bypasses Keras' tracking, which would make the variables weights of the model.

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import tf_keras as keras
 from tensorflow_model_optimization.python.core.quantization.keras import quantize_wrapper
 
+from tfkd.quantization.export_check import after_training
 from tfkd.quantization.schemes import Scheme
 
 layers = keras.layers
@@ -33,7 +34,8 @@ def check_quantizable(model: keras.Model, scheme: Scheme, float_layers: Sequence
     problems += _model_problems(model, scheme, float_layers)
   if problems:
     details = "\n  ".join(problems)
-    raise ValueError(f"model '{model.name}' cannot be quantized as {scheme}:\n  {details}{scheme.alternative}")
+    alternative = after_training(model) if scheme.export_kind == "tflite" else ""
+    raise ValueError(f"model '{model.name}' cannot be quantized as {scheme}:\n  {details}{alternative}")
 
 
 def expanded(float_layers: Sequence[str], model: keras.Model) -> list[str]:

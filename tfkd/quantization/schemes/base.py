@@ -29,9 +29,6 @@ class Scheme(abc.ABC):
   writes the small file, and the TFLite file reproduces the rounding in float32."""
   quantizes_inputs: ClassVar[bool]
   """Whether float inputs of the model are rounded."""
-  alternative: ClassVar[str] = ""
-  """A line added to the error for a model that cannot be quantized."""
-
   weight_bits: int
   feature_bits: int
 

@@ -45,9 +45,6 @@ class _IntegerScheme(Scheme):
   starts_from_float: ClassVar[bool] = True
   export_kind: ClassVar[ExportKind] = "tflite"
   quantizes_inputs: ClassVar[bool] = True
-  alternative: ClassVar[str] = (
-    "\nOr quantize the whole network after its training: tfkd.deploy.to_tflite(model, path, representative_data=...)."
-  )
 
   @abc.abstractmethod
   def _tfmots_own(self) -> tfmot.quantization.keras.QuantizeScheme:
