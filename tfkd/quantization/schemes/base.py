@@ -29,6 +29,8 @@ class Scheme(abc.ABC):
   writes the small file, and the TFLite file reproduces the rounding in float32."""
   quantizes_inputs: ClassVar[bool]
   """Whether float inputs of the model are rounded."""
+  has_zero: ClassVar[bool] = True
+  """Whether a weight of 0 is rounded to 0."""
   alternative: ClassVar[str] = ""
   """A line added to the error for a model that cannot be quantized."""
 
