@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 import tf_keras as keras
 
 LEAST_SHARE = 0.1
@@ -29,7 +30,7 @@ def pruned_kernels(layer: keras.layers.Layer) -> dict[str, tuple[Any, np.ndarray
     is_made_so = isinstance(getattr(owner, f"{prefix}_initializer", None), keras.initializers.Identity)
     if not hasattr(kernel, "assign") or is_made_so:
       continue
-    zeros = kernel.numpy() == 0
+    zeros = tf.convert_to_tensor(kernel).numpy() == 0
     if zeros.size and LEAST_SHARE <= zeros.mean() < 1:
       found[prefix] = kernel, zeros
   return found
