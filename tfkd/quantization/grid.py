@@ -17,6 +17,7 @@ _OPERANDS = {  # Positions of features, kernel and bias among the inputs of an o
   "FULLY_CONNECTED": (0, 1, 2),
   "TRANSPOSE_CONV": (2, 1, 3),
 }
+_WEIGHTS = {"FLOAT32": np.float32, "FLOAT16": np.float16, "INT8": np.int8, "INT4": np.int8}
 _INT4_LEVELS, _INT8_LEVELS = 7, 127
 _TIE = 1e-4
 
@@ -47,6 +48,37 @@ def on_trained_grid(content: bytes, bits: int) -> bytes:
         sums = model.Buffers(tensor.Buffer()).DataAsNumpy().view(np.int32)
         sums[:] = np.round(sums / ratio)
   return bytes(changed)
+
+
+def count_zeros(content: bytes) -> tuple[int, int]:
+  """Counts the weights of a file that are exactly 0, among its float and integer constants of rank 2 and more.
+
+  Args:
+    content: content of a TFLite file.
+
+  Returns:
+    Number of zeros and number of weights. Tensors that share a buffer count once.
+  """
+  from ai_edge_litert import schema_py_generated as schema
+
+  model = schema.Model.GetRootAs(bytearray(content), 0)
+  types = {getattr(schema.TensorType, name): dtype for name, dtype in _WEIGHTS.items()}
+  counts = {}
+  for graph in map(model.Subgraphs, range(model.SubgraphsLength())):
+    for tensor in map(graph.Tensors, range(graph.TensorsLength())):
+      buffer = model.Buffers(tensor.Buffer())
+      if tensor.ShapeLength() < 2 or tensor.Type() not in types or not buffer.DataLength():
+        continue
+      values = buffer.DataAsNumpy().view(types[tensor.Type()])
+      count = math.prod(tensor.ShapeAsNumpy())
+      if tensor.Type() == schema.TensorType.INT4:
+        values = _unpacked(values)[:count]
+      quantization = tensor.Quantization()
+      # Kernels have zero point 0; other constants have one for all values.
+      zero = quantization.ZeroPoints(0) if quantization and quantization.ZeroPointsLength() else 0
+      counts[tensor.Buffer()] = count - np.count_nonzero(values != zero), count
+  zeros, weights = zip(*counts.values(), strict=True) if counts else ((), ())
+  return sum(zeros), sum(weights)
 
 
 def _kernels(model: Any, graph: Any, schema: Any) -> dict[int, set[int]]:
