@@ -8,7 +8,7 @@ import tf_keras as keras
 
 @keras.saving.register_keras_serializable(package="tfkd")
 def hard_swish(x: tf.Tensor) -> tf.Tensor:
-  """x relu6(x + 3) / 6, which Keras 3 calls hard_silu.
+  """X relu6(x + 3) / 6, which Keras 3 calls hard_silu.
 
   Source: Howard et al. 2019, arXiv:1905.02244, section 5.2.
   """

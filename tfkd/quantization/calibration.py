@@ -8,6 +8,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 import tf_keras as keras
 from tensorflow_model_optimization.python.core.quantization.keras import quantize_layer, quantize_wrapper
@@ -42,6 +43,17 @@ def calibrate(model: keras.Model, data: Any, num_batches: int = NUM_BATCHES) -> 
     variable.assign(value)
   if not seen:
     raise ValueError("calibration data yielded no batch: give at least one example.")
+  _check_ranges(model)
+
+
+def _check_ranges(model: keras.Model) -> None:
+  for layer in model.layers:
+    ranges = [v for v in layer.non_trainable_weights if v.name.endswith(("_min:0", "_max:0"))]
+    if not all(np.isfinite(v.numpy()).all() for v in ranges):
+      raise ValueError(
+        f"the range of layer '{layer.name.removeprefix('quant_')}' is not finite on the calibration data, since its "
+        "outputs are infinite or NaN: check the model's weights and the scale of its inputs."
+      )
 
 
 def is_uncalibrated(model: keras.Model) -> bool:

@@ -3,7 +3,6 @@
 import math
 from typing import Any
 
-import tensorflow as tf
 import tf_keras as keras
 
 from tfkd.ops.activations import activation_name
@@ -29,8 +28,8 @@ class LayerNormalizationParts(Parts):
     self._centered = layers.Subtract(name=f"{name}_centered")
     self._square = _operation(f"{name}_square", "math.squared_difference", {"tensor": 0}, {"tensor": 1})
     self._variance = _operation(f"{name}_variance", "reduce_mean", _TENSOR, axis=-1, keepdims=True)
-    self._shifted = primitives.ConstantAffine([1.0], [layer.epsilon], name=f"{name}_shifted")
-    self._reciprocal = _operation(f"{name}_rsqrt", "math.rsqrt", _TENSOR)
+    self._shifted = _operation(f"{name}_shifted", "math.add", _TENSOR, layer.epsilon)
+    self._reciprocal = primitives.ReciprocalRoot(name=f"{name}_rsqrt")
     config = layer.get_config()
     has_weights = layer.scale or layer.center
     self._product = layers.Multiply(name=f"{name}_normalized" if has_weights else name)

@@ -8,6 +8,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 layers = keras.layers
+_LEVELS = 255.0
 _register = keras.saving.register_keras_serializable(package="tfkd")
 
 
@@ -132,6 +133,26 @@ class ChannelAffine(layers.Layer):
     return {**super().get_config(), **own}
 
 
+@_register
+class ReciprocalRoot(layers.Layer):
+  """1 / sqrt(x) of values that are rounded to eight bits.
+
+  The values of a constant patch of an image, say, round to 0. In training they count as the least step of the batch's
+  range, so that they neither stretch the range of the outputs nor give gradients that are not finite; in inference
+  LiteRT returns the greatest output for them, and so does the rounding of infinity.
+  """
+
+  def call(self, inputs: tf.Tensor, training: bool | tf.Tensor | None = None) -> tf.Tensor:
+    if training is None or not tf.is_tensor(training) and not training:
+      return tf.math.rsqrt(inputs)
+    least = tf.stop_gradient(tf.reduce_max(inputs)) / _LEVELS
+    floored = tf.math.rsqrt(tf.maximum(inputs, least))
+    return tf.where(training, floored, tf.math.rsqrt(inputs)) if tf.is_tensor(training) else floored
+
+  def compute_output_shape(self, input_shape: Any) -> Any:
+    return input_shape
+
+
 class OnSequences:
   """Makes a two-dimensional layer read and return sequences [batch, steps, channels], as images of height 1.
 
@@ -193,8 +214,8 @@ keras.saving.get_custom_objects().update(
   {
     kind.__name__: kind
     for kind in (
-      AffineNormalization, FrozenStatistics, AffineFrozenStatistics, ConstantAffine, ChannelAffine, SequenceConv2D,
-      SequenceDepthwiseConv2D, SequenceConv2DTranspose, SequenceNormalization, SequenceReLU,
+      AffineNormalization, FrozenStatistics, AffineFrozenStatistics, ConstantAffine, ChannelAffine, ReciprocalRoot,
+      SequenceConv2D,      SequenceDepthwiseConv2D, SequenceConv2DTranspose, SequenceNormalization, SequenceReLU,
     )
   }
 )  # fmt: skip

@@ -157,4 +157,7 @@ RULES: dict[type, Callable[[Any], Parts | None]] = {
   layers.Attention: compound.dot_attention,
   layers.EinsumDense: compound.einsum_dense,
 }
-RULES_BY_NAME: dict[str, Callable[[Any], Parts | None]] = {"LayerScale": _layer_scale, "CustomScaleLayer": _custom_scale}
+RULES_BY_NAME: dict[str, Callable[[Any], Parts | None]] = {
+  "LayerScale": _layer_scale,
+  "CustomScaleLayer": _custom_scale,
+}

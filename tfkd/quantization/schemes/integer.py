@@ -20,7 +20,19 @@ from tfkd.quantization.lowering import HARD_SIGMOIDS, is_split, lower
 from tfkd.quantization.schemes.base import ExportKind, Quantizer, Scheme
 
 layers = keras.layers
-_ACTIVATIONS = ("linear", "relu", "relu6", "softmax", "sigmoid", "tanh", "swish", "silu", "hard_swish", "gelu", "exponential")
+_ACTIVATIONS = (
+  "linear",
+  "relu",
+  "relu6",
+  "softmax",
+  "sigmoid",
+  "tanh",
+  "swish",
+  "silu",
+  "hard_swish",
+  "gelu",
+  "exponential",
+)
 _INT4 = 4
 
 
