@@ -75,7 +75,7 @@ def count_zeros(content: bytes) -> tuple[int, int]:
         values = _unpacked(values)[:count]
       quantization = tensor.Quantization()
       # Kernels have zero point 0; other constants have one for all values.
-      zero = quantization.ZeroPoints(0) if quantization and quantization.ZeroPointsLength() else 0
+      zero = quantization.ZeroPoint(0) if quantization and quantization.ZeroPointLength() else 0
       counts[tensor.Buffer()] = count - np.count_nonzero(values != zero), count
   zeros, weights = zip(*counts.values(), strict=True) if counts else ((), ())
   return sum(zeros), sum(weights)

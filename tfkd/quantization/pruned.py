@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 import tf_keras as keras
 from absl import logging
+from tensorflow_model_optimization.python.core.quantization.keras import quantize_wrapper
 
 from tfkd.ops.zeros import pruned_kernels
 
@@ -96,5 +97,6 @@ def describe(quantized: keras.Model) -> None:
 
 def _inside(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
   """Returns the layers inside a layer whose options are not its own."""
+  layer = layer.layer if isinstance(layer, quantize_wrapper.QuantizeWrapper) else layer
   cell = getattr(layer, "cell", None)
   return [part for part in layer._flatten_layers(include_self=False) if part is not cell]
