@@ -72,7 +72,9 @@ def fitted(request):
   student = quantization.quantize(model, request.param, calibration_data=X)
   logging.getLogger("absl").removeHandler(handler)
   zeros = _zeros(student)
-  kernels = {kernel.name: kernel.numpy() for layer in student.layers for kernel, _, _ in getattr(layer, "_weight_vars", ())}
+  kernels = {
+    kernel.name: kernel.numpy() for layer in student.layers for kernel, _, _ in getattr(layer, "_weight_vars", ())
+  }
   optimizer = keras.optimizers.AdamW(0.05, weight_decay=0.1, use_ema=True, global_clipnorm=1.0)
   _fit(student, optimizer)
   return model, student, zeros, kernels, records, request.param
@@ -198,7 +200,8 @@ def test_one_step_is_that_of_the_masked_kernel():
   x, y = RNG.normal(size=(4, 5)), RNG.normal(size=(4, 3))
   kernel = np.where(RNG.random((5, 3)) < 0.4, 0, RNG.normal(size=(5, 3)))
   kernel[0, 0], kernel[1, 1] = 0, 0
-  model = keras.Sequential([keras.Input((5,)), layers.Dense(3, use_bias=False, kernel_regularizer=keras.regularizers.L2(0.1))])
+  dense = layers.Dense(3, use_bias=False, kernel_regularizer=keras.regularizers.L2(0.1))
+  model = keras.Sequential([keras.Input((5,)), dense])
   model.set_weights([kernel])
   student = quantization.quantize(model, "w8a8", calibration_data=2 * x)
   (layer,) = [layer for layer in student.layers if getattr(layer, "_weight_vars", ())]
@@ -247,7 +250,9 @@ def test_identity_kernels_are_not_pruned():
 
 def test_grids_without_zero_refuse_pruned_kernels():
   model = _pruned(
-    keras.Sequential([keras.Input((8, 8, 3)), layers.Conv2D(4, 3, activation="relu"), layers.Flatten(), layers.Dense(3)])
+    keras.Sequential(
+      [keras.Input((8, 8, 3)), layers.Conv2D(4, 3, activation="relu"), layers.Flatten(), layers.Dense(3)]
+    )
   )
   with pytest.raises(ValueError, match=r"no level 0 for the zeros of conv2d.*keep_zeros=False"):
     quantization.quantize(model, "w2a1")
@@ -289,6 +294,9 @@ def test_zeros_make_a_compressed_file_smaller(tmp_path):
   def compressed(share):
     keras.utils.set_random_seed(0)
     model = _pruned(keras.Sequential([keras.Input((200,)), layers.Dense(200)]), share)
+    deploy.to_tflite(model, tmp_path / "float.tflite")
+    zeros = np.sum(model.get_weights()[0] == 0)
+    assert count_zeros((tmp_path / "float.tflite").read_bytes()) == (zeros, 40_000)
     deploy.to_tflite(quantization.quantize(model, "w8a8", calibration_data=RNG.random((4, 200))), tmp_path / "a.tflite")
     content = (tmp_path / "a.tflite").read_bytes()
     return len(content), len(gzip.compress(content, 9))

@@ -202,7 +202,8 @@ def test_float_layers_and_weight_scale_are_parameters(images):
 
 def _dense_sizes(model):
   """Sizes but those of sparse forms, which `test_pruned` checks."""
-  return {name: size for name, size in quantization.sizes(model).items() if name not in ("nonzero_parameters", "sparse_bytes")}
+  sparse = ("nonzero_parameters", "sparse_bytes")
+  return {name: size for name, size in quantization.sizes(model).items() if name not in sparse}
 
 
 def test_sizes_count_the_network_and_not_its_ranges():

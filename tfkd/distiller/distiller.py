@@ -165,7 +165,7 @@ class Distiller(FollowsChanges):
       check_class_weight(given.get("x"), given.get("y"), model_checks.structure_of(self.student))
     self._read_zeros()
     history = super().fit(*args, **kwargs)
-    self._zeros.restore()  # Keras ends a fit by moving averages of weights, if the optimizer has them.
+    self._zeros.finish()
     return history
 
   def train_on_batch(self, *args: Any, **kwargs: Any) -> Any:

@@ -54,6 +54,13 @@ class KeptZeros:
     for variable, zeros in self._kept:
       variable.assign(tf.where(zeros, tf.zeros([], variable.dtype), variable))
 
+  def finish(self) -> None:
+    """Restores zeros after a fit, which Keras may end by moving averages of weights; those of quantized students too."""
+    self.restore()
+    for variable in self._student.trainable_variables if self._student.built else ():
+      if variable.constraint is not None:
+        variable.assign(variable.constraint(variable))
+
 
 def _key(variable: Any) -> int:
   return id(getattr(variable, "_variable", variable))  # Mixed precision wraps variables.

@@ -44,7 +44,8 @@ def quantize(
     float_layers: names of layers to leave in float. None stands for the scheme's default: no layer for 8-bit features,
       and for fewer bits the dense layers without ReLU, which compute the logits.
     keep_zeros: whether pruned kernels, of which a tenth or more but not all is exactly 0, keep these zeros in every
-      step of training, whatever the optimizer; float layers too. The positions are saved with the model.
+      step of training, whatever the optimizer; float layers too, but not in the moving averages of weights at the end
+      of a plain Keras fit with `use_ema`. The positions are saved with the model.
 
   Returns:
     A new `tf_keras` model.
