@@ -31,6 +31,8 @@ def main(argv: Sequence[str]) -> None:
   """Trains, exports and measures all networks, and adds a row for each to `pruning.jsonl`."""
   if len(argv) > 1:
     raise app.UsageError(f"unexpected arguments: {argv[1:]}")
+  if os.path.exists(_rows()):
+    raise app.UsageError(f"{_rows()} exists: choose another --workdir.")
   os.makedirs(flags.FLAGS.workdir, exist_ok=True)
   train, test = (_images(split) for split in ("train", "test"))
   for seed in map(int, flags.FLAGS.seeds):
@@ -46,6 +48,10 @@ def main(argv: Sequence[str]) -> None:
       _measure(pruned, test, row | {"variant": "float"})
       for scheme in flags.FLAGS.schemes:
         _quantized(pruned, scheme, train, test, row, [", zeros kept", ", zeros filled"])
+
+
+def _rows() -> str:
+  return os.path.join(flags.FLAGS.workdir, "pruning.jsonl")
 
 
 def _images(split: str) -> tuple:
@@ -90,7 +96,7 @@ def _measure(model: keras.Model, test: tuple, row: dict) -> None:
   row |= {"gzip_bytes": len(gzip.compress(content, 9, mtime=0))}
   row |= {key: sizes[key] for key in ("parameters", "nonzero_parameters", "packed_bytes", "sparse_bytes")}
   logging.info("%s", row)
-  with open(os.path.join(flags.FLAGS.workdir, "pruning.jsonl"), "a", encoding="utf-8") as file:
+  with open(_rows(), "a", encoding="utf-8") as file:
     file.write(json.dumps(row) + "\n")
 
 
