@@ -8,6 +8,7 @@ ROOT = Path(__file__).parents[1]
 # From the bottom up. Packages of one layer do not import each other.
 LAYERS = (
   ("tfkd.ops", "tfkd.storage", "tfkd.preprocessing"),
+  ("tfkd.keras3",),
   ("tfkd.losses",),
   ("tfkd.features", "tfkd.quantization", "tfkd.models", "tfkd.data"),
   ("tfkd.objectives", "tfkd.teachers", "tfkd.deploy"),
@@ -25,6 +26,8 @@ TREES = {path.relative_to(ROOT): ast.parse(path.read_text()) for path in SOURCES
 # Files that read Keras 3 models, as teachers or in comparisons, and one that undoes what tfmot's import changes.
 KERAS_3_FILES = {
   "tfkd/features/taps.py",
+  "tfkd/keras3/library.py",
+  "tfkd/keras3/own_layers.py",
   "tfkd/teachers/sources.py",
   "tfkd/quantization/_tfmot.py",
   "experiments/benchmarks/other_frameworks.py",

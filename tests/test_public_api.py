@@ -65,6 +65,8 @@ def test_dir_lists_everything_public():
     "data",
     "deploy",
     "features",
+    "from_keras3",
+    "keras3",
     "losses",
     "models",
     "objectives",
@@ -74,13 +76,15 @@ def test_dir_lists_everything_public():
     "teachers",
     "reporting",
     "sweeps",
+    "to_keras3",
     "training",
   }
   assert {name for name in dir(tfkd) if not name.startswith("_")} == public == set(tfkd.__all__)
 
 
 @pytest.mark.parametrize(
-  "name", ["data", "deploy", "models", "quantization", "reporting", "sweeps", "training", "losses", "objectives"]
+  "name",
+  ["data", "deploy", "keras3", "models", "quantization", "reporting", "sweeps", "training", "losses", "objectives"],
 )
 def test_subpackages_are_attributes(name):
   assert getattr(tfkd, name).__name__ == f"tfkd.{name}"

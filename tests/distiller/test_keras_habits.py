@@ -163,11 +163,13 @@ class TestErrors:
     with pytest.raises(ValueError, match="teacher logits have 6 classes, student logits 4"):
       compiled(lambda inputs: inputs, dense(4), [SoftTargets()]).train_on_batch(x, y)
 
-  def test_keras_3_students_are_refused(self):
+  def test_keras_3_students_that_cannot_be_converted_are_refused(self):
     import keras as keras3
 
-    with pytest.raises(TypeError, match="must be a tf_keras model; got keras"):
+    with pytest.raises(ValueError, match="is not built.*start it with keras.Input"):
       tfkd.Distiller(dense(), keras3.Sequential([keras3.layers.Dense(4)]), [SoftTargets()])
+    with pytest.raises(TypeError, match="must be a tf_keras model; got keras"):
+      tfkd.Distiller(dense(), keras3.layers.Dense(4), [SoftTargets()])
 
   def test_equal_names_are_refused(self):
     with pytest.raises(ValueError, match="two terms are called 'soft_targets'"):

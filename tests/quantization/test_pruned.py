@@ -10,7 +10,7 @@ import tensorflow_model_optimization as tfmot
 import tf_keras as keras
 
 from tfkd import deploy, quantization
-from tfkd.quantization.grid import count_zeros
+from tfkd.deploy._zeros import count_zeros
 from tfkd.quantization.pruned import KeepZeros
 
 layers = keras.layers

@@ -24,10 +24,10 @@ from tfkd.data.images import read_image
 from tfkd.data.sounds import read_sound
 from tfkd.deploy import _show
 from tfkd.deploy._interpreter import ending, interpreter, run
+from tfkd.deploy._zeros import count_zeros
 from tfkd.deploy.metadata import metadata_or_none, scaling_of
 from tfkd.deploy.tasks import check_task, task_of_ending
 from tfkd.preprocessing import Preprocessing
-from tfkd.quantization.grid import count_zeros
 
 flags.DEFINE_list("images", [], "Pictures, separated by commas; more may follow, separated by spaces.")
 flags.DEFINE_list("sounds", [], "WAV files, for models of waveforms; more may follow, separated by spaces.")

@@ -12,6 +12,7 @@ from absl import logging
 from tfkd.deploy._integer_inputs import without_casts
 from tfkd.deploy.metadata import with_metadata
 from tfkd.deploy.tasks import Task, check_task, task_of_ending
+from tfkd.keras3 import as_tf_keras
 from tfkd.ops.probabilities import endings
 from tfkd.quantization import Scheme, conversion, input_batches, is_uncalibrated, scheme_of, signature
 from tfkd.quantization.grid import on_trained_grid
@@ -49,8 +50,8 @@ def to_tflite(
   inputs, such as indices of tokens or uint8 pixels, keep their type.
 
   Args:
-    student: functional or `Sequential` model of `tf_keras`, or a float one of Keras 3 (TensorFlow backend), in float32
-      arithmetic.
+    student: functional or `Sequential` model of `tf_keras`, in float32 arithmetic. A float one of Keras 3 is converted
+      by `tfkd.from_keras3`.
     path: path of the file, written atomically; an existing file is replaced.
     io_dtype: type of float inputs and outputs, "int8" or "float32"; None is int8 if the file computes in integers. With
       "float32", integer files quantize their inputs and dequantize their outputs.
@@ -76,6 +77,7 @@ def to_tflite(
     ValueError: an argument does not fit the student, TFLite lacks one of its operations, the converter crashed, or
       operations stay in float without `allow_float`; their tensors are named.
   """
+  student = as_tf_keras(student, "student")
   _check_model(student)
   scheme = scheme_of(student)
   shapes = signature.input_shapes(student, input_shapes)

@@ -17,6 +17,7 @@ from tfkd.distiller.teachers import as_teachers
 from tfkd.distiller.terms import terms_of
 from tfkd.distiller.zeros import KeptZeros
 from tfkd.features import ModelOutputs
+from tfkd.keras3 import as_tf_keras
 from tfkd.objectives import Batch, Objective
 from tfkd.objectives.base import as_number, deserialized
 from tfkd.ops.element_weights import by_output, without_masks
@@ -56,7 +57,8 @@ class Distiller(FollowsChanges):
       reads the labels. If a model ends in softmax, the logits before it are used. It is neither trained nor updated,
       and its `trainable` flag stays as it is. Or a dict of several teachers by name, each of which runs once per step:
       an objective reads the one that its option `teacher` names, and `agreement` the first.
-    student: `tf_keras` model to train, quantized or not.
+    student: `tf_keras` model to train, quantized or not. One of Keras 3 is converted by `tfkd.from_keras3`: the weights
+      of `distiller.student` are trained, and `tfkd.to_keras3(distiller.student)` returns them to Keras 3.
     objectives: `tfkd.objectives.Objective`, or a list of them with different names.
     hard_loss_weight: factor of the compiled loss, >= 0, or a scalar `tf.Variable`. With the number 0 labels are not
       needed.
@@ -64,7 +66,7 @@ class Distiller(FollowsChanges):
       students follow `tfkd.quantization.quantize`, and layers in wrappers of tfmot's pruning their schedule.
 
   Raises:
-    TypeError: the student is not a `tf_keras` model, or an objective is not an `Objective`.
+    TypeError: the student is not a model, or an objective is not an `Objective`.
     ValueError: a weight is out of range, two objectives share a name, teacher and student have different inputs,
       resolutions or numbers of classes, the student ends in softmax, an objective names no teacher of several, or its
       layers are missing or do not fit.
@@ -81,6 +83,7 @@ class Distiller(FollowsChanges):
     **kwargs: Any,
   ):
     super().__init__(**kwargs)
+    student = as_tf_keras(student, "student")
     model_checks.check_student(student)
     model_checks.check_hard_loss_weight(hard_loss_weight)
     self.student = student

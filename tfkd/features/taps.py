@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 import tf_keras as keras
 
+from tfkd.keras3 import is_keras3 as is_keras3
 from tfkd.ops import graph
 from tfkd.ops.spelling import did_you_mean
 
@@ -119,11 +120,6 @@ class Keras3Reader:
   def __call__(self, inputs: Any, training: bool | None = None) -> tuple[Any, dict[str, tf.Tensor]]:
     outputs, values = self._model(inputs, training=training)
     return outputs, dict(zip(self._names, values, strict=True))
-
-
-def is_keras3(model: Any) -> bool:
-  """Distinguishes Keras 3 objects from those of `tf_keras`, without importing Keras 3."""
-  return any(base.__module__.startswith("keras.src") for base in type(model).__mro__)
 
 
 class _Tap(NamedTuple):

@@ -8,6 +8,7 @@ import tf_keras as keras
 from absl import logging
 from tensorflow_model_optimization.python.core.quantization.keras import quantize_wrapper
 
+from tfkd.keras3 import as_tf_keras
 from tfkd.ops._flatten import flatten
 from tfkd.quantization import placement
 from tfkd.quantization.calibration import calibrate
@@ -36,7 +37,8 @@ def quantize(
   classifiers is converted once, untrained, to find out. That takes a few seconds, once in a process for each network.
 
   Args:
-    model: built functional or `Sequential` `tf_keras` model, float32; it is not changed.
+    model: built functional or `Sequential` `tf_keras` model, float32; it is not changed. One of Keras 3 is converted by
+      `tfkd.from_keras3`.
     scheme: name as for `parse_scheme`, or a `Scheme`.
     calibration_data: inputs in any form that `model.fit` takes (see `calibrate`), to set the ranges before the first
       step. Without them, 8-bit features start at [-6, 6] and inference is wrong until the ranges have been trained.
@@ -54,7 +56,7 @@ def quantize(
     ValueError: the scheme is unknown; the scheme cannot quantize some layers, all named with what to do; it has no
       level for zeros that are kept; or TensorFlow cannot convert the network to integers.
   """
-  scheme = _scheme(scheme)
+  model, scheme = as_tf_keras(model, "model"), _scheme(scheme)
   quantized = _uncalibrated(model, scheme, float_layers, keep_zeros)
   if keep_zeros:
     describe(quantized)
@@ -75,7 +77,7 @@ def check(model: keras.Model, scheme: str | Scheme) -> None:
   Raises:
     ValueError: see `quantize`.
   """
-  _uncalibrated(model, _scheme(scheme), None, keep_zeros=True)
+  _uncalibrated(as_tf_keras(model, "model"), _scheme(scheme), None, keep_zeros=True)
 
 
 def _scheme(scheme: str | Scheme) -> Scheme:
@@ -97,7 +99,7 @@ def _uncalibrated(
     quantized = wrapped(lowered, scheme, float_layers, zeros)
   set_kernel_ranges(quantized)
   _check_kernels(quantized, lowered.layers, float_layers)
-  if not placement.is_known(flat):
+  if not placement.is_known(lowered):
     check_export(quantized, scheme, allow_float=bool(float_layers))
   return quantized
 

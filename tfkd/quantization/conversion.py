@@ -16,6 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfkd.quantization import signature
+from tfkd.quantization.grid import rounded_kernels
 
 _PROGRAM = os.path.join(os.path.dirname(__file__), "_converter.py")
 NO_OPERATION = "TFLite has no operation for"
@@ -59,9 +60,12 @@ def convert(
   specs = [tf.TensorSpec([1, *shape], tensor.dtype, name) for tensor, shape, name in inputs]
   # Only the variables, since saving a Keras model traces each of its layers. Variables of Keras 3 wrap TensorFlow's.
   module: Any = tf.Module()
-  module.held = [v if isinstance(v, tf.Variable) else v.value for v in model.variables]
-  with tempfile.TemporaryDirectory() as directory:
-    tf.saved_model.save(module, directory, signatures=tf.function(serve).get_concrete_function(*specs))
+  # Gradients of swish, say, would be traced for each of its calls, which takes longer than the rest.
+  options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
+  with tempfile.TemporaryDirectory() as directory, rounded_kernels(model) as kernels:
+    module.held = [*kernels, *(v if isinstance(v, tf.Variable) else v.value for v in model.variables)]
+    function = tf.function(serve).get_concrete_function(*specs)
+    tf.saved_model.save(module, directory, signatures=function, options=options)
     for i, array in enumerate(examples or ()):
       np.save(os.path.join(directory, f"{i}.npy"), array)
     job = {"io": io, "integers_only": integers_only, "examples": None if examples is None else names}

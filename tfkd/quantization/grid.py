@@ -1,15 +1,20 @@
 """Restores the grid of training in the weights of a TFLite file.
 
-TensorFlow's converter has two grids: weights of up to four bits become int4 with levels -7..7; other weights, and
-shared kernels, become int8 with -127..127. A student with three bits was trained with levels -3..3, and 1/3 is not a
-multiple of 1/7.
+A student with three bits was trained with levels -3..3, and TensorFlow's converter knows int8 with levels -127..127,
+and int4 with -7..7, for which it divides in software: minutes for the kernels of VGG16. It is given kernels that are on
+the trained grid already, as int8; here they get the trained levels and scales, and up to four bits become int4.
 """
 
+import contextlib
+import copy
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 from absl import logging
+from tensorflow_model_optimization.python.core.quantization.keras import quantize_wrapper
 
 _OPERANDS = {  # Positions of features, kernel and bias among the inputs of an operation.
   "CONV_2D": (0, 1, 2),
@@ -17,9 +22,41 @@ _OPERANDS = {  # Positions of features, kernel and bias among the inputs of an o
   "FULLY_CONNECTED": (0, 1, 2),
   "TRANSPOSE_CONV": (2, 1, 3),
 }
-_WEIGHTS = {"FLOAT32": np.float32, "FLOAT16": np.float16, "INT8": np.int8, "INT4": np.int8}
-_INT4_LEVELS, _INT8_LEVELS = 7, 127
+_WITH_INT4 = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
+_INT4_BITS, _INT8_BITS, _INT8_LEVELS = 4, 8, 127
 _TIE = 1e-4
+
+
+@contextlib.contextmanager
+def rounded_kernels(model: Any) -> Iterator[list[tf.Variable]]:
+  """Replaces kernels of fewer than eight bits by their rounded values, in eight bits, for the duration of the block.
+
+  Args:
+    model: `tf_keras` model, quantized or not.
+
+  Yields:
+    The variables that hold the rounded kernels.
+  """
+  replaced, made = [], []
+  for layer in getattr(model, "layers", ()):
+    kernels = layer._weight_vars if isinstance(layer, quantize_wrapper.QuantizeWrapper) else ()
+    if any(2 < getattr(quantizer, "num_bits", _INT8_BITS) < _INT8_BITS for _, quantizer, _ in kernels):
+      replaced.append((layer, layer._weight_vars))
+      made += [_rounded(*kernel) for kernel in kernels]
+      # Bypasses Keras' tracking, which would make the variables weights of the model.
+      layer.__dict__["_weight_vars"] = made[-len(kernels) :]
+  try:
+    yield [variable for variable, _, _ in made]
+  finally:
+    for layer, kernels in replaced:
+      layer.__dict__["_weight_vars"] = kernels
+
+
+def _rounded(kernel: tf.Variable, quantizer: Any, ranges: Any) -> tuple[tf.Variable, Any, Any]:
+  in_eight_bits = copy.copy(quantizer)
+  in_eight_bits.num_bits = _INT8_BITS
+  rounded = quantizer(kernel, False, weights=ranges)
+  return tf.Variable(rounded, trainable=False, name=kernel.name.partition(":")[0]), in_eight_bits, ranges
 
 
 def on_trained_grid(content: bytes, bits: int) -> bytes:
@@ -30,7 +67,7 @@ def on_trained_grid(content: bytes, bits: int) -> bytes:
     bits: bits of a weight, 2..8: levels -(2^(bits - 1) - 1) .. 2^(bits - 1) - 1.
 
   Returns:
-    Content of the same size, with other levels and scales of kernels, and accordingly of biases.
+    Content with other levels and scales of kernels, and accordingly of biases.
   """
   from ai_edge_litert import schema_py_generated as schema
 
@@ -47,43 +84,31 @@ def on_trained_grid(content: bytes, bits: int) -> bytes:
         done[tensor.Buffer()] = ratio
         sums = model.Buffers(tensor.Buffer()).DataAsNumpy().view(np.int32)
         sums[:] = np.round(sums / ratio)
-  return bytes(changed)
+  return _in_int4(changed) if bits <= _INT4_BITS else bytes(changed)
 
 
-def count_zeros(content: bytes) -> tuple[int, int]:
-  """Counts the weights of a file that are exactly 0, among its float and integer constants of rank 2 and more.
-
-  Args:
-    content: content of a TFLite file.
-
-  Returns:
-    Number of zeros and number of weights. Tensors that share a buffer count once.
-  """
+def _in_int4(content: bytes) -> bytes:
+  """Stores kernels of small levels in half a byte each, where LiteRT's operation reads them."""
+  import flatbuffers
   from ai_edge_litert import schema_py_generated as schema
 
-  model = schema.Model.GetRootAs(bytearray(content), 0)
-  types = {getattr(schema.TensorType, name): dtype for name, dtype in _WEIGHTS.items()}
-  counts = {}
-  for graph in map(model.Subgraphs, range(model.SubgraphsLength())):
-    for tensor in map(graph.Tensors, range(graph.TensorsLength())):
-      buffer = model.Buffers(tensor.Buffer())
-      if tensor.ShapeLength() < 2 or tensor.Type() not in types or not buffer.DataLength():
-        continue
-      values = buffer.DataAsNumpy().view(types[tensor.Type()])
-      count = math.prod(tensor.ShapeAsNumpy())
-      if tensor.Type() == schema.TensorType.INT4:
-        values = _unpacked(values)[:count]
-      quantization = tensor.Quantization()
-      # Kernels have zero point 0; other constants have one for all values.
-      zero = quantization.ZeroPoint(0) if quantization and quantization.ZeroPointLength() else 0
-      counts[tensor.Buffer()] = count - np.count_nonzero(values != zero), count
-  zeros, weights = zip(*counts.values(), strict=True) if counts else ((), ())
-  return sum(zeros), sum(weights)
+  read = schema.Model.GetRootAs(content, 0)
+  model = schema.ModelT.InitFromObj(read)
+  for number, graph in enumerate(model.subgraphs):
+    for index in _kernels(read, read.Subgraphs(number), schema, _WITH_INT4):
+      tensor = graph.tensors[index]
+      levels = model.buffers[tensor.buffer].data.view(np.int8)
+      if tensor.type == schema.TensorType.INT8 and np.abs(levels).max() < 2 ** (_INT4_BITS - 1):
+        tensor.type = schema.TensorType.INT4
+        model.buffers[tensor.buffer].data = _packed(levels).view(np.uint8)
+  builder = flatbuffers.Builder(len(content))
+  builder.Finish(model.Pack(builder), b"TFL3")
+  return bytes(builder.Output())
 
 
-def _kernels(model: Any, graph: Any, schema: Any) -> dict[int, set[int]]:
+def _kernels(model: Any, graph: Any, schema: Any, names: Any = tuple(_OPERANDS)) -> dict[int, set[int]]:
   """Returns the kernels of integer operations: for the index of each, the indices of the biases used with it."""
-  places = {getattr(schema.BuiltinOperator, name): operands for name, operands in _OPERANDS.items()}
+  places = {getattr(schema.BuiltinOperator, name): _OPERANDS[name] for name in names}
   found = {}
   for operator in map(graph.Operators, range(graph.OperatorsLength())):
     code = model.OperatorCodes(operator.OpcodeIndex())
@@ -106,12 +131,9 @@ def _regrid(model: Any, tensor: Any, levels: int, done: dict[int, np.ndarray], s
   quantization = tensor.Quantization()
   if tensor.Buffer() not in done:
     values = model.Buffers(tensor.Buffer()).DataAsNumpy().view(np.int8)
-    is_int4 = tensor.Type() == schema.TensorType.INT4
-    count = math.prod(tensor.ShapeAsNumpy())
-    found = (_unpacked(values)[:count] if is_int4 else values).reshape(tensor.ShapeAsNumpy())
+    found = values.reshape(tensor.ShapeAsNumpy())
     rows = np.moveaxis(found, quantization.QuantizedDimension(), 0) if quantization.ScaleLength() > 1 else found
-    stored = _INT4_LEVELS if is_int4 else _INT8_LEVELS
-    ratio = np.array([_ratio(row, levels, stored) for row in rows.reshape(quantization.ScaleLength(), -1)], np.float32)
+    ratio = np.array([_ratio(row, levels) for row in rows.reshape(quantization.ScaleLength(), -1)], np.float32)
     if not ratio.all():
       logging.warning(
         "'%s' has weights between the levels of training and keeps the converter's grid.", tensor.Name().decode()
@@ -119,18 +141,17 @@ def _regrid(model: Any, tensor: Any, levels: int, done: dict[int, np.ndarray], s
       ratio[:] = 1.0
     trained = np.round(rows / ratio.reshape(-1, *[1] * (rows.ndim - 1)))
     rows[...] = trained  # A view of `found`.
-    values[:] = _packed(found.reshape(-1)) if is_int4 else found.reshape(-1)
     done[tensor.Buffer()] = ratio
   quantization.ScaleAsNumpy()[:] *= done[tensor.Buffer()]
   return done[tensor.Buffer()]
 
 
-def _ratio(row: np.ndarray, levels: int, stored: int) -> float:
+def _ratio(row: np.ndarray, levels: int) -> float:
   """Returns the width of a trained level in stored levels; 0 if the weights are not on the trained grid.
 
   The converter maps the largest weight to the outermost stored level, but it may be an inner level of training.
   """
-  ratios = (stored / outermost for outermost in range(min(levels, stored), 0, -1))
+  ratios = (_INT8_LEVELS / outermost for outermost in range(levels, 0, -1))
   return next((ratio for ratio in ratios if _is_on_grid(row, ratio)), 0)
 
 
@@ -140,12 +161,7 @@ def _is_on_grid(row: np.ndarray, ratio: float) -> bool:
   return bool(np.all((np.round(exact) == row) | is_tie))
 
 
-def _unpacked(values: np.ndarray) -> np.ndarray:
-  """Converts int4 to int8. A byte holds two int4, the first in its lower half."""
-  return (np.stack([values << 4, values], axis=1) >> 4).reshape(-1)
-
-
 def _packed(values: np.ndarray) -> np.ndarray:
-  """Inverts `_unpacked`."""
+  """Converts int8 to int4. A byte holds two int4, the first in its lower half."""
   pairs = np.pad(values, (0, len(values) % 2)).reshape(-1, 2)
   return (pairs[:, 0] & 15) | (pairs[:, 1] << 4)

@@ -13,7 +13,9 @@ from typing import Any
 import tensorflow as tf
 import tensorflow_model_optimization as tfmot
 import tf_keras as keras
+from tf_keras.src.applications import convnext
 
+from tfkd.keras3 import substitutes
 from tfkd.ops import graph
 from tfkd.ops.activations import activation_name
 from tfkd.quantization.configs import OutputConfig, WeightConfig
@@ -36,33 +38,27 @@ _FUSES_RELU = (
   *_FOLDS_NORMALIZATION, layers.Dense, layers.Add, primitives.ConstantAffine, primitives.ChannelAffine,
 )  # fmt: skip
 _KNOWN = (
-  layers.InputLayer,
-  layers.Conv2D,
-  layers.DepthwiseConv2D,
-  layers.Dense,
-  layers.BatchNormalization,
-  layers.Add,
-  layers.Flatten,
-  layers.Dropout,
-  layers.MaxPooling2D,
-  layers.GlobalAveragePooling2D,
-  layers.ZeroPadding2D,
-)
+  layers.InputLayer, layers.Conv2D, layers.DepthwiseConv2D, layers.Dense, layers.BatchNormalization, layers.Add,
+  layers.Multiply, layers.Flatten, layers.Reshape, layers.Dropout, layers.MaxPooling2D, layers.GlobalAveragePooling2D,
+  layers.ZeroPadding2D, primitives.FrozenStatistics, primitives.ConstantAffine, primitives.ChannelAffine,
+)  # fmt: skip
+_KNOWN_ACTIVATIONS = ("linear", "relu", "relu6", "swish", "silu", "sigmoid", "hard_silu", "softmax", "tanh", "gelu")
 _AVERAGE_POOLING = (layers.AveragePooling1D, layers.AveragePooling2D)
 _TAKES_ANY_RANGE = (*_FUSES_RELU, layers.BatchNormalization, layers.ReLU, layers.LeakyReLU, *_AVERAGE_POOLING)
 IDENTITY_IN_INFERENCE = (
   layers.Dropout, layers.SpatialDropout1D, layers.SpatialDropout2D, layers.SpatialDropout3D, layers.GaussianNoise,
   layers.GaussianDropout, layers.AlphaDropout, layers.ActivityRegularization, layers.Masking, layers.RandomCrop,
   layers.RandomFlip, layers.RandomRotation, layers.RandomZoom, layers.RandomTranslation, layers.RandomContrast,
-  layers.RandomBrightness, layers.RandomHeight, layers.RandomWidth,
+  layers.RandomBrightness, layers.RandomHeight, layers.RandomWidth, convnext.StochasticDepth,
+  substitutes.StochasticDepth,
 )  # fmt: skip
 _PRESERVE_RANGE = (
   *IDENTITY_IN_INFERENCE, layers.Flatten, layers.Reshape, layers.Permute, layers.RepeatVector, layers.ZeroPadding1D,
   layers.ZeroPadding2D, layers.ZeroPadding3D, layers.Cropping1D, layers.Cropping2D, layers.Cropping3D,
   layers.CenterCrop, layers.MaxPooling1D, layers.MaxPooling2D, layers.MaxPooling3D, layers.GlobalMaxPooling1D,
-  layers.GlobalMaxPooling2D, layers.GlobalMaxPooling3D, layers.UpSampling1D, layers.AveragePooling1D, layers.AveragePooling2D,
+  layers.GlobalMaxPooling2D, layers.GlobalMaxPooling3D, layers.UpSampling1D, layers.AveragePooling1D,
+  layers.AveragePooling2D,
 )  # fmt: skip
-_NAMES_OF_IDENTITIES = ("StochasticDepth", "DropPath")
 # Ranges that LiteRT's operations prescribe, and those of `hard_sigmoid`.
 _FIXED_RANGES = {"sigmoid": (0.0, 255 / 256), "softmax": (0.0, 255 / 256), "tanh": (-1.0, 127 / 128)}
 _EMBEDDING_BITS = 8
@@ -125,7 +121,7 @@ def preserves_range(layer: keras.layers.Layer) -> bool:
   if isinstance(layer, Operation):
     return layer.function in PRESERVING
   kinds = (layers.InputLayer, layers.Embedding, *_PRESERVE_RANGE)
-  return isinstance(layer, kinds) or type(layer).__name__ in _NAMES_OF_IDENTITIES
+  return isinstance(layer, kinds)
 
 
 def has_one_float_output(layer: keras.layers.Layer) -> bool:
@@ -147,17 +143,17 @@ def _fixed_range(layer: Any) -> tuple[float, float] | None:
 
 
 def is_known(model: keras.Model) -> bool:
-  """Returns whether the model is of layers that convert in every combination, so that no trial conversion is needed."""
+  """Returns whether a lowered model is of layers that convert in every combination, so that no trial is needed."""
   is_shared = any(len(tensors) > 1 for tensors in graph.readers(model).values())
   one_of_each = len(model.inputs) == len(model.outputs) == 1
   return one_of_each and not is_shared and all(_is_known(layer) for layer in model.layers)
 
 
 def _is_known(layer: keras.layers.Layer) -> bool:
-  if isinstance(layer, (layers.Activation, layers.ReLU)):
+  if isinstance(layer, layers.ReLU):
     return is_relu(layer)
-  plain = activation_name(getattr(layer, "activation", keras.activations.linear)) in ("linear", "relu")
-  return type(layer) in _KNOWN and plain
+  is_known_kind = type(layer) in _KNOWN or isinstance(layer, (layers.Activation, *IDENTITY_IN_INFERENCE))
+  return is_known_kind and activation_name(getattr(layer, "activation", keras.activations.linear)) in _KNOWN_ACTIVATIONS
 
 
 def _without_output(

@@ -17,7 +17,7 @@ layers = keras.layers
 
 
 def lower(model: keras.Model, kept: Collection[str]) -> keras.Model:
-  """Returns a model with the same outputs in inference and the same weights, each of whose layers is rounded as a whole.
+  """Returns a model with equal outputs in inference and weights, each of whose layers is rounded as a whole.
 
   For example, a separable convolution becomes two layers, `<name>_depthwise` and `<name>`; a layer with an activation
   that LiteRT does not fuse becomes `<name>_linear` and `<name>`; x * relu6(x + 3) / 6 becomes one layer. The last layer

@@ -1,4 +1,4 @@
-"""Layers that are computed by graphs of others: layer normalization, attention, and products with a kernel of any rank."""
+"""Layers that are computed by graphs of others: layer normalization, attention, products with kernels of any rank."""
 
 import math
 from typing import Any
@@ -46,7 +46,7 @@ class LayerNormalizationParts(Parts):
 
 
 class ScaledSumParts(Parts):
-  """`CustomScaleLayer` of `tf_keras.applications.inception_resnet_v2`: inputs[0] + scale * inputs[1]."""
+  """A residual connection with a constant factor: inputs[0] + scale * inputs[1]."""
 
   def __init__(self, layer: Any):
     self._scaled = primitives.ConstantAffine([layer.scale], [0.0], name=f"{layer.name}_scaled")

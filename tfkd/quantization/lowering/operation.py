@@ -53,33 +53,34 @@ def encoded(args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[Any, list[Any]
   tensors: list[Any] = []
 
   def encode(value: Any) -> Any:
-    if value is None or isinstance(value, (bool, int, float, str)):
-      return value
     if graph.is_symbolic(value):
       index = next((i for i, tensor in enumerate(tensors) if tensor is value), len(tensors))
-      if index == len(tensors):
-        tensors.append(value)
+      tensors[index:] = [value] if index == len(tensors) else tensors[index:]
       return {_TENSOR: index}
-    if isinstance(value, (np.ndarray, np.generic)) or tf.is_tensor(value) and hasattr(value, "numpy"):
-      array = np.asarray(value)
-      return {_ARRAY: array.tolist(), _DTYPE: array.dtype.name}
+    if isinstance(value, dict) and set(value) == {"start", "stop", "step"}:  # Keras' own form of a slice.
+      return {_SLICE: [encode(value[part]) for part in ("start", "stop", "step")]}
     if isinstance(value, slice):
       return {_SLICE: [encode(part) for part in (value.start, value.stop, value.step)]}
-    if isinstance(value, tf.DType):
-      return {_DTYPE: value.name}
-    if value is Ellipsis:
-      return {_ELLIPSIS: True}
-    if isinstance(value, tf.TensorShape):
-      return value.as_list()
     if isinstance(value, dict):
-      if set(value) == {"start", "stop", "step"}:  # Keras' own form of a slice.
-        return {_SLICE: [encode(value[part]) for part in ("start", "stop", "step")]}
       return {str(key): encode(part) for key, part in value.items()}
-    if isinstance(value, (list, tuple)):
-      return [encode(part) for part in value]
-    raise TypeError(f"{type(value).__name__} {value!r}")
+    return [encode(part) for part in value] if isinstance(value, (list, tuple)) else _encoded_constant(value)
 
   return [encode(list(args)), encode(dict(kwargs))], tensors
+
+
+def _encoded_constant(value: Any) -> Any:
+  if value is None or isinstance(value, (bool, int, float, str)):
+    return value
+  if isinstance(value, (np.ndarray, np.generic)) or isinstance(value, tf.Tensor) and hasattr(value, "numpy"):
+    array = np.asarray(value)
+    return {_ARRAY: array.tolist(), _DTYPE: array.dtype.name}
+  if isinstance(value, tf.DType):
+    return {_DTYPE: value.name}
+  if isinstance(value, tf.TensorShape):
+    return value.as_list()
+  if value is Ellipsis:
+    return {_ELLIPSIS: True}
+  raise TypeError(f"{type(value).__name__} {value!r}")
 
 
 def decoded(arguments: Any, tensors: Sequence[Any]) -> Any:

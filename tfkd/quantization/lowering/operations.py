@@ -6,8 +6,8 @@ import numpy as np
 import tensorflow as tf
 import tf_keras as keras
 
+from tfkd.keras3.activations import hard_silu
 from tfkd.ops import graph
-from tfkd.ops.activations import hard_swish
 from tfkd.quantization.lowering.operation import Operation, encoded
 from tfkd.quantization.lowering.parts import activation_layer
 from tfkd.quantization.lowering.primitives import ConstantAffine
@@ -135,7 +135,7 @@ def patterns(model: keras.Model) -> dict[int, tuple[keras.layers.Layer, Any]]:
     product = _product(node)
     for gate, tensor in (product, product[::-1]) if product else ():
       if gates.get(id(gate)) is tensor:
-        found[id(node)] = layers.Activation(hard_swish, name=name), tensor
+        found[id(node)] = layers.Activation(hard_silu, name=name), tensor
   return found
 
 

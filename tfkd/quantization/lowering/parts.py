@@ -5,10 +5,11 @@ from typing import Any
 
 import tf_keras as keras
 
-from tfkd.ops.activations import activation_name, relu6_sigmoid
+from tfkd.keras3.activations import hard_sigmoid, leaky_relu
+from tfkd.ops.activations import activation_name
 from tfkd.quantization.lowering.primitives import ConstantAffine
 
-HARD_SIGMOIDS = {keras.activations.hard_sigmoid: (0.2, 0.5), relu6_sigmoid: (1 / 6, 0.5)}
+HARD_SIGMOIDS = {keras.activations.hard_sigmoid: (0.2, 0.5), hard_sigmoid: (1 / 6, 0.5)}
 """Scale and offset of the functions clip(scale x + offset, 0, 1)."""
 
 
@@ -44,6 +45,8 @@ def activation_layer(activation: Any, name: str, trainable: bool = True) -> kera
     after: Any = ConstantAffine([scale], [offset], (0.0, 1.0), name=name)  # Rounding clips to the range.
   elif activation_name(activation) == "relu6":
     after = keras.layers.ReLU(6.0, name=name)
+  elif activation is leaky_relu:
+    after = keras.layers.LeakyReLU(0.2, name=name)
   else:
     after = keras.layers.Activation(activation, name=name)
   after.trainable = trainable

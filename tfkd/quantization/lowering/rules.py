@@ -5,7 +5,10 @@ from typing import Any
 
 import numpy as np
 import tf_keras as keras
+from tf_keras.src.applications import convnext, inception_resnet_v2
 
+from tfkd.keras3 import substitutes
+from tfkd.keras3.activations import leaky_relu
 from tfkd.ops import graph
 from tfkd.ops.activations import activation_name
 from tfkd.quantization.lowering import compound, primitives
@@ -18,7 +21,7 @@ _KERNEL = ("initializer", "regularizer", "constraint")
 
 def lowered(layer: keras.layers.Layer) -> Parts | None:
   """Returns the parts that replace a layer, or None if an integer file computes the layer as it is."""
-  rule = RULES.get(type(layer)) or RULES_BY_NAME.get(type(layer).__name__)
+  rule = RULES.get(type(layer))
   if rule is not None:
     return rule(layer)
   return _split(layer) if is_split(layer) else None
@@ -43,7 +46,7 @@ def _with_activation(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
 
 
 def _activation(layer: keras.layers.Activation) -> Parts | None:
-  if layer.activation not in HARD_SIGMOIDS:
+  if layer.activation not in HARD_SIGMOIDS and layer.activation is not leaky_relu:
     return None
   return Parts([activation_layer(layer.activation, layer.name, layer.trainable)])
 
@@ -132,14 +135,12 @@ def _affine(layer: Any, scale: np.ndarray, offset: np.ndarray) -> Parts | None:
 
 
 def _layer_scale(layer: Any) -> Parts:
-  """Returns the layer of this name in `tf_keras.applications.convnext`."""
   scale = primitives.ChannelAffine(True, False, name=layer.name)
   scale.trainable = layer.trainable
   return Parts([scale])
 
 
 def _custom_scale(layer: Any) -> Parts:
-  """Returns `CustomScaleLayer` of `tf_keras.applications.inception_resnet_v2`: inputs[0] + scale * inputs[1]."""
   return compound.ScaledSumParts(layer)
 
 
@@ -156,8 +157,8 @@ RULES: dict[type, Callable[[Any], Parts | None]] = {
   layers.MultiHeadAttention: compound.attention,
   layers.Attention: compound.dot_attention,
   layers.EinsumDense: compound.einsum_dense,
-}
-RULES_BY_NAME: dict[str, Callable[[Any], Parts | None]] = {
-  "LayerScale": _layer_scale,
-  "CustomScaleLayer": _custom_scale,
+  convnext.LayerScale: _layer_scale,
+  substitutes.LayerScale: _layer_scale,
+  inception_resnet_v2.CustomScaleLayer: _custom_scale,
+  substitutes.ScaledSum: _custom_scale,
 }

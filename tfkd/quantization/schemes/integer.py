@@ -29,7 +29,8 @@ _ACTIVATIONS = (
   "tanh",
   "swish",
   "silu",
-  "hard_swish",
+  "hard_silu",
+  "leaky_relu",
   "gelu",
   "exponential",
 )
