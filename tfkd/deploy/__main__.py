@@ -24,6 +24,7 @@ from tfkd.data.images import read_image
 from tfkd.data.sounds import read_sound
 from tfkd.deploy import _show
 from tfkd.deploy._interpreter import ending, interpreter, run
+from tfkd.deploy._zeros import count_zeros
 from tfkd.deploy.metadata import metadata_or_none, scaling_of
 from tfkd.deploy.tasks import check_task, task_of_ending
 from tfkd.preprocessing import Preprocessing
@@ -156,7 +157,7 @@ def _print_file(
   taken: Mapping[str, Any],
   scaling: Preprocessing | None,
 ) -> None:
-  """Prints size, input, output, metadata and input scaling of a file."""
+  """Prints size, input, output, metadata, zeros among the weights and input scaling of a file."""
   shape = given["shape"].tolist()
   inputs = f"images of {shape[1]} x {shape[2]}" if len(shape) == 4 else f"inputs of shape {shape[1:]}"
   types = f"{given['dtype'].__name__} in, {taken['dtype'].__name__} out"
@@ -164,6 +165,10 @@ def _print_file(
   for name, value in fields.items():
     if name not in ("labels", "weights_sha256"):
       _print(f"  {name}: {value}")
+  with open(path, "rb") as file:
+    zeros, weights = count_zeros(file.read())
+  if weights:
+    _print(f"  zeros: {zeros:,} of {weights:,} weights ({zeros / weights:.0%})")
   if len(shape) == 4:
     formula = f"(pixel / 255 - {scaling.mean}) / {scaling.std}" if scaling else "not known"
     _print(f"  input scaling: {formula}")

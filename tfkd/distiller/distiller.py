@@ -15,6 +15,7 @@ from tfkd.distiller.passes import ForwardPasses
 from tfkd.distiller.retracing import FollowsChanges
 from tfkd.distiller.teachers import as_teachers
 from tfkd.distiller.terms import terms_of
+from tfkd.distiller.zeros import KeptZeros
 from tfkd.features import ModelOutputs
 from tfkd.keras3 import as_tf_keras
 from tfkd.objectives import Batch, Objective
@@ -61,6 +62,8 @@ class Distiller(FollowsChanges):
     objectives: `tfkd.objectives.Objective`, or a list of them with different names.
     hard_loss_weight: factor of the compiled loss, >= 0, or a scalar `tf.Variable`. With the number 0 labels are not
       needed.
+    keep_zeros: whether `fit` keeps the zeros that pruned kernels of a float student have when it starts; quantized
+      students follow `tfkd.quantization.quantize`, and layers in wrappers of tfmot's pruning their schedule.
 
   Raises:
     TypeError: the student is not a model, or an objective is not an `Objective`.
@@ -75,6 +78,8 @@ class Distiller(FollowsChanges):
     student: keras.Model | None = None,
     objectives: Objective | Sequence[Objective] = (),
     hard_loss_weight: float | tf.Variable = 1.0,
+    *,
+    keep_zeros: bool = True,
     **kwargs: Any,
   ):
     super().__init__(**kwargs)
@@ -84,6 +89,8 @@ class Distiller(FollowsChanges):
     self.student = student
     self.objectives = model_checks.checked_objectives(objectives)
     self.hard_loss_weight = hard_loss_weight
+    self.keep_zeros = keep_zeros
+    self._zeros = KeptZeros(student)
     self.output_names = getattr(student, "output_names", None)
     self._set_teacher(teacher)
     # A built student is sufficient: summary, saving and resuming need no prior call.
@@ -159,7 +166,19 @@ class Distiller(FollowsChanges):
     refuse_keras3(callbacks=given.get("callbacks"))
     if given.get("class_weight") is not None:
       check_class_weight(given.get("x"), given.get("y"), model_checks.structure_of(self.student))
-    return super().fit(*args, **kwargs)
+    self._read_zeros()
+    history = super().fit(*args, **kwargs)
+    self._zeros.finish()
+    return history
+
+  def train_on_batch(self, *args: Any, **kwargs: Any) -> Any:
+    if not self._zeros.are_read:
+      self._read_zeros()
+    return super().train_on_batch(*args, **kwargs)
+
+  def _read_zeros(self) -> None:
+    if self._zeros.read(self.keep_zeros):
+      self.count_change()
 
   def evaluate(self, *args: Any, **kwargs: Any) -> Any:
     refuse_keras3(callbacks=inspect.signature(super().evaluate).bind(*args, **kwargs).arguments.get("callbacks"))
@@ -191,6 +210,7 @@ class Distiller(FollowsChanges):
         share = tf.identity(share_of_global_batch(x))
       loss = terms["loss"] * share + own_loss / num_replicas()
     self.optimizer.minimize(loss, self.trainable_variables, tape=tape)
+    self._zeros.restore()
     terms["loss"] += own_loss
     return self._update(terms, x, batch)
 
@@ -299,6 +319,7 @@ class Distiller(FollowsChanges):
       "student": keras.saving.serialize_keras_object(self.student),
       "objectives": [keras.saving.serialize_keras_object(o) for o in self.objectives],
       "hard_loss_weight": as_number(self.hard_loss_weight),
+      "keep_zeros": self.keep_zeros,
     }
 
   @classmethod

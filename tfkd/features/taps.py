@@ -10,7 +10,7 @@ from tfkd.keras3 import is_keras3 as is_keras3
 from tfkd.ops import graph
 from tfkd.ops.spelling import did_you_mean
 
-_QUANTIZED = "quant_"  # tfmot's prefix of a quantized layer.
+_PREFIXES = ("quant_", "prune_low_magnitude_")  # tfmot's prefixes of a quantized layer and of one that is pruned.
 
 
 def tappable(model: Any) -> dict[str, tf.TensorShape]:
@@ -144,9 +144,11 @@ class _Tap(NamedTuple):
 
   @property
   def float_name(self) -> str:
-    """The name before the layer was quantized."""
+    """The name before the layer was quantized or wrapped for pruning."""
     *models, layer = self.path
-    return self._replace(path=(*models, layer.removeprefix(_QUANTIZED))).name
+    for prefix in _PREFIXES:
+      layer = layer.removeprefix(prefix)
+    return self._replace(path=(*models, layer)).name
 
 
 def _as_referenced(model: keras.Model, inputs: Any, mask: Any) -> list:

@@ -13,7 +13,8 @@ from tfkd.ops._flatten import flatten
 from tfkd.quantization import placement
 from tfkd.quantization.calibration import calibrate
 from tfkd.quantization.export_check import check_export
-from tfkd.quantization.preflight import check_model, check_quantizable, expanded
+from tfkd.quantization.preflight import check_model, check_quantizable, check_zeros, expanded
+from tfkd.quantization.pruned import describe, zeros_of
 from tfkd.quantization.schemes import Scheme, parse_scheme
 from tfkd.quantization.wrappers import set_kernel_ranges, wrapped
 
@@ -24,6 +25,7 @@ def quantize(
   *,
   calibration_data: Any = None,
   float_layers: Sequence[str] | None = None,
+  keep_zeros: bool = True,
 ) -> keras.Model:
   """Returns a quantization-aware copy of a float model.
 
@@ -43,16 +45,21 @@ def quantize(
       Schemes with fixed grids ignore it.
     float_layers: names of layers to leave in float. None stands for the scheme's default: no layer for 8-bit features,
       and for fewer bits the dense layers without ReLU, which compute the logits.
+    keep_zeros: whether pruned kernels, of which a tenth or more but not all is exactly 0, keep these zeros in every
+      step of training, whatever the optimizer; float layers too, but not in the moving averages of weights at the end
+      of a plain Keras fit with `use_ema`. The positions are saved with the model.
 
   Returns:
     A new `tf_keras` model.
 
   Raises:
-    ValueError: the scheme is unknown; the scheme cannot quantize some layers, all named with what to do; or TensorFlow
-      cannot convert the network to integers.
+    ValueError: the scheme is unknown; the scheme cannot quantize some layers, all named with what to do; it has no
+      level for zeros that are kept; or TensorFlow cannot convert the network to integers.
   """
   model, scheme = as_tf_keras(model, "model"), _scheme(scheme)
-  quantized = _uncalibrated(model, scheme, float_layers)
+  quantized = _uncalibrated(model, scheme, float_layers, keep_zeros)
+  if keep_zeros:
+    describe(quantized)
   if scheme.needs_calibration:
     if calibration_data is None:
       logging.warning("%s has uncalibrated ranges of [-6, 6]: pass calibration_data to quantize().", quantized.name)
@@ -70,14 +77,16 @@ def check(model: keras.Model, scheme: str | Scheme) -> None:
   Raises:
     ValueError: see `quantize`.
   """
-  _uncalibrated(as_tf_keras(model, "model"), _scheme(scheme), None)
+  _uncalibrated(as_tf_keras(model, "model"), _scheme(scheme), None, keep_zeros=True)
 
 
 def _scheme(scheme: str | Scheme) -> Scheme:
   return scheme if isinstance(scheme, Scheme) else parse_scheme(scheme)
 
 
-def _uncalibrated(model: keras.Model, scheme: Scheme, float_layers: Sequence[str] | None) -> keras.Model:
+def _uncalibrated(
+  model: keras.Model, scheme: Scheme, float_layers: Sequence[str] | None, keep_zeros: bool
+) -> keras.Model:
   """Returns a quantized copy that is known to convert, with tfmot's initial ranges."""
   check_model(model)
   flat = flatten(model)
@@ -85,7 +94,9 @@ def _uncalibrated(model: keras.Model, scheme: Scheme, float_layers: Sequence[str
   check_quantizable(flat, scheme, float_layers)
   with _float32_policy():  # The global policy may be the teacher's mixed precision.
     lowered = scheme.lower(flat, float_layers)
-    quantized = wrapped(lowered, scheme, float_layers)
+    zeros = zeros_of(lowered) if keep_zeros else {}
+    check_zeros(lowered.name, zeros, scheme, float_layers)
+    quantized = wrapped(lowered, scheme, float_layers, zeros)
   set_kernel_ranges(quantized)
   _check_kernels(quantized, lowered.layers, float_layers)
   if not placement.is_known(lowered):

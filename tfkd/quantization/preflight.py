@@ -4,8 +4,10 @@ from collections.abc import Sequence
 
 import tf_keras as keras
 from tensorflow_model_optimization.python.core.quantization.keras import quantize_wrapper
+from tensorflow_model_optimization.python.core.sparsity.keras.pruning_wrapper import collect_prunable_layers
 
 from tfkd.quantization.export_check import after_training
+from tfkd.quantization.pruned import Zeros
 from tfkd.quantization.schemes import Scheme
 
 layers = keras.layers
@@ -78,6 +80,28 @@ def check_model(model: keras.Model) -> None:
     )
   if any(isinstance(layer, quantize_wrapper.QuantizeWrapper) for layer in model.layers):
     raise ValueError(f"model '{model.name}' is already quantized: pass the float model from which it was made.")
+  if collect_prunable_layers(model):
+    raise ValueError(
+      f"model '{model.name}' has layers in wrappers of pruning, whose masks are not quantized: pass "
+      "tfmot.sparsity.keras.strip_pruning(model), which keeps the zeros."
+    )
+
+
+def check_zeros(name: str, zeros: Zeros, scheme: Scheme, float_layers: Sequence[str]) -> None:
+  """Raises if zeros are to be kept in kernels that the scheme rounds without a level for 0.
+
+  Args:
+    name: name of the model.
+    zeros: those that training keeps.
+    scheme: scheme of the quantization.
+    float_layers: names of layers that stay in float.
+  """
+  rounded = [layer for layer in zeros if layer not in float_layers]
+  if rounded and not scheme.has_zero:
+    raise ValueError(
+      f"model '{name}' is pruned, and the weights of {scheme} have no level 0 for the zeros of {', '.join(rounded)}: "
+      "use w2a8 or more bits, float_layers, or keep_zeros=False."
+    )
 
 
 def _problem_for_any_scheme(layer: keras.layers.Layer) -> str | None:

@@ -17,6 +17,7 @@ from tensorflow_model_optimization.python.core.quantization.keras import quantiz
 
 from tfkd.ops import graph
 from tfkd.quantization.lowering import is_plain_relu
+from tfkd.quantization.pruned import Zeros, keeping, without_zeros
 from tfkd.quantization.schemes import Scheme
 
 _EMA_DECAY = 0.999  # Constant in tfmot's code.
@@ -59,8 +60,10 @@ class QuantizeWrapper(quantize_wrapper.QuantizeWrapperV2):
     return kind(self, **quantizer.get_config())
 
   def _make_quantizer_fn(self, quantizer, x, training, quantizer_vars):
+    # Pruned weights have no gradient, which would count in its norm and in moving averages of weights.
+    weight = without_zeros(x) if training else x
     # The ranges of a frozen layer's kernel and output do not change.
-    return super()._make_quantizer_fn(quantizer, x, training and self.trainable, quantizer_vars)
+    return super()._make_quantizer_fn(quantizer, weight, training and self.trainable, quantizer_vars)
 
   # tfmot lists quantized kernels among the trainable weights regardless of `trainable`.
   @property
@@ -129,13 +132,14 @@ def _max_of_replicas(value: tf.Tensor) -> tf.Tensor:
   return tf.reduce_max(replica.all_gather(tf.stop_gradient(value)[None], axis=0))
 
 
-def wrapped(model: keras.Model, scheme: Scheme, float_layers: Collection[str]) -> keras.Model:
+def wrapped(model: keras.Model, scheme: Scheme, float_layers: Collection[str], zeros: Zeros) -> keras.Model:
   """Returns a copy of a model in which wrappers round the tensors that a scheme configures.
 
   Args:
     model: `tf_keras` model that the scheme's `lower` returned.
     scheme: scheme of the quantization.
     float_layers: names of layers that stay in float. The output of one that a rounded layer reads is rounded.
+    zeros: those that training keeps, in rounded layers and others.
 
   Returns:
     Functional `tf_keras` model with the same weights, whose rounded layers are called `quant_<name>`.
@@ -148,7 +152,7 @@ def wrapped(model: keras.Model, scheme: Scheme, float_layers: Collection[str]) -
   def call(node: Any, values: dict[int, Any]) -> Any:
     layer, (args, kwargs) = node.layer, graph.arguments(node, values)
     if layer.name not in made:
-      new = forms.get(layer.name, type(layer)).from_config(layer.get_config())
+      new = forms.get(layer.name, type(layer)).from_config(keeping(layer, zeros))
       config = configurations.get(layer.name)
       made[layer.name] = new if config is None else QuantizeWrapper(new, config)
     return made[layer.name](*args, **kwargs)

@@ -29,6 +29,9 @@ class Scheme(abc.ABC):
   writes the small file, and the TFLite file reproduces the rounding in float32."""
   quantizes_inputs: ClassVar[bool]
   """Whether float inputs of the model are rounded."""
+  has_zero: ClassVar[bool] = True
+  """Whether a weight of 0 is rounded to 0."""
+
   weight_bits: int
   feature_bits: int
 

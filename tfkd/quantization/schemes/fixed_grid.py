@@ -76,6 +76,7 @@ class FixedGrid(Scheme):
   starts_from_float: ClassVar[bool] = False
   export_kind: ClassVar[ExportKind] = "pack"
   quantizes_inputs: ClassVar[bool] = False
+  has_zero: ClassVar[bool] = False  # 2^N levels that are symmetric around it.
 
   def __post_init__(self):
     if not (1 <= self.weight_bits <= 8 and 1 <= self.feature_bits <= 7):
