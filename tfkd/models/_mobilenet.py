@@ -65,6 +65,8 @@ def mobilenet_v2(
 def _mobilenet(build, family, num_classes, input_shape, factor, stem, weights, name):
   if stem not in ("cifar", "imagenet"):
     raise ValueError(f"unknown stem {stem!r}: expected one of cifar, imagenet.")
+  if num_classes < 2:
+    raise ValueError(f"num_classes must be at least 2; got {num_classes}.")
   if not _has_channels(factor):
     raise ValueError(f"factor must be at least 1/32, so that every layer has channels; got {factor}.")
   height, width, channels = input_shape
