@@ -9,7 +9,7 @@ import tf_keras as keras
 from tfkd.preprocessing import IMAGENET, Preprocessing
 
 Builder = Callable[..., keras.Model]
-"""Function of (num_classes, input_shape) that returns a model from images to logits."""
+"""Function of (num_classes, input_shape) that returns a model from images to logits; see also `Family.weights`."""
 FACTOR = r"(?:x(?P<factor>\d+(?:\.\d+)?))?"
 """Pattern of an optional multiplier of the channels, as in "resnet18x0.25"; see `scaled`."""
 
@@ -23,12 +23,14 @@ class Family:
     names: the names in words, with an example, for documentation and error messages.
     builder: function from the match to a `Builder`, or None if there is no network with these numbers.
     preprocessing: what published weights of the family expect. `<name>@<side>` applies it to images in [0, 1].
+    weights: names of published weights that the family's builders accept as an argument `weights`.
   """
 
   pattern: str
   names: str
   builder: Callable[[re.Match[str]], Builder | None]
   preprocessing: Preprocessing = IMAGENET
+  weights: tuple[str, ...] = ()
 
 
 def scaled(width: int, match: re.Match[str]) -> int | None:

@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
@@ -13,8 +14,8 @@ from tfkd.models.torch_files import read_state_dict
 
 # Keras' variables by PyTorch's names.
 _VARIABLES = {
-  "kernel": "weight", "bias": "bias", "gamma": "weight", "beta": "bias", "moving_mean": "running_mean",
-  "moving_variance": "running_var",
+  "kernel": "weight", "depthwise_kernel": "weight", "bias": "bias", "gamma": "weight", "beta": "bias",
+  "moving_mean": "running_mean", "moving_variance": "running_var",
 }  # fmt: skip
 # Hugging Face's names of a vision transformer, in files and in memory, to timm's.
 _HUGGING_FACE = (
@@ -35,11 +36,19 @@ _HUGGING_FACE = (
   (r"^classifier\.", "head."),
 )
 
+# Names of efficientnet-lite-pytorch, in a block and outside of blocks.
+_LITE_BLOCK = {
+  "expand": "_expand_conv", "expand_bn": "_bn0", "depthwise": "_depthwise_conv", "depthwise_bn": "_bn1",
+  "project": "_project_conv", "project_bn": "_bn2",
+}  # fmt: skip
+_LITE_ENDS = {"stem": "_conv_stem", "stem_bn": "_bn0", "head": "_conv_head", "head_bn": "_bn1", "logits": "_fc"}
+
 
 def load_torch_weights(model: keras.Model, path: str, head: bool = True) -> None:
   """Loads a PyTorch checkpoint into the matching network of `tfkd.models`.
 
-  Reads names of torchvision and timm for `resnet18`, `resnet34` and `resnet50`, of timm and Hugging Face for `vit`.
+  Reads names of torchvision and timm for `resnet18`, `resnet34` and `resnet50`, of timm and Hugging Face for `vit`, and
+  of the package efficientnet-lite-pytorch for `efficientnet_lite`.
   Position embeddings of another image size are interpolated (bicubic).
 
   Args:
@@ -53,7 +62,7 @@ def load_torch_weights(model: keras.Model, path: str, head: bool = True) -> None
   """
   model = network_of(model)
   is_vit = any(isinstance(layer, Tokens) for layer in model.layers)
-  names = _vit_key if is_vit else _resnet_key
+  names = _vit_key if is_vit else _lite_keys(model) or _resnet_key
   state = {name: tensor for name, tensor in read_state_dict(path).items() if not name.endswith("num_batches_tracked")}
   if is_vit:
     state = _as_timm(state)
@@ -93,6 +102,24 @@ def _resnet_key(layer, variable):
   return f"{layer}.{_VARIABLES[_kind(variable)]}"
 
 
+def _lite_keys(model: keras.Model) -> Callable[[str, tf.Variable], str] | None:
+  """Returns the function of names in efficientnet-lite-pytorch, or None if the model is another network."""
+  prefixes = [m[0] for layer in model.layers if (m := re.match(r"layer\d+_block\d+(?=_depthwise$)", layer.name))]
+  if not any(layer.name == f"{prefix}_project" for layer in model.layers for prefix in prefixes[:1]):
+    return None
+  prefixes.sort(key=lambda prefix: [int(number) for number in re.findall(r"\d+", prefix)])
+  blocks = {prefix: f"_blocks.{number}" for number, prefix in enumerate(prefixes)}
+  # A stage whose last block is no sum ends in the batch normalisation of that block, which has the name of the stage.
+  ends = {prefix.partition("_")[0]: f"{block}._bn2" for prefix, block in blocks.items()}
+
+  def names(layer, variable):
+    prefix, part = (m[1], m[2]) if (m := re.fullmatch(r"(layer\d+_block\d+)_(\w+)", layer)) else ("", layer)
+    found = f"{blocks[prefix]}.{_LITE_BLOCK[part]}" if prefix else (_LITE_ENDS | ends)[layer]
+    return f"{found}.{_VARIABLES[_kind(variable)]}"
+
+  return names
+
+
 def _vit_key(layer: str, variable: tf.Variable) -> str:
   """Returns the name of a variable in timm's vision transformers, with separate query, key and value."""
   if layer == "tokens":
@@ -111,7 +138,9 @@ def _kind(variable):
 
 
 def _as_keras(tensor, variable):
-  """Transposes (out, in, ...) to (..., in, out), and splits the heads of attention layers."""
+  """Transposes (out, in, ...) to (..., in, out), or (..., out, 1) if depthwise, and splits the heads of attention."""
+  if _kind(variable) == "depthwise_kernel" and tensor.ndim == 4:
+    return tensor.transpose(2, 3, 0, 1)
   if _kind(variable) == "kernel" and tensor.ndim > 1:
     tensor = tensor.transpose(*range(2, tensor.ndim), 1, 0)
   is_of_heads = "_attention/" in variable.name and math.prod(tensor.shape) == math.prod(variable.shape)
