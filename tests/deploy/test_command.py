@@ -164,7 +164,9 @@ def test_pictures_are_scaled_by_the_metadata_or_the_flags_and_never_by_guess(run
   (silent, _), (integer, _) = results[-2:]
   assert "input scaling: not known" in silent and "float32 in, float32 out" in silent
   assert "int8 in, int8 out" in integer
-  assert all(re.search(r"^  zeros: [\d,]+ of [\d,]+ weights \(\d+%\)$", text, re.MULTILINE) for text in (silent, integer))
+  assert all(
+    re.search(r"^  zeros: [\d,]+ of [\d,]+ weights \(\d+%\)$", text, re.MULTILINE) for text in (silent, integer)
+  )
 
 
 def test_files_that_do_not_take_pictures_are_described_and_refused(run, directory):
