@@ -144,11 +144,16 @@ class _Tap(NamedTuple):
 
   @property
   def float_name(self) -> str:
-    """The name before the layer was quantized or wrapped for pruning."""
+    """The name before the layer was quantized or pruned."""
     *models, layer = self.path
-    for prefix in _PREFIXES:
-      layer = layer.removeprefix(prefix)
-    return self._replace(path=(*models, layer)).name
+    return self._replace(path=(*models, _float(layer))).name
+
+
+def _float(name: str) -> str:
+  """Returns the name of a layer without tfmot's prefixes."""
+  for prefix in _PREFIXES:
+    name = name.removeprefix(prefix)
+  return name
 
 
 def _as_referenced(model: keras.Model, inputs: Any, mask: Any) -> list:
@@ -196,9 +201,9 @@ def _flattened(model: keras.Model, taken: set[str]) -> Iterator[_Tap]:
   read_outside: dict[str, dict[str, Any]] = {}  # By prefix: tensors by the layers that return them.
   readers = [(tensor, node.layer.name) for node in graph.calls(model) for tensor in node.keras_inputs]
   for tensor, reader in [*readers, *((tensor, "") for tensor in model.outputs)]:
-    producer = tensor._keras_history.layer.name.removeprefix(_QUANTIZED)
+    producer = _float(tensor._keras_history.layer.name)
     for end in (i for i, letter in enumerate(producer) if letter == "/"):
-      if not reader.removeprefix(_QUANTIZED).startswith(producer[: end + 1]):
+      if not _float(reader).startswith(producer[: end + 1]):
         read_outside.setdefault(producer[:end], {})[tensor._keras_history.layer.name] = tensor
   for prefix, tensors in read_outside.items():
     if len(tensors) == 1 and prefix not in taken:

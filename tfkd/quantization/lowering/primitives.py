@@ -1,6 +1,7 @@
 """Layers that an integer file computes with one operation, for those that need several or none of tfmot's forms."""
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -167,16 +168,19 @@ class OnSequences:
     super().build(_as_images(input_shape))  # type: ignore[misc]
     self.input_spec = layers.InputSpec(ndim=3)
 
-  def call(self, inputs: tf.Tensor, *args: Any, **kwargs: Any) -> tf.Tensor:
-    steps, channels = inputs.shape[1:]
-    images = tf.reshape(inputs, [-1, 1, tf.shape(inputs)[1] if steps is None else steps, channels])
-    outputs = super().call(images, *args, **kwargs)  # type: ignore[misc]
-    steps, channels = outputs.shape[2:]
-    return tf.reshape(outputs, [-1, tf.shape(outputs)[2] if steps is None else steps, channels])
-
   def compute_output_shape(self, input_shape: Any) -> Any:
+    if len(input_shape) == 4:  # Keras' own `call` asks for the shape of the images.
+      return super().compute_output_shape(input_shape)  # type: ignore[misc]
     shape = tf.TensorShape(super().compute_output_shape(_as_images(input_shape)))  # type: ignore[misc]
     return shape[:1].concatenate(shape[2:])
+
+
+def _on_images(call: Callable[[tf.Tensor], tf.Tensor], inputs: tf.Tensor) -> tf.Tensor:
+  """Calls a function of images [batch, 1, steps, channels] on sequences."""
+  steps, channels = inputs.shape[1:]
+  outputs = call(tf.reshape(inputs, [-1, 1, tf.shape(inputs)[1] if steps is None else steps, channels]))
+  steps, channels = outputs.shape[2:]
+  return tf.reshape(outputs, [-1, tf.shape(outputs)[2] if steps is None else steps, channels])
 
 
 def _as_images(shape: Any) -> tf.TensorShape:
@@ -188,25 +192,40 @@ def _as_images(shape: Any) -> tf.TensorShape:
 class SequenceConv2D(OnSequences, layers.Conv2D):
   """One-dimensional convolution: kernel (1, size)."""
 
+  def call(self, inputs: tf.Tensor) -> tf.Tensor:
+    return _on_images(super().call, inputs)
+
 
 @_register
 class SequenceDepthwiseConv2D(OnSequences, layers.DepthwiseConv2D):
   """One-dimensional depthwise convolution: kernel (1, size)."""
+
+  def call(self, inputs: tf.Tensor) -> tf.Tensor:
+    return _on_images(super().call, inputs)
 
 
 @_register
 class SequenceConv2DTranspose(OnSequences, layers.Conv2DTranspose):
   """One-dimensional transposed convolution: kernel (1, size)."""
 
+  def call(self, inputs: tf.Tensor) -> tf.Tensor:
+    return _on_images(super().call, inputs)
+
 
 @_register
 class SequenceNormalization(OnSequences, layers.BatchNormalization):
   """Batch normalization of sequences, which folds into the convolution before it."""
 
+  def call(self, inputs: tf.Tensor, training: bool | tf.Tensor | None = None) -> tf.Tensor:
+    return _on_images(functools.partial(super().call, training=training), inputs)
+
 
 @_register
 class SequenceReLU(OnSequences, layers.ReLU):
   """ReLU of sequences, which fuses with the convolution before it."""
+
+  def call(self, inputs: tf.Tensor) -> tf.Tensor:
+    return _on_images(super().call, inputs)
 
 
 # HDF5 files refer to wrapped layers by their unqualified class names.
