@@ -61,11 +61,11 @@ def _assert_equal(found, expected):
     np.testing.assert_array_equal(found[name], zeros, err_msg=name)
 
 
-@pytest.fixture(scope="module", params=["w8a8", "w5a8", "w2a8"])
+@pytest.fixture(scope="module", params=["w8a8", "w5a8", "w4a8"])
 def fitted(request):
   """A student, its zeros and kernels before a fit with everything that moves weights, and the log of `quantize`."""
   keras.utils.set_random_seed(0)
-  model, records = _pruned(_images(transposed=request.param != "w2a8")), []
+  model, records = _pruned(_images(transposed=request.param != "w4a8")), []
   handler = logging.Handler()
   handler.emit = lambda record: records.append(record.getMessage())
   logging.getLogger("absl").addHandler(handler)
@@ -124,7 +124,7 @@ def test_a_file_has_the_zeros(fitted, tmp_path):
 @pytest.mark.parametrize("name", ["student.keras", "student.h5", "student"])
 def test_loaded_students_keep_them(fitted, name, tmp_path):
   _, student, zeros, _, _, scheme = fitted
-  if scheme != "w2a8":
+  if scheme != "w4a8":
     pytest.skip("one scheme is enough")
   quantization.save(student, tmp_path / name)
   loaded = quantization.load(tmp_path / name)
