@@ -109,21 +109,21 @@ def _data(shape):
 def test_a_layer_becomes_integers_and_its_file_reproduces_the_student(name, tmp_path):
   shape, body = CASES[name]
   model, data = _model(shape, body), _data(shape)
-  expected = model(data).numpy()
+  expected = model(data, training=False).numpy()
   # Before rounding, the rewritten model computes the same, but for clips, which the rounding does.
   if "hard" not in name:
-    np.testing.assert_allclose(lower(model, ())(data), expected, atol=1e-5 * np.ptp(expected))
+    np.testing.assert_allclose(lower(model, ())(data, training=False), expected, atol=1e-5 * np.ptp(expected))
   student = quantization.quantize(model, "w8a8", calibration_data=data)
-  outputs = student(data).numpy()
+  outputs = student(data, training=False).numpy()
   assert np.abs(outputs - expected).mean() < 0.05 * expected.std()
   path = str(tmp_path / "a.tflite")
   deploy.to_tflite(student, path)  # Raises for a tensor that is not an integer.
   opened = interpreter(path)
   steps = np.abs(run(opened, data) - outputs) / opened.get_output_details()[0]["quantization"][0]
-  assert steps.max() <= 2
+  assert steps.max() < 2.01
   quantization.save(student, tmp_path / "student.keras")
   loaded = quantization.load(tmp_path / "student.keras", safe_mode=name != "function")
-  np.testing.assert_array_equal(loaded(data), outputs)
+  np.testing.assert_array_equal(loaded(data, training=False), outputs)
 
 
 def _operations(path):
@@ -198,7 +198,7 @@ def test_layers_without_an_integer_form_are_named_before_training(layer, words):
 
 def test_float_operations_are_listed_with_what_to_pass_for_them(tmp_path):
   data = _data(IMAGE)
-  model = _model(IMAGE, lambda x: layers.Lambda(tf.math.softplus, name="curve")(layers.Conv2D(4, 3)(x)))
+  model = _model(IMAGE, lambda x: layers.Lambda(lambda t: tf.math.softplus(t), name="curve")(layers.Conv2D(4, 3)(x)))
   with pytest.raises(ValueError, match=r"float_layers=\['curve'\] to quantize, and allow_float=True"):
     quantization.quantize(model, "w8a8", calibration_data=data)
   student = quantization.quantize(model, "w8a8", calibration_data=data, float_layers=["curve"])

@@ -55,7 +55,7 @@ class KeptZeros:
       variable.assign(tf.where(zeros, tf.zeros([], variable.dtype), variable))
 
   def finish(self) -> None:
-    """Restores zeros after a fit, which Keras may end by averages of weights; those of quantized students, too."""
+    """Restores zeros after a fit, which Keras may end by moving averages of weights; also in quantized students."""
     self.restore()
     for variable in self._student.trainable_variables if self._student.built else ():
       if variable.constraint is not None:

@@ -26,7 +26,8 @@ def pruned_kernels(layer: keras.layers.Layer) -> dict[str, tuple[Any, np.ndarray
   """
   owner, found = getattr(layer, "cell", layer), {}
   for name in _KERNELS:
-    prefix, kernel = name.removesuffix("_kernel"), getattr(owner, name, None)
+    prefix = name.removesuffix("_kernel")
+    kernel: Any = getattr(owner, name, None)
     is_made_so = isinstance(getattr(owner, f"{prefix}_initializer", None), keras.initializers.Identity)
     if not hasattr(kernel, "assign") or is_made_so:
       continue

@@ -63,8 +63,9 @@ def _sparse_bytes(values: np.ndarray, bits: int) -> int:
   return _bytes(values.size, 1) + _bytes(int(np.count_nonzero(values)), bits)
 
 
-def _float_sparse_bytes(variable: Any) -> float:
-  return _sparse_bytes(variable.numpy(), 8 * _FLOAT_BYTES) if variable.shape.rank > 1 else math.inf
+def _float_sparse_bytes(variable: Any) -> int:
+  is_kernel = variable.shape.rank > 1
+  return _sparse_bytes(variable.numpy(), 8 * _FLOAT_BYTES) if is_kernel else _FLOAT_BYTES * math.prod(variable.shape)
 
 
 def _quantized_kernels(model: keras.Model) -> Iterator[tuple[Any, Quantizer, dict[str, Any]]]:

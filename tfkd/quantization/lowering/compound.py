@@ -56,6 +56,17 @@ class ScaledSumParts(Parts):
     return self.layers[0]([inputs[0], self._scaled(inputs[1])])
 
 
+class AverageParts(Parts):
+  """The mean of several tensors: a sum and a constant factor."""
+
+  def __init__(self, layer: layers.Average):
+    self._sum, self._name = layers.Add(name=f"{layer.name}_sum"), layer.name
+    super().__init__([])
+
+  def __call__(self, inputs: Any, **kwargs: Any) -> Any:
+    return primitives.ConstantAffine([1 / len(inputs)], [0.0], name=self._name)(self._sum(inputs))
+
+
 class ProductParts(Parts):
   """A product with a kernel of any rank, as a dense layer between two reshapes.
 

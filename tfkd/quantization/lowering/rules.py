@@ -153,6 +153,7 @@ RULES: dict[type, Callable[[Any], Parts | None]] = {
   layers.Conv1DTranspose: _sequence_convolution(primitives.SequenceConv2DTranspose),
   layers.Rescaling: _rescaling,
   layers.Normalization: _normalization,
+  layers.Average: compound.AverageParts,
   layers.LayerNormalization: compound.layer_normalization,
   layers.MultiHeadAttention: compound.attention,
   layers.Attention: compound.dot_attention,
