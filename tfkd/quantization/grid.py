@@ -84,7 +84,7 @@ def on_trained_grid(content: bytes, bits: int) -> bytes:
         done[tensor.Buffer()] = ratio
         sums = model.Buffers(tensor.Buffer()).DataAsNumpy().view(np.int32)
         sums[:] = np.round(sums / ratio)
-  return _in_int4(changed) if bits <= _INT4_BITS else bytes(changed)
+  return _in_int4(bytes(changed)) if bits <= _INT4_BITS else bytes(changed)
 
 
 def _in_int4(content: bytes) -> bytes:
