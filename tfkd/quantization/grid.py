@@ -1,8 +1,9 @@
 """Restores the grid of training in the weights of a TFLite file.
 
 A student with three bits was trained with levels -3..3, and TensorFlow's converter knows int8 with levels -127..127,
-and int4 with -7..7, for which it divides in software: minutes for the kernels of VGG16. It is given kernels of up to four
-bits that are rounded already, as int8; here kernels get the trained levels and scales, and up to four bits become int4.
+and int4 with -7..7, for which it divides in software: minutes for the kernels of VGG16. Therefore it is given kernels
+of up to four bits that are rounded already, as int8. Here kernels get the trained levels and scales, and those of up
+to four bits become int4.
 """
 
 import contextlib
