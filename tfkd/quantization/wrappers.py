@@ -78,7 +78,8 @@ class QuantizeWrapper(quantize_wrapper.QuantizeWrapperV2):
     return super().call(inputs, training=training, **kwargs)
 
   def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
-    return self.layer.compute_mask(inputs, mask)
+    # As Keras does for layers that are not wrapped: a layer that does not know masks ends them.
+    return self.layer.compute_mask(inputs, mask) if self.layer.supports_masking else None
 
   def get_build_config(self) -> None:
     return None

@@ -146,14 +146,19 @@ class OnSequences:
     super().build(_as_images(input_shape))  # type: ignore[misc]
     self.input_spec = layers.InputSpec(ndim=3)
 
-  def call(self, inputs: tf.Tensor, *args: Any, **kwargs: Any) -> tf.Tensor:
+  def call(self, inputs: tf.Tensor) -> tf.Tensor:
+    return self._on_images(inputs)
+
+  def _on_images(self, inputs: tf.Tensor, **kwargs: Any) -> tf.Tensor:
     steps, channels = inputs.shape[1:]
     images = tf.reshape(inputs, [-1, 1, tf.shape(inputs)[1] if steps is None else steps, channels])
-    outputs = super().call(images, *args, **kwargs)  # type: ignore[misc]
+    outputs = super().call(images, **kwargs)  # type: ignore[misc]
     steps, channels = outputs.shape[2:]
     return tf.reshape(outputs, [-1, tf.shape(outputs)[2] if steps is None else steps, channels])
 
   def compute_output_shape(self, input_shape: Any) -> Any:
+    if tf.TensorShape(input_shape).rank == 4:  # Keras' convolutions ask for the shape of the images in `call`.
+      return super().compute_output_shape(input_shape)  # type: ignore[misc]
     shape = tf.TensorShape(super().compute_output_shape(_as_images(input_shape)))  # type: ignore[misc]
     return shape[:1].concatenate(shape[2:])
 
@@ -181,6 +186,12 @@ class SequenceConv2DTranspose(OnSequences, layers.Conv2DTranspose):
 @_register
 class SequenceNormalization(OnSequences, layers.BatchNormalization):
   """Batch normalization of sequences, which folds into the convolution before it."""
+
+  def call(self, inputs: tf.Tensor, training: bool | tf.Tensor | None = None) -> tf.Tensor:
+    return self._on_images(inputs, training=training)
+
+  def get_config(self) -> dict[str, Any]:
+    return {**super().get_config(), "axis": -1}  # That of the images has another number.
 
 
 @_register
