@@ -69,6 +69,8 @@ def affine_of(node: Any) -> tuple[Any, np.ndarray, np.ndarray] | None:
   if operands is None or len(operands) != 2:
     return None
   tensors = [graph.is_symbolic(operand) for operand in operands]
+  if all(tensors) and operands[0] is operands[1] and function in _ADD and operands[0].dtype.is_floating:
+    return operands[0], np.full(1, 2.0), np.zeros(1)
   if sum(tensors) != 1:
     return None
   tensor, constant = operands if tensors[0] else operands[::-1]

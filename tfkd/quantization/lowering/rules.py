@@ -143,6 +143,15 @@ def _custom_scale(layer: Any) -> Parts:
   return compound.ScaledSumParts(layer)
 
 
+def _at_each_step(layer: Any) -> Parts | None:
+  """Returns the dense layer of a `TimeDistributed`, which applies to the last axis anyway; None for other layers."""
+  if type(layer.layer) is not layers.Dense:
+    return None
+  dense = graph.copy_of(layer.layer, name=layer.name)
+  dense.trainable = layer.trainable and layer.layer.trainable
+  return Parts(_with_activation(dense))
+
+
 RULES: dict[type, Callable[[Any], Parts | None]] = {
   layers.Activation: _activation,
   layers.SeparableConv2D: _separable,
@@ -156,5 +165,9 @@ RULES: dict[type, Callable[[Any], Parts | None]] = {
   layers.MultiHeadAttention: compound.attention,
   layers.Attention: compound.dot_attention,
   layers.EinsumDense: compound.einsum_dense,
+  layers.Add: compound.sum_of_tensors,
+  layers.Average: compound.sum_of_tensors,
+  layers.PReLU: compound.slope,
+  layers.TimeDistributed: _at_each_step,
 }
 RULES_BY_NAME: dict[str, Callable[[Any], Parts | None]] = {"LayerScale": _layer_scale, "CustomScaleLayer": _custom_scale}
