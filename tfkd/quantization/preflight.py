@@ -56,8 +56,8 @@ def _mask_problems(model: keras.Model, float_layers: Sequence[str]) -> list[str]
       given = ["the mask of its inputs (of mask_zero or Masking)"]
     if given:
       found[layer.name] = (
-        f"'{layer.name}' ({type(layer).__name__}): reads {' and '.join(given)}, and masks have no 8-bit form; leave the "
-        "mask out, or keep the layer in float with float_layers"
+        f"'{layer.name}' ({type(layer).__name__}): reads {' and '.join(given)}, and masks have no 8-bit form; leave "
+        "the mask out, or keep the layer in float with float_layers"
       )
   return list(found.values())
 

@@ -170,4 +170,7 @@ RULES: dict[type, Callable[[Any], Parts | None]] = {
   layers.PReLU: compound.slope,
   layers.TimeDistributed: _at_each_step,
 }
-RULES_BY_NAME: dict[str, Callable[[Any], Parts | None]] = {"LayerScale": _layer_scale, "CustomScaleLayer": _custom_scale}
+RULES_BY_NAME: dict[str, Callable[[Any], Parts | None]] = {
+  "LayerScale": _layer_scale,
+  "CustomScaleLayer": _custom_scale,
+}
