@@ -9,8 +9,8 @@ the whole test set.
   python -m experiments.transfer --preset=full --data=gtsrb_png.tar.xz
 
 --data is a directory or archive with files `train/<class>/<track>_<frame>.png`, as of the German Traffic Sign
-Recognition Benchmark. Frames of one track show one sign: every fifth track of each class, from the second on, is in the test set. An
-interrupted run continues where it stopped.
+Recognition Benchmark. Frames of one track show one sign: every fifth track of each class, from the second on, is in
+the test set. An interrupted run continues where it stopped.
 """
 
 from experiments import _run
