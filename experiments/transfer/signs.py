@@ -64,6 +64,6 @@ def _test_tracks(tracks):
 
 
 def varied(images: tf.Tensor, draw: Draw) -> tf.Tensor:
-  """Zooms to 60 % of the area or more, rotates by up to 10 degrees, and changes colors by up to 30 %."""
+  """Zooms to 70 % of the area or more, rotates by up to 8 degrees, and changes colors by up to 30 %."""
   side = images.shape[1]
-  return photograph(images, draw, side, scale=(0.6, 1.0), ratio=(0.9, 1.1), degrees=10.0, jitter=0.3, flip=False)
+  return photograph(images, draw, side, scale=(0.7, 1.0), ratio=(0.9, 1.1), degrees=8.0, jitter=0.3, flip=False)
