@@ -6,6 +6,7 @@ import tarfile
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 
 from experiments.transfer import signs
@@ -67,7 +68,7 @@ def test_augmentation_never_mirrors():
   images = np.zeros((64, 16, 16, 3), np.float32)
   images[:, :, 8:] = 1.0
   rng = np.random.default_rng(0)
-  varied = signs.varied(images, lambda count: rng.random((64, count), np.float32)).numpy()
+  varied = signs.varied(images, lambda count: tf.constant(rng.random((64, count)), tf.float32)).numpy()
   assert (varied[:, :, 12:].mean((1, 2, 3)) > varied[:, :, :4].mean((1, 2, 3)) + 0.3).all()
   assert np.std(varied[:, 8, 8, 0]) > 0.01
 
