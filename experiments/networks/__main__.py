@@ -1,4 +1,4 @@
-r"""Quantizes thirteen networks of `tf_keras.applications` and `keras.applications`; compares files with models.
+r"""Quantizes networks of `tf_keras.applications` and `keras.applications`, and compares files with their models.
 
 Each network is measured alone, and as the base of a transfer-learning model with augmentation and preprocessing in front.
 It is trained briefly in float, quantized, trained briefly with quantization, and exported; the file runs in LiteRT on

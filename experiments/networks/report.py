@@ -4,8 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from experiments.networks.architectures import LIBRARIES, MODES, NETWORKS
-from experiments.networks.rows import PTQ, Key, key
-from experiments.networks.run import MOST_STEPS
+from experiments.networks.rows import MOST_STEPS, PTQ, Key, key, reaches_goal
 from tfkd import reporting
 from tfkd.reporting import markdown_table
 
@@ -35,11 +34,6 @@ def write_report(workdir: str, rows: Sequence[Mapping[str, Any]]) -> str:
     if chosen:
       text += f"\n## {library}\n\n{_counts(chosen)}\n{_table(chosen)}{_poor_table(chosen)}"
   return reporting.write_report(workdir, text)
-
-
-def reaches_goal(row: Mapping[str, Any]) -> bool:
-  """Whether a file computes with integers only and differs from its model by few enough steps."""
-  return "error" not in row and row["is_integer"] and round(row["worst_steps"]) <= MOST_STEPS
 
 
 def _in_order(found: Rows) -> list[Key]:
@@ -93,11 +87,9 @@ def _poor_table(chosen: Rows) -> str:
       *(_measured(after) if is_measured else [NONE] * 3),
       f"{100 * after['agreement']:.0f}" if is_measured else NONE,
     ])  # fmt: skip
-  return (
-    f"\nOther files, and post-training quantization of the same float model:\n\n{markdown_table(_POOR_HEADER, lines)}"
-    if lines
-    else ""
-  )  # noqa: E501
+  if not lines:
+    return ""
+  return f"\nThe other files, and post-training quantization:\n\n{markdown_table(_POOR_HEADER, lines)}"
 
 
 def _measured(row: Mapping[str, Any]) -> list[str]:
