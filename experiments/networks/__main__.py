@@ -1,14 +1,15 @@
 r"""Quantizes networks of `tf_keras.applications` and `keras.applications`, and compares files with their models.
 
-Each network is measured alone, and as the base of a transfer-learning model with augmentation and preprocessing in front.
-It is trained briefly in float, quantized, trained briefly with quantization, and exported; the file runs in LiteRT on
-test images. Each network has a process of its own. An interrupted run continues where it stopped.
+Each network is measured alone, and as the base of a transfer-learning model with augmentation and preprocessing. It is
+trained briefly in float, quantized, trained briefly with quantization, and exported; the file runs in LiteRT on test
+images. Each network has a process of its own. An interrupted run continues where it stopped.
 
   python -m experiments.networks --preset=quick
   python -m experiments.networks --preset=full
   python -m experiments.networks --preset=full --networks=ResNet50 --schemes=w8a8 --again
 """
 
+import itertools
 import os
 from collections.abc import Sequence
 
@@ -19,6 +20,8 @@ from experiments.networks.architectures import LIBRARIES, MODES, NETWORKS
 from experiments.networks.report import write_report
 from experiments.networks.rows import Key, forget, rows
 from experiments.networks.run import Setting, run
+from tfkd.quantization import parse_scheme
+from tfkd.sweeps.workspace import Workspace
 
 flags.DEFINE_multi_enum("libraries", None, LIBRARIES, "Library of the networks; may be repeated. [preset]")
 flags.DEFINE_list("networks", None, "Names of networks, separated by commas. [preset]")
@@ -35,11 +38,12 @@ PRESETS = {
   "quick": _COMMON | {"libraries": ["tf_keras"], "networks": ["MobileNetV2"], "steps": 200},
   "full": _COMMON | {"libraries": list(LIBRARIES), "networks": list(NETWORKS), "steps": 200},
 }
-for _flag, _values in (("networks", NETWORKS),):
-  flags.register_validator(
-    _flag, run_flags.every(str, _values.__contains__), f"expected names of {', '.join(_values)}, separated by commas"
-  )
-flags.register_validator("schemes", run_flags.every(str, lambda name: run_flags.parses(run_flags.parse_scheme)(name)))
+flags.register_validator(
+  "networks",
+  run_flags.every(str, NETWORKS.__contains__),
+  f"expected names of {', '.join(NETWORKS)}, separated by commas",
+)
+flags.register_validator("schemes", run_flags.parses(lambda names: [parse_scheme(name) for name in names]))
 
 
 def main(argv: Sequence[str]) -> None:
@@ -48,17 +52,12 @@ def main(argv: Sequence[str]) -> None:
   given = flags.FLAGS
   workdir = given.workdir or os.path.join("runs", "networks")
   setting = Setting(**{name: given[name].value for name in Setting._fields})
-  keys = [
-    Key(*values)
-    for values in (
-      (library, network, mode, scheme)
-      for library in given.libraries
-      for network in given.networks
-      for mode in given.modes
-      for scheme in given.schemes
-    )
-  ]
+  keys = [Key(*v) for v in itertools.product(given.libraries, given.networks, given.modes, given.schemes)]
   with run_flags.errors_without_traceback():
+    workspace = Workspace(workdir)
+    workspace.claim(setting._asdict(), given.overwrite)
+    if given.overwrite:
+      workspace.remove("float", *LIBRARIES, *(f"{library}.jsonl" for library in LIBRARIES))
     if given.again:
       forget(workdir, keys)
     run(workdir, keys, setting)

@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
+from experiments.networks.architectures import LIBRARIES
 from tfkd.storage.digests import to_checked_json
 from tfkd.storage.files import write_text
 from tfkd.sweeps import Results
@@ -40,8 +41,6 @@ def results(workdir: str, library: str) -> Results:
 
 def rows(workdir: str) -> list[dict[str, Any]]:
   """Returns all rows of a work directory."""
-  from experiments.networks.architectures import LIBRARIES
-
   return [row for library in LIBRARIES for row in results(workdir, library).rows()]
 
 

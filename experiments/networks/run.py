@@ -54,8 +54,12 @@ class Task(NamedTuple):
   train: tuple[np.ndarray, np.ndarray]
   test: tf.data.Dataset
   setting: Setting
-  path: str
-  """Of the file."""
+  stem: str
+  """Path of the files, to which scheme and suffix are added."""
+
+  def path(self, scheme: str) -> str:
+    """Returns the path of the file of a scheme."""
+    return f"{self.stem}-{scheme}.tflite"
 
 
 def run(workdir: str, keys: Sequence[Key], setting: Setting) -> None:
@@ -129,7 +133,7 @@ def _task(workdir: str, library: str, network: str, mode: str, setting: Setting)
       raise ValueError(f"{network} of {library} has other logits than that of tf_keras with the same weights.")
   os.makedirs(os.path.join(workdir, library), exist_ok=True)
   batches = tf.data.Dataset.from_tensor_slices(test).batch(setting.batch_size)
-  return Task(model, train, batches, setting, os.path.join(workdir, library, f"{network}-{mode}.tflite"))
+  return Task(model, train, batches, setting, os.path.join(workdir, library, f"{network}-{mode}"))
 
 
 def _trained(workdir: str, network: str, mode: str, train: tuple[np.ndarray, np.ndarray], setting: Setting) -> Any:
@@ -214,10 +218,10 @@ def _quantized(task: Task, scheme: str) -> dict[str, Any]:
     stage = "training"
     fit(student, task.train, task.setting.qat_steps, task.setting.batch_size, _QAT_RATE)
     stage, start = "export", time.perf_counter()
-    row["is_integer"] = _export(student, task.path)
+    row["is_integer"] = _export(student, task.path(scheme))
     row["export_seconds"] = time.perf_counter() - start
     stage = "evaluation"
-    return row | _compared(task, student) | {"control": _control(task, student)}
+    return row | _compared(task, scheme, student) | {"control": _control(task, scheme, student)}
   except Exception as error:  # Any failure is a row.
     return row | {"stage": stage, **_described(error)}
 
@@ -225,8 +229,8 @@ def _quantized(task: Task, scheme: str) -> dict[str, Any]:
 def _after_training(task: Task) -> dict[str, Any]:
   """Measures the file of post-training quantization against the float model."""
   try:
-    is_integer = _export(task.model, task.path, representative_data=task.train[0][:_IMAGES])
-    return {"is_integer": is_integer, **_compared(task, task.model)}
+    is_integer = _export(task.model, task.path(PTQ), representative_data=task.train[0][:_IMAGES])
+    return {"is_integer": is_integer, **_compared(task, PTQ, task.model)}
   except Exception as error:  # Any failure is a row.
     return {"stage": "PTQ", **_described(error)}
 
@@ -243,21 +247,21 @@ def _export(model: Any, path: str, **options: Any) -> bool:
   return True
 
 
-def _compared(task: Task, model: Any) -> dict[str, Any]:
+def _compared(task: Task, scheme: str, model: Any) -> dict[str, Any]:
   """Compares a file with the model it was made of."""
-  row = deploy.evaluate(task.path, task.test, model)
-  step = interpreter(task.path).get_output_details()[0]["quantization"][0]
+  row = deploy.evaluate(task.path(scheme), task.test, model)
+  step = interpreter(task.path(scheme)).get_output_details()[0]["quantization"][0]
   names = ("accuracy", "student_accuracy", "agreement", "worst_steps", "bytes", "images")
   return {name: row[name] for name in names} | {"mean_steps": row["mean_difference"] / step if step else None}
 
 
-def _control(task: Task, student: tf_keras.Model) -> float:
+def _control(task: Task, scheme: str, student: tf_keras.Model) -> float:
   """Measures how much a student's logits move if a few input values move by one step of the input's grid.
 
   Returns:
     The largest difference in steps of the output's grid: how far a network amplifies a difference in rounding.
   """
-  opened = interpreter(task.path)
+  opened = interpreter(task.path(scheme))
   (first, _), (last, _) = (
     details[0]["quantization"] for details in (opened.get_input_details(), opened.get_output_details())
   )

@@ -86,7 +86,7 @@ def test_networks_of_both_libraries_are_measured_once(tmp_path):
   for row, library in zip(found, architectures.LIBRARIES, strict=True):
     assert "error" not in row, row["error"]
     assert row["is_integer"] and row["images"] == 8
-    assert row["bytes"] == (tmp_path / "out" / library / "MobileNet-alone.tflite").stat().st_size
+    assert row["bytes"] == (tmp_path / "out" / library / "MobileNet-alone-w8a8.tflite").stat().st_size
   assert found[1]["conversion_difference"] < 1e-3
   report_text = (tmp_path / "out" / "report.md").read_text()
   assert report_text in result.stdout and "## keras\n" in report_text
@@ -94,3 +94,5 @@ def test_networks_of_both_libraries_are_measured_once(tmp_path):
   again = run("networks", tmp_path, *FLAGS)
   assert again.returncode == 0, again.stderr
   assert [path.read_text() for path in paths] == before
+  other = run("networks", tmp_path, *FLAGS, "--steps=3")
+  assert other.returncode == 1 and "steps" in other.stderr
