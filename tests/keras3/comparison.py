@@ -14,7 +14,10 @@ def randomize(model, seed=0):
     if not weight.dtype.startswith(("float", "bfloat")) or "seed" in weight.path:
       continue
     value = np.asarray(weight)
-    weight.assign(rng.uniform(0.5, 1.5, value.shape) if "variance" in name else value + rng.normal(0, 0.1, value.shape))
+    # Much larger kernels would make deep networks amplify rounding.
+    scale = 0.3 * value.std() if value.ndim > 1 and value.std() else 0.1
+    noise = rng.normal(0, scale, value.shape)
+    weight.assign(rng.uniform(0.5, 1.5, value.shape) if "variance" in name else value + noise)
   for layer in model._flatten_layers():
     if isinstance(layer, keras3.layers.Normalization) and layer.built:
       layer.finalize_state()

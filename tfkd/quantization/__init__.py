@@ -3,12 +3,13 @@
 `quantize` takes these steps, each in a module of its own:
 
 1. `schemes`: finds the `Scheme` of a name such as "w8a8".
-2. `preflight`: refuses layers that the scheme cannot quantize, naming all of them.
-3. `decompose`: splits layers whose parts are rounded one by one in an integer file.
-4. `placement` (integers) or `low_bit` (fixed grids): chooses which tensors of each layer are rounded.
-5. `wrappers`: replaces tfmot's wrapping layers by ones that can be saved and frozen, and initializes kernel ranges.
-6. `export_check`: converts unusual networks once, so that a failure shows before the training.
-7. `calibration`: sets the ranges of features from data.
+2. `tfkd.models.flatten`: makes one graph of nested models.
+3. `preflight`: refuses layers that the scheme cannot quantize, naming all of them.
+4. `lowering`: rewrites the model in layers that an integer file computes with one operation each.
+5. `placement` and `configs` (integers) or `low_bit` (fixed grids): choose which tensors of each layer are rounded.
+6. `wrappers`: wraps these layers in classes that can be saved and frozen, and initializes kernel ranges.
+7. `export_check`: converts unusual networks once, so that a failure shows before the training.
+8. `calibration`: sets the ranges of features from data.
 
 `grid` and `conversion` serve `tfkd.deploy`: the first restores the trained grid in a converted file, the second runs
 TensorFlow's converter in another process.

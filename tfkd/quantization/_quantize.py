@@ -29,6 +29,9 @@ def quantize(
 ) -> keras.Model:
   """Returns a quantization-aware copy of a float model.
 
+  Nested models are flattened (see `tfkd.models.flatten`), and layers that an integer file computes with several
+  operations are replaced by as many layers, the last of which has the name of the original.
+
   The copy starts from the model's weights and is trained like any Keras model; quantization is simulated in float32,
   and gradients pass it straight through. Layers that are quantized are renamed `quant_<name>` by tfmot. Frozen layers
   stay frozen.

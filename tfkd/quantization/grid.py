@@ -1,8 +1,9 @@
 """Restores the grid of training in the weights of a TFLite file.
 
 A student with three bits was trained with levels -3..3, and TensorFlow's converter knows int8 with levels -127..127,
-and int4 with -7..7, for which it divides in software: minutes for the kernels of VGG16. It is given kernels that are on
-the trained grid already, as int8; here they get the trained levels and scales, and up to four bits become int4.
+and int4 with -7..7, for which it divides in software: minutes for the kernels of VGG16. Therefore it is given kernels
+of up to four bits that are rounded already, as int8. Here kernels get the trained levels and scales, and those of up
+to four bits become int4.
 """
 
 import contextlib
@@ -29,7 +30,7 @@ _TIE = 1e-4
 
 @contextlib.contextmanager
 def rounded_kernels(model: Any) -> Iterator[list[tf.Variable]]:
-  """Replaces kernels of fewer than eight bits by their rounded values, in eight bits, for the duration of the block.
+  """Replaces kernels of up to four bits by their rounded values, in eight bits, for the duration of the block.
 
   Args:
     model: `tf_keras` model, quantized or not.
@@ -40,7 +41,7 @@ def rounded_kernels(model: Any) -> Iterator[list[tf.Variable]]:
   replaced, made = [], []
   for layer in getattr(model, "layers", ()):
     kernels = layer._weight_vars if isinstance(layer, quantize_wrapper.QuantizeWrapper) else ()
-    if any(getattr(quantizer, "num_bits", _INT8_BITS) < _INT8_BITS for _, quantizer, _ in kernels):
+    if any(getattr(quantizer, "num_bits", _INT8_BITS) <= _INT4_BITS for _, quantizer, _ in kernels):
       replaced.append((layer, layer._weight_vars))
       made += [_rounded(*kernel) for kernel in kernels]
       # Bypasses Keras' tracking, which would make the variables weights of the model.
@@ -55,8 +56,11 @@ def rounded_kernels(model: Any) -> Iterator[list[tf.Variable]]:
 def _rounded(kernel: tf.Variable, quantizer: Any, ranges: Any) -> tuple[tf.Variable, Any, Any]:
   in_eight_bits = copy.copy(quantizer)
   in_eight_bits.num_bits = _INT8_BITS
-  rounded = quantizer(kernel, False, weights=ranges)
-  return tf.Variable(rounded, trainable=False, name=kernel.name.partition(":")[0]), in_eight_bits, ranges
+  rounded = tf.Variable(quantizer(kernel, False, weights=ranges), trainable=False, name=kernel.name.partition(":")[0])
+  # A range in which a level of training is a whole number of int8 levels.
+  levels = 2 ** (quantizer.num_bits - 1) - 1
+  factor = _INT8_LEVELS / (_INT8_LEVELS // levels * levels)
+  return rounded, in_eight_bits, {name: tf.constant(factor * variable.numpy()) for name, variable in ranges.items()}
 
 
 def on_trained_grid(content: bytes, bits: int) -> bytes:
@@ -84,7 +88,7 @@ def on_trained_grid(content: bytes, bits: int) -> bytes:
         done[tensor.Buffer()] = ratio
         sums = model.Buffers(tensor.Buffer()).DataAsNumpy().view(np.int32)
         sums[:] = np.round(sums / ratio)
-  return _in_int4(changed) if bits <= _INT4_BITS else bytes(changed)
+  return _in_int4(bytes(changed)) if bits <= _INT4_BITS else bytes(changed)
 
 
 def _in_int4(content: bytes) -> bytes:
@@ -151,8 +155,10 @@ def _ratio(row: np.ndarray, levels: int) -> float:
 
   The converter maps the largest weight to the outermost stored level, but it may be an inner level of training.
   """
-  ratios = (_INT8_LEVELS / outermost for outermost in range(levels, 0, -1))
-  return next((ratio for ratio in ratios if _is_on_grid(row, ratio)), 0)
+  widths = [_INT8_LEVELS / outermost for outermost in range(levels, 0, -1)]
+  if levels < 2 ** (_INT4_BITS - 1):
+    widths.insert(0, _INT8_LEVELS // levels)  # See `_rounded`.
+  return next((width for width in widths if _is_on_grid(row, width)), 0)
 
 
 def _is_on_grid(row: np.ndarray, ratio: float) -> bool:

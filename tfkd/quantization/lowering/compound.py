@@ -22,7 +22,7 @@ def _operation(name: str, function: str, *args: Any, **kwargs: Any) -> Operation
 class LayerNormalizationParts(Parts):
   """Mean, difference, variance, reciprocal square root, product, and a scale and offset that are learned."""
 
-  def __init__(self, layer: layers.LayerNormalization):
+  def __init__(self, layer: keras.layers.LayerNormalization):
     name = layer.name
     self._mean = _operation(f"{name}_mean", "reduce_mean", _TENSOR, axis=-1, keepdims=True)
     self._centered = layers.Subtract(name=f"{name}_centered")
@@ -59,7 +59,7 @@ class ScaledSumParts(Parts):
 class AverageParts(Parts):
   """The mean of several tensors: a sum and a constant factor."""
 
-  def __init__(self, layer: layers.Average):
+  def __init__(self, layer: keras.layers.Average):
     self._sum, self._name = layers.Add(name=f"{layer.name}_sum"), layer.name
     super().__init__([])
 
@@ -109,7 +109,7 @@ class ProductParts(Parts):
 class AttentionParts(Parts):
   """Multi-head attention: three dense layers, two products of matrices with a softmax between, and a dense layer."""
 
-  def __init__(self, layer: layers.MultiHeadAttention):
+  def __init__(self, layer: keras.layers.MultiHeadAttention):
     name, self._name = layer.name, layer.name
     heads = layer._num_heads
     self._parts = {
@@ -141,7 +141,7 @@ class AttentionParts(Parts):
 class DotAttentionParts(Parts):
   """`keras.layers.Attention`: a softmax between two products of matrices."""
 
-  def __init__(self, layer: layers.Attention):
+  def __init__(self, layer: keras.layers.Attention):
     name = layer.name
     self._scaled = None
     if layer.use_scale:

@@ -30,7 +30,7 @@ class Operation(keras.layers.Layer):
     super().__init__(**kwargs)
     self.function = function
     self.arguments = arguments
-    self._call = functools.reduce(getattr, function.split("."), tf)
+    self._call: Any = functools.reduce(getattr, function.split("."), tf)
 
   def call(self, inputs: Any) -> Any:
     args, kwargs = decoded(self.arguments, list(inputs) if isinstance(inputs, (list, tuple)) else [inputs])

@@ -1,10 +1,11 @@
 """Layers that an integer file computes with one operation, for those that need several or none of tfmot's forms."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 import tf_keras as keras
 
@@ -71,15 +72,15 @@ class ConstantAffine(layers.Layer):
 
   def __init__(
     self,
-    scale: Sequence[float],
-    offset: Sequence[float],
+    scale: npt.ArrayLike,
+    offset: npt.ArrayLike,
     output_range: tuple[float, float] | None = None,
     **kwargs: Any,
   ):
     super().__init__(**kwargs)
     self.supports_masking = True
     self.scale, self.offset = ([float(value) for value in np.ravel(part)] for part in (scale, offset))
-    self.output_range = None if output_range is None else tuple(output_range)
+    self.output_range = None if output_range is None else (output_range[0], output_range[1])
 
   def call(self, inputs: tf.Tensor) -> tf.Tensor:
     channels = inputs.shape[-1]

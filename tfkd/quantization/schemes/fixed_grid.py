@@ -8,25 +8,22 @@ from typing import ClassVar
 import tensorflow_model_optimization as tfmot
 import tf_keras as keras
 
+from tfkd.quantization import placement
 from tfkd.quantization.low_bit import LowBitConfig, LowBitFeatures, LowBitWeights, is_relu, kernel_name
 from tfkd.quantization.schemes.base import ExportKind, Quantizer, Scheme
 
 layers = keras.layers
 _NO_ACTIVATION = (
+  *placement.IDENTITY_IN_INFERENCE,
   layers.InputLayer,
+  layers.Rescaling,
+  layers.Normalization,
+  layers.Resizing,
+  layers.CenterCrop,
   layers.Flatten,
   layers.Reshape,
   layers.Permute,
   layers.RepeatVector,
-  layers.Dropout,
-  layers.SpatialDropout1D,
-  layers.SpatialDropout2D,
-  layers.SpatialDropout3D,
-  layers.GaussianNoise,
-  layers.GaussianDropout,
-  layers.AlphaDropout,
-  layers.ActivityRegularization,
-  layers.Masking,
   layers.ZeroPadding1D,
   layers.ZeroPadding2D,
   layers.Cropping1D,
@@ -100,7 +97,7 @@ class FixedGrid(Scheme):
   def problem(self, layer: keras.layers.Layer) -> str | None:
     kernel = kernel_name(layer)
     is_normalization = isinstance(layer, layers.BatchNormalization)
-    if layer.weights and not kernel and not is_normalization:
+    if layer.weights and not kernel and not is_normalization and not isinstance(layer, layers.Normalization):
       return (
         "its weights have no low-bit form (those of Conv2D, DepthwiseConv2D and Dense have); keep it in float with "
         "float_layers"
