@@ -1,6 +1,7 @@
 """Rows and report of the networks of `keras.applications`, and a run that resumes."""
 
 import json
+import pathlib
 
 import numpy as np
 import pytest
@@ -43,6 +44,12 @@ def test_report_counts_the_networks_that_reach_the_goal_and_gives_reasons_for_th
   assert "| VGG16 alone w4a8 | 5 steps | – | – | – | – | – |" in lines
   reason = "quantize: ValueError: layer 'a\\|b' cannot be quantized."
   assert f"| MobileNet alone w8a8 | {reason} | no | 1,234 | – | – | 100 |" in lines
+
+
+def test_published_table_is_that_of_the_committed_rows(tmp_path):
+  results = pathlib.Path(report.__file__).parent / "results"
+  text = report.write_report(str(tmp_path), rows.rows(str(results)))
+  assert text.startswith((results / "report.md").read_text())
 
 
 def test_forgotten_rows_are_removed_with_their_post_training_quantization(tmp_path):
