@@ -15,7 +15,7 @@ from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parents[1]
 PAGES = ("experiments/**/*.md", "tests/reliability/README.md", "CHANGELOG.md", "CONTRIBUTING.md")
-LINKED_FILES = ("experiments/**/*.png", "experiments/**/results/*")
+LINKED_FILES = ("experiments/**/*.png", "experiments/**/results/*.json*")
 _LINK = re.compile(r"(\]\()([^)#:\s]+)(?=[)#])")
 
 

@@ -1,0 +1,1 @@
+"""What quantization does to the networks of `keras.applications`, alone and as a base."""
