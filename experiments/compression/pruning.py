@@ -5,7 +5,6 @@ quantized copies start from it and are trained for another epoch.
 """
 
 import gzip
-import json
 import os
 from collections.abc import Sequence
 
@@ -14,6 +13,7 @@ import tf_keras as keras
 from absl import app, flags, logging
 
 import tfkd
+from tfkd.sweeps import Results
 from tfkd import deploy, quantization
 
 flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds; one float network each.")
@@ -96,8 +96,7 @@ def _measure(model: keras.Model, test: tuple, row: dict) -> None:
   row |= {"gzip_bytes": len(gzip.compress(content, 9, mtime=0))}
   row |= {key: sizes[key] for key in ("parameters", "nonzero_parameters", "packed_bytes", "sparse_bytes")}
   logging.info("%s", row)
-  with open(_rows(), "a", encoding="utf-8") as file:
-    file.write(json.dumps(row) + "\n")
+  Results(_rows()).add(row)
 
 
 if __name__ == "__main__":

@@ -276,7 +276,7 @@ def test_preflight_names_every_obstacle_at_once():
     "'high' (ReLU): a ReLU with a threshold has no 8-bit form",
     "'own' (_Own): its weights have no 8-bit form",
     "'inner' (_Model): a nested model with a `call` of its own",
-    "to_tflite(model, path, representative_data=...)",
+    "to_tflite(model, path, representative_data=...",
   ):
     assert words in str(error.value)
   assert "'scale'" not in str(error.value)

@@ -18,7 +18,7 @@ def _model(body, inputs=SEQUENCES):
   source = keras.Input(inputs.shape[1:], dtype=inputs.dtype.name)
   model = keras.Model(source, layers.Dense(3, name="logits")(layers.Flatten()(body(source))))
   rng = np.random.default_rng(0)
-  model.set_weights([weight + 0.2 * rng.random(weight.shape) for weight in model.get_weights()])
+  model.set_weights([weight + 0.2 * rng.normal(size=weight.shape) for weight in model.get_weights()])
   return model
 
 
@@ -82,9 +82,9 @@ def _encoder(x):
   )
 
 
-@pytest.mark.parametrize(("scheme", "steps"), [("w8a8", 5), ("w4a8", 4)])  # As measured.
-def test_an_encoder_of_tokens_is_integer(scheme, steps, tmp_path):
-  _check(_model(_encoder, TOKENS), TOKENS, tmp_path, steps=steps, scheme=scheme)
+@pytest.mark.parametrize("scheme", ["w8a8", "w4a8"])
+def test_an_encoder_of_tokens_is_integer(scheme, tmp_path):
+  _check(_model(_encoder, TOKENS), TOKENS, tmp_path, steps=4, scheme=scheme)
 
 
 def _masked(reader):

@@ -80,7 +80,8 @@ def _describe(path: str, files: Sequence[str]) -> None:
 
 
 def _picture(path: str, shape: Sequence[int], scaling: Preprocessing | None) -> np.ndarray:
-  pixels = read_image(path, *shape[1:3])[None]
+  height, width = shape[1:3]
+  pixels = read_image(path, height, width)[None]
   return pixels if scaling is None else scaling(tf.constant(pixels.astype(np.float32) / 255)).numpy()
 
 

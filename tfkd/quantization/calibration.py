@@ -29,8 +29,14 @@ def calibrate(model: keras.Model, data: Any, num_batches: int = NUM_BATCHES) -> 
     num_batches: maximum number of batches. Of arrays, batches of 128 examples are spread evenly over the array.
 
   Raises:
-    ValueError: data yields no batch, or does not fit the model's inputs.
+    ValueError: data yields no batch, does not fit the model's inputs, or gives outputs that are not finite.
   """
+  observe(model, data, num_batches)
+  _check_ranges(model)
+
+
+def observe(model: keras.Model, data: Any, num_batches: int = NUM_BATCHES) -> None:
+  """Does the work of `calibrate`, without a check of the ranges."""
   moving = [v for v in model.non_trainable_variables if "moving_" in v.name]
   before = [v.numpy() for v in moving]
   seen = 0
@@ -43,7 +49,6 @@ def calibrate(model: keras.Model, data: Any, num_batches: int = NUM_BATCHES) -> 
     variable.assign(value)
   if not seen:
     raise ValueError("calibration data yielded no batch: give at least one example.")
-  _check_ranges(model)
 
 
 def _check_ranges(model: keras.Model) -> None:

@@ -4,11 +4,12 @@ import json
 import re
 from collections.abc import Sequence
 
+import numpy as np
 import tensorflow as tf
 import tf_keras as keras
 
 from tfkd.quantization import conversion
-from tfkd.quantization.calibration import calibrate
+from tfkd.quantization.calibration import observe
 from tfkd.quantization.schemes import Scheme
 
 _EXAMPLES = 8
@@ -34,7 +35,10 @@ def check_export(model: keras.Model, quantized: keras.Model, scheme: Scheme, all
   is_integer = scheme.export_kind == "tflite"
   if scheme.needs_calibration:
     # Noise makes ranges differ, as data does: operations that need two equal ranges fail only then.
-    calibrate(quantized, [_noise(tensor) for tensor in quantized.inputs])
+    observe(quantized, [_noise(tensor) for tensor in quantized.inputs])
+    for variable in quantized.non_trainable_variables:  # Of indices that are all masked, say.
+      if variable.dtype.is_floating and not np.isfinite(variable.numpy()).all():
+        variable.assign(tf.where(tf.math.is_finite(variable), variable, 1.0))
   try:
     content = conversion.convert(quantized, io="int8" if is_integer else None)
   except ValueError as error:
