@@ -13,8 +13,8 @@ import tf_keras as keras
 from absl import app, flags, logging
 
 import tfkd
-from tfkd.sweeps import Results
 from tfkd import deploy, quantization
+from tfkd.sweeps import Results
 
 flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds; one float network each.")
 flags.DEFINE_list("sparsities", ["0.5", "0.8"], "Shares of zeros in each kernel.")

@@ -19,7 +19,7 @@ from tfkd.keras3 import substitutes
 from tfkd.ops import graph
 from tfkd.ops.activations import activation_name
 from tfkd.quantization.configs import OutputConfig, WeightConfig
-from tfkd.quantization.lowering import PRESERVING, Operation, is_relu, lowered, primitives
+from tfkd.quantization.lowering import PRESERVING, Operation, RoundedOperation, is_relu, lowered, primitives
 
 layers = keras.layers
 _KERNELS = {  # tfmot's layer whose configuration a class has.
@@ -170,15 +170,20 @@ def _round_output(config: tfmot.quantization.keras.QuantizeConfig) -> None:
 
 
 def forms_in_file(model: keras.Model, kept: Collection[str]) -> dict[str, type[keras.layers.Layer]]:
-  """Returns the classes of the batch normalisations that do not fold into the convolution before them, by name."""
+  """Returns the classes of layers whose arithmetic differs in a file, by name.
+
+  These are batch normalisations that do not fold into the convolution before them, and operations on constants.
+  """
   fused, read_from = fused_layers(model), graph.producers(model)
-  return {
-    layer.name: _LONE_NORMALIZATIONS[type(layer)]
-    for layer in model.layers
-    if type(layer) in _LONE_NORMALIZATIONS
-    and layer.name not in kept
-    and not all(producer.name in fused for producer in read_from[layer.name])
-  }
+  found: dict[str, type[keras.layers.Layer]] = {}
+  for layer in model.layers:
+    if layer.name in kept:
+      continue
+    if type(layer) is Operation:
+      found[layer.name] = RoundedOperation
+    elif type(layer) in _LONE_NORMALIZATIONS and not all(p.name in fused for p in read_from[layer.name]):
+      found[layer.name] = _LONE_NORMALIZATIONS[type(layer)]
+  return found
 
 
 def float_output(layer: keras.layers.Layer) -> tfmot.quantization.keras.QuantizeConfig | None:

@@ -1,7 +1,7 @@
 """A layer that calls one TensorFlow operation, and its arguments in a form that can be saved."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -33,14 +33,31 @@ class Operation(keras.layers.Layer):
     self._call: Any = functools.reduce(getattr, function.split("."), tf)
 
   def call(self, inputs: Any) -> Any:
-    args, kwargs = decoded(self.arguments, list(inputs) if isinstance(inputs, (list, tuple)) else [inputs])
+    tensors = list(inputs) if isinstance(inputs, (list, tuple)) else [inputs]
+    args, kwargs = decoded(self.arguments, tensors, self._array)
     return self._call(*args, **kwargs)
+
+  def _array(self, values: Any, dtype: str) -> tf.Tensor:
+    """Returns an array of constants as a tensor."""
+    return tf.constant(values, dtype)
 
   def get_config(self) -> dict[str, Any]:
     return {**super().get_config(), "function": self.function, "arguments": self.arguments}
 
 
-keras.saving.get_custom_objects()["Operation"] = Operation  # For HDF5 files.
+@keras.saving.register_keras_serializable(package="tfkd")
+class RoundedOperation(Operation):
+  """`Operation` whose arrays of constants are rounded to eight bits in their own range, as they are in a file."""
+
+  def _array(self, values: Any, dtype: str) -> tf.Tensor:
+    array = super()._array(values, dtype)
+    if not array.dtype.is_floating or not array.shape.rank:
+      return array
+    low, high = min(float(np.min(values)), 0.0), max(float(np.max(values)), 0.0)
+    return tf.quantization.fake_quant_with_min_max_args(array, low, high) if high > low else array
+
+
+keras.saving.get_custom_objects().update({kind.__name__: kind for kind in (Operation, RoundedOperation)})  # For HDF5.
 
 
 def encoded(args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[Any, list[Any]]:
@@ -83,8 +100,8 @@ def _encoded_constant(value: Any) -> Any:
   raise TypeError(f"{type(value).__name__} {value!r}")
 
 
-def decoded(arguments: Any, tensors: Sequence[Any]) -> Any:
-  """Inverts `encoded` for given tensors; tuples become lists."""
+def decoded(arguments: Any, tensors: Sequence[Any], array: Callable[[Any, str], tf.Tensor]) -> Any:
+  """Inverts `encoded` for given tensors, and a function that makes arrays; tuples become lists."""
 
   def decode(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
@@ -94,7 +111,7 @@ def decoded(arguments: Any, tensors: Sequence[Any]) -> Any:
     if set(value) == {_TENSOR}:
       return tensors[value[_TENSOR]]
     if set(value) == {_ARRAY, _DTYPE}:
-      return tf.constant(value[_ARRAY], value[_DTYPE])
+      return array(value[_ARRAY], value[_DTYPE])
     if set(value) == {_SLICE}:
       return slice(*(decode(part) for part in value[_SLICE]))
     if set(value) == {_DTYPE}:
