@@ -23,9 +23,9 @@ _COMMON = {
   "scheme": "float",
 }
 PRESETS = {
-  "quick": _COMMON | {"image_size": 32, "teacher_epochs": 1, "epochs": 4, "qat_epochs": 1, "views": 1, "seeds": [0]},
+  "quick": _COMMON | {"image_size": 24, "teacher_epochs": 1, "epochs": 2, "qat_epochs": 1, "views": 1, "seeds": [0]},
   "full": _COMMON
-  | {"image_size": 40, "teacher_epochs": 6, "epochs": 12, "qat_epochs": 2, "views": 4, "seeds": [0, 1, 2]},
+  | {"image_size": 40, "teacher_epochs": 6, "epochs": 20, "qat_epochs": 3, "views": 4, "seeds": [0, 1, 2]},
 }
 flags.DEFINE_alias("data", "data_dir")
 

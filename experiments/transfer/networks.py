@@ -14,7 +14,6 @@ from tfkd.training import fit, fit_head, make_optimizer
 
 _HEAD_EPOCHS = 20
 _HEAD_LEARNING_RATE = 3e-3
-_BATCH_SIZE = 64
 STUDENT = "mobilenetx0.25"
 
 
@@ -34,6 +33,7 @@ def teacher(source: ArrayData, directory: str) -> keras.Model:
   given, side = flags.FLAGS, source.input_shape[0]
   network = f"efficientnet_lite0@{2 * side}"
   settings = {"network": network, "epochs": given.teacher_epochs, "learning_rate": given.teacher_learning_rate}
+  settings["batch_size"] = given.batch_size
   digest = hashlib.sha256(json.dumps([settings, source.identity()], sort_keys=True).encode()).hexdigest()
   directory = os.path.join(directory, digest[:12])
   path = os.path.join(directory, "teacher.keras")
@@ -48,7 +48,7 @@ def teacher(source: ArrayData, directory: str) -> keras.Model:
     model = quantization.load(head)
   else:
     optimizer = make_optimizer("adam", _HEAD_LEARNING_RATE, _steps(source, _HEAD_EPOCHS))
-    options = {"epochs": _HEAD_EPOCHS, "batch_size": _BATCH_SIZE, **_directories(directory, "head")}
+    options = {"epochs": _HEAD_EPOCHS, "batch_size": flags.FLAGS.batch_size, **_directories(directory, "head")}
     history, _ = fit_head(model, _batches(source, "train"), test, optimizer=optimizer, **options)
     logging.info("accuracy with a new last layer alone: %.4f", history["val_accuracy"][-1])
     quantization.save(model, head)
@@ -77,11 +77,11 @@ def source() -> ArrayData:
 def _batches(source, split, augment=False, **options):
   images, labels = source.arrays(split)
   transforms = source.transforms(augment)
-  return data.batches(images, labels, _BATCH_SIZE, scale_pixels=True, transforms=transforms, **options)
+  return data.batches(images, labels, flags.FLAGS.batch_size, scale_pixels=True, transforms=transforms, **options)
 
 
 def _steps(source, epochs):
-  return epochs * -(-len(source.arrays("train")[1]) // _BATCH_SIZE)
+  return epochs * -(-len(source.arrays("train")[1]) // flags.FLAGS.batch_size)
 
 
 def _directories(directory, stage):

@@ -40,7 +40,7 @@ def read(path: str, side: int) -> ArrayData:
     raise ValueError(f"data={path} has {len(classes)} classes: expected files train/<class>/<track>_<frame>.png.")
   test_tracks = _test_tracks([(match["label"], match["track"]) for match, _ in found])
   is_test = np.array([(match["label"], match["track"]) in test_tracks for match, _ in found])
-  images = np.stack([read_image(match.string.lstrip("/"), side, side, content) for match, content in found])
+  images = np.stack([read_image(match.string.lstrip("/"), side, side, content=content) for match, content in found])
   labels = np.array([classes.index(match["label"]) for match, _ in found], np.int32)
   return ArrayData(
     (images[~is_test], labels[~is_test]),

@@ -10,7 +10,7 @@ _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
 _MAX_PIXELS = 100_000_000  # 400 MB once decoded.
 
 
-def read_image(path: str | os.PathLike, height: int, width: int, content: bytes | None = None) -> np.ndarray:
+def read_image(path: str | os.PathLike, height: int, width: int, *, content: bytes | None = None) -> np.ndarray:
   """Reads a JPEG, PNG, WEBP, GIF or BMP file of any size and mode as an upright RGB image.
 
   The image is resized to cover height and width, and its centre is cropped.

@@ -38,6 +38,7 @@ def application(
   Layers have Keras' names, except the input of the last layer, `embedding`, and the last layer, `logits`. The layers
   for scaling pixels that Keras puts in front of some networks are left out: `build("keras-EfficientNetB0@224", ...)`
   computes what the published weights expect from images in [0, 1], in which red comes first, for every network.
+  tf_keras 2.21 cannot read files of its ConvNeXt networks, which therefore fit no sweep.
 
   Args:
     network: name of the function in `tf_keras.applications`, such as "EfficientNetB0".
