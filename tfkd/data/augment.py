@@ -39,7 +39,7 @@ def padded_crop(images, draw, flip=True):
   return tf.gather(images, columns, axis=2, batch_dims=1)
 
 
-def photograph(images, draw, side, scale=(0.35, 1.0), ratio=(0.75, 4 / 3), degrees=15.0, jitter=0.2):
+def photograph(images, draw, side, scale=(0.35, 1.0), ratio=(0.75, 4 / 3), degrees=15.0, jitter=0.2, flip=True):
   """Crops, rotates, mirrors and recolors photographs at random: the recipe of ImageNet and of the Food-11 homework.
 
   Crop, rotation, mirror and resize take one bilinear sampling. Brightness, contrast and saturation follow, as in
@@ -53,12 +53,13 @@ def photograph(images, draw, side, scale=(0.35, 1.0), ratio=(0.75, 4 / 3), degre
     ratio: range of width over height of the crop, drawn on a logarithmic scale.
     degrees: largest rotation in either direction.
     jitter: largest difference of the three color factors from 1.
+    flip: mirror half of the images left to right.
 
   Returns:
     float [n, side, side, 3] in [0, 1].
   """
   uniform = draw(9)
-  transforms = _random_boxes(uniform[:, :6], images.shape[1:3], side, scale, ratio, degrees)
+  transforms = _random_boxes(uniform[:, :6], images.shape[1:3], side, scale, ratio, degrees, flip)
   images = tf.raw_ops.ImageProjectiveTransformV3(
     images=images, transforms=transforms, output_shape=[side, side], fill_value=0.0, interpolation="BILINEAR",
     fill_mode="REFLECT",
@@ -72,7 +73,7 @@ def photograph(images, draw, side, scale=(0.35, 1.0), ratio=(0.75, 4 / 3), degre
   return tf.clip_by_value(grey + saturation * (images - grey), 0, 1)
 
 
-def _random_boxes(uniform, size, side, scale, ratio, degrees):
+def _random_boxes(uniform, size, side, scale, ratio, degrees, flip):
   """Returns the [n, 8] of ImageProjectiveTransform that map positions of the result to positions of the image."""
   height, width = (float(s) for s in size)
 
@@ -87,7 +88,7 @@ def _random_boxes(uniform, size, side, scale, ratio, degrees):
   x = (width - 1) / 2 + between(2, -0.5, 0.5) * (width - w)
   y = (height - 1) / 2 + between(3, -0.5, 0.5) * (height - h)
   angle = between(4, -degrees, degrees) * np.pi / 180
-  mirror = tf.where(uniform[:, 5] < 0.5, -1.0, 1.0)
+  mirror = tf.where(uniform[:, 5] < 0.5, -1.0 if flip else 1.0, 1.0)
   step_x, step_y = mirror * w / side, h / side
   a, b = step_x * tf.cos(angle), -step_y * tf.sin(angle)
   d, e = step_x * tf.sin(angle), step_y * tf.cos(angle)

@@ -1,5 +1,6 @@
 """Decodes untrusted image files."""
 
+import io
 import os
 
 import numpy as np
@@ -9,7 +10,7 @@ _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
 _MAX_PIXELS = 100_000_000  # 400 MB once decoded.
 
 
-def read_image(path: str | os.PathLike, height: int, width: int) -> np.ndarray:
+def read_image(path: str | os.PathLike, height: int, width: int, content: bytes | None = None) -> np.ndarray:
   """Reads a JPEG, PNG, WEBP, GIF or BMP file of any size and mode as an upright RGB image.
 
   The image is resized to cover height and width, and its centre is cropped.
@@ -17,6 +18,7 @@ def read_image(path: str | os.PathLike, height: int, width: int) -> np.ndarray:
   Args:
     path: image file.
     height, width: size of the result in pixels.
+    content: of the file, if it was read from an archive; path then only names it in messages.
 
   Returns:
     uint8 [height, width, 3].
@@ -27,7 +29,7 @@ def read_image(path: str | os.PathLike, height: int, width: int) -> np.ndarray:
   from PIL import Image, ImageOps
 
   try:
-    with Image.open(path, formats=_FORMATS) as image:
+    with Image.open(path if content is None else io.BytesIO(content), formats=_FORMATS) as image:
       if image.width * image.height > _MAX_PIXELS:
         raise ValueError(f"{image.width} x {image.height} pixels are more than {_MAX_PIXELS:,}")
       image.draft("RGB", (width, height))  # Decodes a much larger JPEG at a fraction of its size.

@@ -63,12 +63,15 @@ def after_training(model: keras.Model) -> str:
     "\nOr quantize the whole network after its training: tfkd.deploy.to_tflite(model, path, representative_data=...)"
   )
   if any(None in tensor.shape[1:] for tensor in model.inputs):
-    return f"{call}."
+    return f"{call})."
   try:
     content = conversion.convert(model, io="int8", examples=[_noise(tensor).numpy() for tensor in model.inputs])
   except ValueError:  # It has no integer form either.
     return ""
-  return f"{call}, which gives {len(content):,} bytes, all in integers."
+  floats = len(conversion.float_tensors(content, "int8"))
+  if floats:
+    return f"{call}, allow_float=True), which gives {len(content):,} bytes, with {floats} float tensors."
+  return f"{call}), which gives {len(content):,} bytes, all in integers."
 
 
 def _noise(tensor: tf.Tensor) -> tf.Tensor:

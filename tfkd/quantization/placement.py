@@ -105,8 +105,6 @@ def _config(
     return copy.copy(registry.get_quantize_config(of_kind))
   if type(layer) is layers.Embedding:
     return WeightConfig("embeddings", _EMBEDDING_BITS, quantize_output=False)
-  if type(layer) is layers.PReLU:
-    return WeightConfig("alpha", 8, quantize_output=True)
   if preserves_range(layer) or not has_one_float_output(layer):
     return None
   return OutputConfig(_fixed_range(layer))
@@ -194,7 +192,7 @@ def float_output(layer: keras.layers.Layer) -> tfmot.quantization.keras.Quantize
 
 def is_supported(layer: keras.layers.Layer) -> bool:
   """Returns whether the weights of a layer have an integer form."""
-  kinds = (*_KERNELS, layers.Embedding, layers.PReLU, *_LONE_NORMALIZATIONS)
+  kinds = (*_KERNELS, layers.Embedding, *_LONE_NORMALIZATIONS)
   return type(layer) in kinds or lowered(layer) is not None
 
 

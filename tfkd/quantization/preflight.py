@@ -1,16 +1,23 @@
 """Checks that a scheme can quantize every layer of a model, before tfmot fails on the first with an obscure error."""
 
 from collections.abc import Sequence
+from typing import Any
 
+import tensorflow as tf
 import tf_keras as keras
 from tensorflow_model_optimization.python.core.quantization.keras import quantize_wrapper
 from tensorflow_model_optimization.python.core.sparsity.keras.pruning_wrapper import collect_prunable_layers
 
+from tfkd.ops import graph
 from tfkd.quantization.export_check import after_training
 from tfkd.quantization.pruned import Zeros
 from tfkd.quantization.schemes import Scheme
 
 layers = keras.layers
+_READS_MASK = (
+  layers.MultiHeadAttention, layers.Attention, layers.AdditiveAttention, layers.GlobalAveragePooling1D, layers.Softmax,
+)  # fmt: skip
+_MASK_ARGUMENTS = ("attention_mask", "use_causal_mask", "mask")
 
 
 def check_quantizable(model: keras.Model, scheme: Scheme, float_layers: Sequence[str] = ()) -> None:
@@ -32,12 +39,35 @@ def check_quantizable(model: keras.Model, scheme: Scheme, float_layers: Sequence
     problem = _problem_for_any_scheme(layer) or scheme.problem(layer)
     if problem:
       problems.append(f"'{layer.name}' ({type(layer).__name__}): {problem}")
+  if scheme.export_kind == "tflite":
+    problems += _mask_problems(model, float_layers)
   if not problems:
     problems += _model_problems(model, scheme, float_layers)
   if problems:
     details = "\n  ".join(problems)
     alternative = after_training(model) if scheme.export_kind == "tflite" else ""
     raise ValueError(f"model '{model.name}' cannot be quantized as {scheme}:\n  {details}{alternative}")
+
+
+def _mask_problems(model: keras.Model, float_layers: Sequence[str]) -> list[str]:
+  """Returns a line for each layer that computes with a mask, which has no 8-bit form."""
+  found = {}
+  for node in graph.calls(model):
+    layer, given = node.layer, [key for key in _MASK_ARGUMENTS if _is_given(node.call_kwargs.get(key))]
+    if layer.name in float_layers or not isinstance(layer, _READS_MASK):
+      continue
+    if not given and any(getattr(tensor, "_keras_mask", None) is not None for tensor in node.keras_inputs):
+      given = ["the mask of its inputs (of mask_zero or Masking)"]
+    if given:
+      found[layer.name] = (
+        f"'{layer.name}' ({type(layer).__name__}): reads {' and '.join(given)}, and masks have no 8-bit form; leave "
+        "the mask out, or keep the layer in float with float_layers"
+      )
+  return list(found.values())
+
+
+def _is_given(argument: Any) -> bool:
+  return any(value is not None and value is not False for value in tf.nest.flatten(argument))
 
 
 def expanded(float_layers: Sequence[str], model: keras.Model) -> list[str]:

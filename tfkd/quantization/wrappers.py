@@ -81,7 +81,8 @@ class QuantizeWrapper(quantize_wrapper.QuantizeWrapperV2):
     return super().call(inputs, training=training, **kwargs)
 
   def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
-    return self.layer.compute_mask(inputs, mask)
+    # As Keras does for layers that are not wrapped: a layer that does not know masks ends them.
+    return self.layer.compute_mask(inputs, mask) if self.layer.supports_masking else None
 
   def get_build_config(self) -> None:
     return None
@@ -148,14 +149,20 @@ def wrapped(model: keras.Model, scheme: Scheme, float_layers: Collection[str], z
   configurations.update(_outputs_of_float_layers(model, scheme, float_layers))
   forms = scheme.forms_in_file(model, float_layers)
   made: dict[str, keras.layers.Layer] = {}
+  rounds: dict[str, QuantizeWrapper] = {}  # By name of a layer that cannot be wrapped.
 
   def call(node: Any, values: dict[int, Any]) -> Any:
     layer, (args, kwargs) = node.layer, graph.arguments(node, values)
     if layer.name not in made:
       new = forms.get(layer.name, type(layer)).from_config(keeping(layer, zeros))
       config = configurations.get(layer.name)
-      made[layer.name] = new if config is None else QuantizeWrapper(new, config)
-    return made[layer.name](*args, **kwargs)
+      takes_several = isinstance(layer, keras.layers.MultiHeadAttention)  # A wrapper has one argument for its inputs.
+      if config is not None and takes_several:
+        identity = keras.layers.Activation("linear", name=f"{layer.name}_output")
+        rounds[layer.name] = QuantizeWrapper(identity, config)
+      made[layer.name] = new if config is None or takes_several else QuantizeWrapper(new, config)
+    outputs = made[layer.name](*args, **kwargs)
+    return rounds[layer.name](outputs) if layer.name in rounds else outputs
 
   def rounded(tensor: Any) -> Any:
     if not (scheme.quantizes_inputs and tensor.dtype.is_floating):

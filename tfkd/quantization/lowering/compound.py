@@ -56,15 +56,39 @@ class ScaledSumParts(Parts):
     return self.layers[0]([inputs[0], self._scaled(inputs[1])])
 
 
-class AverageParts(Parts):
-  """The mean of several tensors: a sum and a constant factor."""
+class SumParts(Parts):
+  """A sum or mean of any number of tensors as sums of two, which LiteRT has."""
 
-  def __init__(self, layer: keras.layers.Average):
-    self._sum, self._name = layers.Add(name=f"{layer.name}_sum"), layer.name
+  def __init__(self, layer: keras.layers.Add | keras.layers.Average):
+    self._name, self._is_mean = layer.name, isinstance(layer, layers.Average)
     super().__init__([])
 
   def __call__(self, inputs: Any, **kwargs: Any) -> Any:
-    return primitives.ConstantAffine([1 / len(inputs)], [0.0], name=self._name)(self._sum(inputs))
+    name, total = self._name, inputs[0]
+    if len(inputs) == 2 and inputs[0] is inputs[1]:
+      return primitives.ConstantAffine([1.0 if self._is_mean else 2.0], [0.0], name=name)(total)
+    for index, tensor in enumerate(inputs[1:], start=2):
+      is_last = index == len(inputs) and not self._is_mean
+      total = layers.Add(name=name if is_last else f"{name}_sum{index}")([total, tensor])
+    return primitives.ConstantAffine([1 / len(inputs)], [0.0], name=name)(total) if self._is_mean else total
+
+
+class SlopeParts(Parts):
+  """`PReLU` with a slope per channel: relu(x) - alpha * relu(-x)."""
+
+  def __init__(self, layer: keras.layers.PReLU):
+    name, config = layer.name, layer.get_config()
+    options = {f"gamma_{key}": config[f"alpha_{key}"] for key in ("initializer", "regularizer", "constraint")}
+    self._positive = layers.ReLU(name=f"{name}_positive")
+    self._negated = primitives.ConstantAffine([-1.0], [0.0], name=f"{name}_negated")
+    self._negative = layers.ReLU(name=f"{name}_negative")
+    self._difference = layers.Subtract(name=name)
+    slope = primitives.ChannelAffine(True, False, options, name=f"{name}_slope")
+    slope.trainable = layer.trainable
+    super().__init__([slope])
+
+  def __call__(self, inputs: Any, **kwargs: Any) -> Any:
+    return self._difference([self._positive(inputs), self.layers[0](self._negative(self._negated(inputs)))])
 
 
 class ProductParts(Parts):
@@ -158,6 +182,19 @@ class DotAttentionParts(Parts):
     scores = self._softmax(self._scores([query, key]))
     outputs = self._context([self._dropout(scores), value])
     return (outputs, scores) if kwargs.get("return_attention_scores") else outputs
+
+
+def sum_of_tensors(layer: Any) -> Parts | None:
+  """Returns the parts of a mean, and of a sum that is not of two different tensors."""
+  is_plain = isinstance(layer, layers.Add) and all(
+    len(node.keras_inputs) == 2 and node.keras_inputs[0] is not node.keras_inputs[1] for node in layer.inbound_nodes
+  )
+  return None if is_plain or len(layer.inbound_nodes) > 1 else SumParts(layer)
+
+
+def slope(layer: Any) -> Parts | None:
+  """Returns the parts of a `PReLU` with one slope for each entry of the last axis; None for other slopes."""
+  return SlopeParts(layer) if layer.alpha.shape.num_elements() == layer.alpha.shape[-1] else None
 
 
 def layer_normalization(layer: Any) -> Parts | None:

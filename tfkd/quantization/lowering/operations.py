@@ -69,26 +69,33 @@ def affine_of(node: Any) -> tuple[Any, np.ndarray, np.ndarray] | None:
   if operands is None or len(operands) != 2:
     return None
   tensors = [graph.is_symbolic(operand) for operand in operands]
-  if sum(tensors) != 1:
+  if all(tensors) and operands[0] is operands[1] and function in _ADD and operands[0].dtype.is_floating:
+    return operands[0], np.full(1, 2.0), np.zeros(1)
+  tensor, other = operands if tensors[0] else operands[::-1]
+  constant = None if sum(tensors) != 1 else _constant_of(tensor, other)
+  if constant is None:
     return None
-  tensor, constant = operands if tensors[0] else operands[::-1]
+  one, zero = np.ones(1), np.zeros(1)
+  is_first = tensors[0]
+  found = {
+    **dict.fromkeys(_ADD, (one, constant)),
+    **dict.fromkeys(_SUBTRACT, (one, -constant) if is_first else (-one, constant)),
+    **dict.fromkeys(_MULTIPLY, (constant, zero)),
+  }
+  if is_first and np.all(constant != 0):
+    found.update(dict.fromkeys(_DIVIDE, (1 / constant, zero)))
+  return (tensor, *found[function]) if function in found else None
+
+
+def _constant_of(tensor: Any, value: Any) -> np.ndarray | None:
+  """Returns a number, or an array with one number for each entry of a tensor's last axis; None for anything else."""
   try:
-    constant = np.asarray(constant, np.float64)
-  except (TypeError, ValueError, NotImplementedError):
+    constant = np.asarray(value, np.float64)
+  except (TypeError, ValueError, NotImplementedError):  # A variable, say.
     return None
-  if not tensor.dtype.is_floating or constant.size not in (1, constant.shape[-1] if constant.ndim else 1):
-    return None
-  if constant.size not in (1, tensor.shape[-1]) or constant.ndim > len(tensor.shape):
-    return None
-  if function in _ADD:
-    return tensor, np.ones(1), constant
-  if function in _SUBTRACT:
-    return (tensor, np.ones(1), -constant) if tensors[0] else (tensor, -np.ones(1), constant)
-  if function in _MULTIPLY:
-    return tensor, constant, np.zeros(1)
-  if function in _DIVIDE and tensors[0] and np.all(constant != 0):
-    return tensor, 1 / constant, np.zeros(1)
-  return None
+  is_of_last_axis = constant.ndim and constant.size == constant.shape[-1] == tensor.shape[-1]
+  fits = (constant.size == 1 or is_of_last_axis) and constant.ndim <= len(tensor.shape)
+  return constant if fits and tensor.dtype.is_floating else None
 
 
 def _operands(node: Any) -> list[Any] | None:

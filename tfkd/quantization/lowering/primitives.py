@@ -220,6 +220,9 @@ class SequenceNormalization(OnSequences, layers.BatchNormalization):
   def call(self, inputs: tf.Tensor, training: bool | tf.Tensor | None = None) -> tf.Tensor:
     return _on_images(functools.partial(super().call, training=training), inputs)
 
+  def get_config(self) -> dict[str, Any]:
+    return {**super().get_config(), "axis": -1}  # That of the images has another number.
+
 
 @_register
 class SequenceReLU(OnSequences, layers.ReLU):

@@ -144,6 +144,15 @@ def _custom_scale(layer: Any) -> Parts:
   return compound.ScaledSumParts(layer)
 
 
+def _at_each_step(layer: Any) -> Parts | None:
+  """Returns the dense layer of a `TimeDistributed`, which applies to the last axis anyway; None for other layers."""
+  if type(layer.layer) is not layers.Dense:
+    return None
+  dense = graph.copy_of(layer.layer, name=layer.name)
+  dense.trainable = layer.trainable and layer.layer.trainable
+  return Parts(_with_activation(dense))
+
+
 RULES: dict[type, Callable[[Any], Parts | None]] = {
   layers.Activation: _activation,
   layers.SeparableConv2D: _separable,
@@ -153,7 +162,6 @@ RULES: dict[type, Callable[[Any], Parts | None]] = {
   layers.Conv1DTranspose: _sequence_convolution(primitives.SequenceConv2DTranspose),
   layers.Rescaling: _rescaling,
   layers.Normalization: _normalization,
-  layers.Average: compound.AverageParts,
   layers.LayerNormalization: compound.layer_normalization,
   layers.MultiHeadAttention: compound.attention,
   layers.Attention: compound.dot_attention,
@@ -162,4 +170,8 @@ RULES: dict[type, Callable[[Any], Parts | None]] = {
   substitutes.LayerScale: _layer_scale,
   inception_resnet_v2.CustomScaleLayer: _custom_scale,
   substitutes.ScaledSum: _custom_scale,
+  layers.Add: compound.sum_of_tensors,
+  layers.Average: compound.sum_of_tensors,
+  layers.PReLU: compound.slope,
+  layers.TimeDistributed: _at_each_step,
 }

@@ -153,6 +153,8 @@ def _normalization_problem(layer: keras.layers.BatchNormalization) -> str | None
 def _kind_problem(layer: keras.layers.Layer) -> str | None:
   if hasattr(layer, "cell") or isinstance(layer, layers.Bidirectional):
     return "recurrent layers have no 8-bit form that can be trained; keep it in float with float_layers"
+  if isinstance(layer, layers.PReLU) and not placement.is_supported(layer):
+    return "only slopes of channels have an 8-bit form; share them along all other axes with shared_axes"
   if layer.weights and not placement.is_supported(layer):
     return "its weights have no 8-bit form; replace it, or keep it in float with float_layers"
   return None

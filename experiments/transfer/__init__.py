@@ -1,0 +1,1 @@
+"""Transfer learning from ImageNet to traffic signs, and on to quantized students."""

@@ -1,0 +1,114 @@
+"""The students, and the files that are made of them and measured."""
+
+import os
+
+import tf_keras as keras
+from absl import flags, logging
+
+from experiments import _run, quantized, response, run_flags  # noqa: F401  (defines --qat_epochs)
+from experiments._run import Experiment
+from experiments.transfer import networks
+from experiments.transfer.report import FILES, FLOAT, PTQ, TEACHER, write_report
+from tfkd import deploy, quantization
+from tfkd.sweeps import Results, StudentSpec, Sweep, SweepConfig, file_metadata
+
+_NAME = "transfer"
+_COMMON = {
+  "teacher_learning_rate": 1e-3,
+  "batch_size": 64,
+  "learning_rate": 5e-3,
+  "augment": True,
+  "temperature": 4.0,
+  "alpha": 0.8,
+  "scheme": "float",
+}
+PRESETS = {
+  "quick": _COMMON | {"image_size": 32, "teacher_epochs": 1, "epochs": 4, "qat_epochs": 1, "views": 1, "seeds": [0]},
+  "full": _COMMON
+  | {"image_size": 40, "teacher_epochs": 6, "epochs": 12, "qat_epochs": 2, "views": 4, "seeds": [0, 1, 2]},
+}
+flags.DEFINE_alias("data", "data_dir")
+
+
+def _check() -> None:
+  given = flags.FLAGS
+  for name in ("teacher", "student", "dataset", "limit_train", "teacher_checkpoint", "student_checkpoint"):
+    if given[name].value is not None:
+      raise ValueError(f"{name}={given[name].value} has no effect here: the script has its own.")
+  if given.scheme != "float":
+    raise ValueError(f"scheme={given.scheme} has no effect here: the table has a fixed list of schemes.")
+  if given.data_dir is None:
+    raise ValueError("data is missing: expected a directory or archive of train/<class>/<track>_<frame>.png.")
+
+
+def _configured(config: SweepConfig) -> SweepConfig:
+  return config._replace(teacher=teacher, student=networks.student, teacher_epochs=0, image_size=None)
+
+
+def teacher(num_classes: int, input_shape: tuple[int, ...]) -> keras.Model:
+  """Returns the trained teacher of the work directory, see `networks.teacher`."""
+  return networks.teacher(networks.source(), os.path.join(_run.workdir(EXPERIMENT), "pretrained"))
+
+
+def _students(sweep: Sweep) -> list[StudentSpec]:
+  # Seeds last: students that differ only in their seed share a trace.
+  chosen = [FILES[name] for name in FILES if name not in (TEACHER, *PTQ)]
+  return [_student(*choices, seed) for choices in chosen for seed in run_flags.seeds()]
+
+
+def _student(scheme: str, is_distilled: bool, seed: int) -> StudentSpec:
+  given = flags.FLAGS
+  fields = {}
+  if scheme != FLOAT:
+    fields = {"epochs": given.qat_epochs, "start": _student(FLOAT, is_distilled, seed)}
+  if not is_distilled:
+    return StudentSpec(_NAME, "labels", scheme, seed, **fields)
+  student = response.response(_NAME, "labels + teacher", seed, given.temperature, given.alpha, **fields)
+  return student._replace(scheme=scheme)
+
+
+def _measured(sweep: Sweep) -> list[dict]:
+  """Returns the rows of all files, after measuring the files that an earlier run did not."""
+  if not sweep.writes:
+    return []
+  results = Results(sweep.path("files.jsonl"))
+  for name in FILES:
+    for seed in [0] if name == TEACHER else run_flags.seeds():
+      if not results.find(variant=name, seed=seed):
+        row = _measure(sweep, name, seed)
+        logging.info("%s, seed %d: %.2f %%, %d bytes", name, seed, 100 * row["accuracy"], row["bytes"])
+        results.add({"variant": name, "seed": seed, **row})
+  return [row for row in results.rows() if row["variant"] == TEACHER or row["seed"] in run_flags.seeds()]
+
+
+def _measure(sweep: Sweep, name: str, seed: int) -> dict:
+  """Writes one file and measures it on the whole test set."""
+  scheme, is_distilled = FILES[name]
+  student = None if name == TEACHER else _student(scheme, is_distilled, seed)
+  model = sweep.load_teacher() if student is None else sweep.load(student)
+  path = sweep.path("files", f"{name.replace(' ', '_')}-seed{seed}.tflite")
+  options = {"representative_data": sweep.examples.batches("train", shuffle_seed=0)} if name in PTQ else {}
+  fields = file_metadata(run_flags.training(), sweep.examples, student) | {"method": name}
+  outputs = sweep.examples.outputs
+  deploy.to_tflite(model, path, task=outputs.task, labels=outputs.names, metadata=fields, **options)
+  row = deploy.evaluate(path, sweep.examples.batches("test"), model)
+  deploy.write_metadata(path, accuracy=round(row["accuracy"], 4))
+  parameters = quantization.sizes(model)["parameters"]
+  return row | {"parameters": parameters, "bytes": os.path.getsize(path)}
+
+
+def _write_report(sweep: Sweep, rows: list[dict]) -> str:
+  (trained,) = sweep.results.find(role="teacher")
+  return write_report(sweep.path(), trained, rows)
+
+
+EXPERIMENT = Experiment(
+  _NAME,
+  PRESETS,
+  _students,
+  _write_report,
+  check=_check,
+  measure=_measured,
+  data=networks.source,
+  configure=_configured,
+)
