@@ -60,7 +60,7 @@ def _advice(argument: str) -> str:
 def after_training(model: keras.Model) -> str:
   """Returns a line on what quantization after training gives for a float model: its call, and the size of the file."""
   call = (
-    "\nOr quantize the whole network after its training: tfkd.deploy.to_tflite(model, path, representative_data=...)"
+    "\nOr quantize the whole network after its training: tfkd.deploy.to_tflite(model, path, representative_data=..."
   )
   if any(None in tensor.shape[1:] for tensor in model.inputs):
     return f"{call})."
