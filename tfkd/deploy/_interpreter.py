@@ -175,7 +175,8 @@ def _quantize(values: Any, details: Mapping[str, Any], name: str) -> np.ndarray:
   scale, zero_point = details["quantization"]
   if scale:
     limits = np.iinfo(details["dtype"])
-    return np.clip(np.round(values / scale) + zero_point, limits.min, limits.max).astype(details["dtype"])
+    # Halves are rounded up, as in training: the integers 0..255 of images that are scaled to [-1, 1] are all ties.
+    return np.clip(np.floor(values / scale + 0.5) + zero_point, limits.min, limits.max).astype(details["dtype"])
   converted = values.astype(details["dtype"])
   if np.issubdtype(details["dtype"], np.integer) and not np.array_equal(converted, values):
     raise ValueError(
