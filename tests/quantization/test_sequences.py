@@ -65,7 +65,7 @@ def _keywords(x):
   return layers.GlobalAveragePooling1D()(x)
 
 
-@pytest.mark.parametrize(("scheme", "steps"), [("w8a8", 4), ("w4a8", 6)])  # Random weights amplify ties of rounding.
+@pytest.mark.parametrize("scheme", ["w8a8", "w4a8"])
 def test_normalization_and_relu_fold_into_convolutions_of_sequences(scheme, tmp_path):
   found = _check(_model(_keywords), SEQUENCES, tmp_path, steps=4, scheme=scheme)
   kernels = [name for name in found if name not in ("RESHAPE", "DELEGATE")]
