@@ -6,7 +6,7 @@ from typing import Any
 import tensorflow as tf
 import tf_keras as keras
 
-from tfkd.features.taps import is_keras3
+from tfkd.keras3 import is_keras3
 from tfkd.ops.keras_losses import ON_PROBABILITIES, from_logits, function_name, is_on_classes
 
 

@@ -11,7 +11,7 @@ import tf_keras as keras
 from tfkd.distiller.compilation import check_loss, is_on_logits, losses_by_output
 from tfkd.distiller.teachers import objectives_by_teacher
 from tfkd.features.outputs import flat_keys_of, keys_of, part_of
-from tfkd.features.taps import is_keras3
+from tfkd.keras3 import is_keras3
 from tfkd.objectives import Batch, Objective
 from tfkd.ops.probabilities import KINDS, assert_logits, ending_of_tensor, endings
 from tfkd.teachers import Teacher

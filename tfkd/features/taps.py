@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 import tf_keras as keras
 
-from tfkd.keras3 import is_keras3 as is_keras3
+from tfkd.keras3 import is_keras3
 from tfkd.ops import graph
 from tfkd.ops.spelling import did_you_mean
 

@@ -8,7 +8,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 from tfkd.features import connectors
-from tfkd.features.taps import is_keras3
+from tfkd.keras3 import is_keras3
 from tfkd.objectives.base import Objective
 from tfkd.objectives.batch import Batch
 from tfkd.ops.element_weights import at_positions, masked_mean

@@ -8,7 +8,8 @@ import tensorflow as tf
 from absl import logging
 
 from tfkd.features import ModelOutputs
-from tfkd.features.taps import Keras3Reader, Reader, is_keras3
+from tfkd.features.taps import Keras3Reader, Reader
+from tfkd.keras3 import is_keras3
 from tfkd.ops.graph import has_graph
 from tfkd.ops.probabilities import LogitsBeforeSoftmax
 from tfkd.storage.digests import sha256_of_arrays
