@@ -73,16 +73,15 @@ class OutputConfig(_Config):
 
 @_register
 class WeightConfig(_Config):
-  """Rounds one weight of a layer with one scale, and its output or not.
+  """Rounds one weight of a layer with one scale; the output is not rounded, since its values are entries of the weight.
 
   Args:
     attribute: name of the layer's attribute with the weight.
     bits: bits of the weight.
-    quantize_output: whether the output is rounded; it is not if its values are entries of the weight.
   """
 
-  def __init__(self, attribute: str, bits: int, quantize_output: bool):
-    self.attribute, self.bits, self.quantize_output = attribute, bits, quantize_output
+  def __init__(self, attribute: str, bits: int):
+    self.attribute, self.bits = attribute, bits
 
   def get_weights_and_quantizers(self, layer: keras.layers.Layer) -> list:
     quantizer = quantizers.LastValueQuantizer(num_bits=self.bits, per_axis=False, symmetric=True, narrow_range=True)
@@ -93,10 +92,10 @@ class WeightConfig(_Config):
     setattr(layer, self.attribute, weight)
 
   def get_output_quantizers(self, layer: keras.layers.Layer) -> list:
-    return OutputConfig().get_output_quantizers(layer) if self.quantize_output else []
+    return []
 
   def get_config(self) -> dict[str, Any]:
-    return {"attribute": self.attribute, "bits": self.bits, "quantize_output": self.quantize_output}
+    return {"attribute": self.attribute, "bits": self.bits}
 
 
 for _kind in (FixedRange, OutputConfig, WeightConfig):

@@ -104,7 +104,7 @@ def _config(
     of_kind = kind(1) if kind is layers.Dense else kind(1, 1) if kind is not layers.DepthwiseConv2D else kind(1)
     return copy.copy(registry.get_quantize_config(of_kind))
   if type(layer) is layers.Embedding:
-    return WeightConfig("embeddings", _EMBEDDING_BITS, quantize_output=False)
+    return WeightConfig("embeddings", _EMBEDDING_BITS)
   if preserves_range(layer) or not has_one_float_output(layer):
     return None
   return OutputConfig(_fixed_range(layer))
