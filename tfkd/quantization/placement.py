@@ -10,16 +10,22 @@ import copy
 from collections.abc import Collection, Mapping
 from typing import Any
 
-import tensorflow as tf
 import tensorflow_model_optimization as tfmot
 import tf_keras as keras
-from tf_keras.src.applications import convnext
 
-from tfkd.keras3 import substitutes
 from tfkd.ops import graph
 from tfkd.ops.activations import activation_name
 from tfkd.quantization.configs import OutputConfig, WeightConfig
-from tfkd.quantization.lowering import PRESERVING, Operation, RoundedOperation, is_relu, lowered, primitives
+from tfkd.quantization.lowering import Operation, RoundedOperation, is_relu, lowered, primitives
+from tfkd.quantization.lowering.ranges import (
+  AVERAGE_POOLING,
+  IDENTITY_IN_INFERENCE,
+  has_one_float_output,
+  has_two_ranges,
+  imposes_range,
+  preserves_range,
+  readers_in_file,
+)
 
 layers = keras.layers
 _KERNELS = {  # tfmot's layer whose configuration a class has.
@@ -43,22 +49,7 @@ _KNOWN = (
   layers.ZeroPadding2D, primitives.FrozenStatistics, primitives.ConstantAffine, primitives.ChannelAffine,
 )  # fmt: skip
 _KNOWN_ACTIVATIONS = ("linear", "relu", "relu6", "swish", "silu", "sigmoid", "hard_silu", "softmax", "tanh", "gelu")
-_AVERAGE_POOLING = (layers.AveragePooling1D, layers.AveragePooling2D)
-_TAKES_ANY_RANGE = (*_FUSES_RELU, layers.BatchNormalization, layers.ReLU, layers.LeakyReLU, *_AVERAGE_POOLING)
-IDENTITY_IN_INFERENCE = (
-  layers.Dropout, layers.SpatialDropout1D, layers.SpatialDropout2D, layers.SpatialDropout3D, layers.GaussianNoise,
-  layers.GaussianDropout, layers.AlphaDropout, layers.ActivityRegularization, layers.Masking, layers.RandomCrop,
-  layers.RandomFlip, layers.RandomRotation, layers.RandomZoom, layers.RandomTranslation, layers.RandomContrast,
-  layers.RandomBrightness, layers.RandomHeight, layers.RandomWidth, convnext.StochasticDepth,
-  substitutes.StochasticDepth,
-)  # fmt: skip
-_PRESERVE_RANGE = (
-  *IDENTITY_IN_INFERENCE, layers.Flatten, layers.Reshape, layers.Permute, layers.RepeatVector, layers.ZeroPadding1D,
-  layers.ZeroPadding2D, layers.ZeroPadding3D, layers.Cropping1D, layers.Cropping2D, layers.Cropping3D,
-  layers.CenterCrop, layers.MaxPooling1D, layers.MaxPooling2D, layers.MaxPooling3D, layers.GlobalMaxPooling1D,
-  layers.GlobalMaxPooling2D, layers.GlobalMaxPooling3D, layers.UpSampling1D, layers.AveragePooling1D,
-  layers.AveragePooling2D,
-)  # fmt: skip
+_TAKES_ANY_RANGE = (*_FUSES_RELU, layers.BatchNormalization, layers.ReLU, layers.LeakyReLU, *AVERAGE_POOLING)
 # Ranges that LiteRT's operations prescribe, and those of `hard_sigmoid`.
 _FIXED_RANGES = {"sigmoid": (0.0, 255 / 256), "softmax": (0.0, 255 / 256), "tanh": (-1.0, 127 / 128)}
 _EMBEDDING_BITS = 8
@@ -83,10 +74,12 @@ def configurations(
   found = {}
   for layer in model.layers:
     config = None if layer.name in kept else _config(layer, registry)
+    if config is None and layer.name not in kept and has_two_ranges(layer, read_by) and has_one_float_output(layer):
+      config = OutputConfig()
     if config is not None and layer.name in fused:
       config = _without_output(config)
     elif config is not None and any(
-      isinstance(reader, _AVERAGE_POOLING) for readers in read_by[layer.name] for reader in readers
+      isinstance(reader, AVERAGE_POOLING) for readers in read_by[layer.name] for reader in readers
     ):
       # The converter does not propagate one range through pooling or padding into an average and another layer.
       _round_output(config)
@@ -108,24 +101,6 @@ def _config(
   if preserves_range(layer) or not has_one_float_output(layer):
     return None
   return OutputConfig(_fixed_range(layer))
-
-
-def preserves_range(layer: keras.layers.Layer) -> bool:
-  """Returns whether each output value of a layer in inference is one of its inputs, or 0."""
-  if isinstance(layer, layers.Activation):
-    return activation_name(layer.activation) == "linear"
-  if isinstance(layer, layers.UpSampling2D):
-    return layer.interpolation == "nearest"
-  if isinstance(layer, Operation):
-    return layer.function in PRESERVING
-  kinds = (layers.InputLayer, layers.Embedding, *_PRESERVE_RANGE)
-  return isinstance(layer, kinds)
-
-
-def has_one_float_output(layer: keras.layers.Layer) -> bool:
-  """Returns whether a layer of a graph returns one float tensor."""
-  outputs = tf.nest.flatten(layer.inbound_nodes[0].outputs)
-  return len(outputs) == 1 and outputs[0].dtype.is_floating
 
 
 def _fixed_range(layer: Any) -> tuple[float, float] | None:
@@ -191,7 +166,7 @@ def float_output(layer: keras.layers.Layer) -> tfmot.quantization.keras.Quantize
 
   Average pooling is excluded: it keeps the range of its input, and a second range could conflict with it.
   """
-  is_rounded = not isinstance(layer, (*_AVERAGE_POOLING, layers.InputLayer)) and has_one_float_output(layer)
+  is_rounded = not isinstance(layer, (*AVERAGE_POOLING, layers.InputLayer)) and has_one_float_output(layer)
   return OutputConfig() if is_rounded else None
 
 
@@ -215,8 +190,7 @@ def fused_layers(model: keras.Model) -> set[str]:
       # Batch normalisation is part of a convolution, or becomes one.
       fuses = type(layer) in _FUSES_RELU or isinstance(layer, layers.BatchNormalization)
       is_fused = fuses and is_linear(layer)
-    elif all(isinstance(f, layers.Concatenate) for f in followers):
-      # The inputs of a concatenation take the range of its output.
+    elif all(len(readers_in_file([f], read_by)) == 1 and imposes_range(f, read_by) for f in followers):
       is_fused = isinstance(layer, _TAKES_ANY_RANGE) and is_linear(layer) or is_relu(layer)
     else:
       is_fused = False

@@ -1,6 +1,6 @@
 """Walks a model's graph and replaces its layers by those of the rules."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -9,8 +9,8 @@ import tf_keras as keras
 
 from tfkd.ops import graph
 from tfkd.ops.activations import activation_name
-from tfkd.quantization.lowering import operations, primitives
-from tfkd.quantization.lowering.parts import is_relu
+from tfkd.quantization.lowering import operations, primitives, ranges
+from tfkd.quantization.lowering.parts import Parts, is_relu
 from tfkd.quantization.lowering.rules import lowered
 
 layers = keras.layers
@@ -42,7 +42,8 @@ class _Lowering:
     self._kept = set(kept)
     self._patterns = operations.patterns(model)
     found = [layer for layer in model.layers if layer.name not in self._kept and not _is_input_or_operation(layer)]
-    self._parts = {layer.name: lowered(layer) for layer in found}
+    read_by = graph.readers(model)
+    self._parts = {layer.name: _averaged(layer, read_by) or lowered(layer) for layer in found}
     self._layers: dict[str, Any] = {}  # New layers by name; a layer that is called several times has one.
     self._affine: dict[int, tuple[Any, np.ndarray, np.ndarray]] = {}  # (input, scale, offset) by id of the output.
 
@@ -109,6 +110,17 @@ class _Lowering:
 
 def _is_input_or_operation(layer: Any) -> bool:
   return isinstance(layer, layers.InputLayer) or operations.is_operation(layer)
+
+
+def _averaged(layer: Any, read_by: Mapping[str, list[list[Any]]]) -> Parts | None:
+  """Returns the part in place of average pooling on which a reader imposes a range, or None for other layers."""
+  if not isinstance(layer, ranges.AVERAGE_POOLING):
+    return None
+  readers = [r for tensor in read_by[layer.name] for r in ranges.readers_in_file(tensor, read_by)]
+  if not any(ranges.imposes_range(reader, read_by) for reader in readers):
+    return None
+  average = primitives.AverageConvolution(layer.pool_size, layer.strides, layer.padding, name=layer.name)
+  return Parts([average])
 
 
 def _for_sequences(layer: Any, args: tuple) -> Any:

@@ -1,7 +1,7 @@
 """Layers that an integer file computes with one operation, for those that need several or none of tfmot's forms."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -136,6 +136,38 @@ class ChannelAffine(layers.Layer):
 
 
 @_register
+class AverageConvolution(layers.Layer):
+  """Average pooling whose outputs are rounded in a range of their own: that of LiteRT rounds in its input's range.
+
+  Args:
+    pool_size, strides: integers for each axis between batch and channels.
+    padding: "valid" or "same"; padding is not averaged.
+  """
+
+  def __init__(self, pool_size: Sequence[int], strides: Sequence[int], padding: str, **kwargs: Any):
+    super().__init__(**kwargs)
+    self.pool_size, self.strides, self.padding = list(pool_size), list(strides), padding
+
+  def call(self, inputs: tf.Tensor) -> tf.Tensor:
+    return self._of_maps(inputs) if inputs.shape.rank == 4 else _on_images(self._of_maps, inputs)
+
+  def _of_maps(self, maps: tf.Tensor) -> tf.Tensor:
+    sizes, strides = ([1] * (2 - len(part)) + part for part in (self.pool_size, self.strides))
+    has_partial_windows = self.padding == "same" and (
+      sizes != strides or any(side is None or side % size for side, size in zip(maps.shape[1:3], sizes, strict=True))
+    )
+    if has_partial_windows or strides[0] != strides[1]:  # Depthwise convolutions have one stride.
+      pooled = tf.nn.avg_pool2d(maps, sizes, strides, self.padding.upper())
+      return _scaled(pooled, tf.ones(maps.shape[-1:]), tf.zeros(maps.shape[-1:]))
+    kernel = tf.constant(1.0 / np.prod(sizes), maps.dtype, [*sizes, maps.shape[-1], 1])
+    return tf.nn.depthwise_conv2d(maps, kernel, [1, *strides, 1], "VALID")
+
+  def get_config(self) -> dict[str, Any]:
+    own = {"pool_size": self.pool_size, "strides": self.strides, "padding": self.padding}
+    return {**super().get_config(), **own}
+
+
+@_register
 class ReciprocalRoot(layers.Layer):
   """1 / sqrt(x) of values that are rounded to eight bits.
 
@@ -237,8 +269,9 @@ keras.saving.get_custom_objects().update(
   {
     kind.__name__: kind
     for kind in (
-      AffineNormalization, FrozenStatistics, AffineFrozenStatistics, ConstantAffine, ChannelAffine, ReciprocalRoot,
-      SequenceConv2D,      SequenceDepthwiseConv2D, SequenceConv2DTranspose, SequenceNormalization, SequenceReLU,
+      AffineNormalization, FrozenStatistics, AffineFrozenStatistics, ConstantAffine, ChannelAffine, AverageConvolution,
+      ReciprocalRoot, SequenceConv2D, SequenceDepthwiseConv2D, SequenceConv2DTranspose, SequenceNormalization,
+      SequenceReLU,
     )
   }
 )  # fmt: skip

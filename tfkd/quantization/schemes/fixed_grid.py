@@ -8,13 +8,13 @@ from typing import ClassVar
 import tensorflow_model_optimization as tfmot
 import tf_keras as keras
 
-from tfkd.quantization import placement
 from tfkd.quantization.low_bit import LowBitConfig, LowBitFeatures, LowBitWeights, is_relu, kernel_name
+from tfkd.quantization.lowering import ranges
 from tfkd.quantization.schemes.base import ExportKind, Quantizer, Scheme
 
 layers = keras.layers
 _NO_ACTIVATION = (
-  *placement.IDENTITY_IN_INFERENCE,
+  *ranges.IDENTITY_IN_INFERENCE,
   layers.InputLayer,
   layers.Rescaling,
   layers.Normalization,
