@@ -87,7 +87,7 @@ def test_all_unknown_layers_are_named_at_once():
 def test_a_conversion_with_other_weights_is_refused():
   with pytest.raises(ValueError, match=r"'one' .Scale. has weights of shapes \[\(8,\)\], .* Dense has"):
     from_keras3(_with(Scale(name="one")), layers={Scale: lambda layer: keras.layers.Dense(8)})
-  with pytest.raises(TypeError, match="Scale. returned str: return a tf_keras layer"):
+  with pytest.raises(TypeError, match="Scale. returned str: return a layer of tf_keras"):
     from_keras3(_with(Scale()), layers={Scale: lambda layer: "scale"})
 
 

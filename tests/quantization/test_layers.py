@@ -10,11 +10,13 @@ import tf_keras as keras
 from tf_keras.src.applications.convnext import LayerScale
 
 from tfkd import deploy, quantization
-from tfkd.deploy._interpreter import interpreter, run
+from tfkd.deploy._interpreter import ends, interpreter, run_by_name
 from tfkd.keras3.activations import hard_sigmoid, hard_silu, leaky_relu
+from tfkd.quantization import _quantize
 from tfkd.quantization.lowering import lower
 
 layers = keras.layers
+_LARGE = keras.initializers.RandomUniform(-2, 2)
 IMAGE, SEQUENCE, ROW, TOKENS = (6, 6, 8), (9, 8), (8,), (7,)
 
 
@@ -38,6 +40,25 @@ def _preprocessed(x):
 def _convnext_block(x):
   y = layers.LayerNormalization(epsilon=1e-6)(layers.Conv2D(8, 3, padding="same", groups=8)(x))
   return x + LayerScale(0.1, 8, name="scale")(layers.Dense(8)(layers.Dense(16, activation="gelu")(y)))
+
+
+def _conv(filters, initializer="glorot_uniform", **options):
+  return layers.Conv2D(filters, 1, kernel_initializer=initializer, **options)
+
+
+def _concatenated(x):
+  """As a block of DenseNet: x is read by a concatenation, whose range is larger, and by others."""
+  kind = layers.Conv2D if len(x.shape) == 4 else layers.Conv1D
+  for _ in range(2):
+    y = kind(4, 1, kernel_initializer=_LARGE)(kind(8, 1, activation="relu")(x))
+    x = layers.Concatenate()([x, layers.Dropout(0.1)(y)])
+  return kind(8, 1, activation="relu")(x)
+
+
+def _concatenated_averages(x):
+  """Of windows that reach over the border, which LiteRT rounds in the range of x."""
+  x = layers.AveragePooling2D(3, 2, "same")(x)
+  return layers.Concatenate()([x, _conv(4, _LARGE)(x)])
 
 
 def _normalized(kind, x):
@@ -68,6 +89,20 @@ CASES = {
   "upsampled": (IMAGE, lambda x: layers.UpSampling2D(interpolation="bilinear")(layers.Conv2D(4, 3)(x))),
   "padded": (IMAGE, lambda x: layers.Cropping2D(1)(layers.Conv2D(4, 3)(layers.ZeroPadding2D(2)(x)))),
   "merged": (IMAGE, lambda x: layers.Average()([x, layers.Maximum()([layers.Conv2D(8, 1)(x), x])])),
+  "concatenated with what it read": (IMAGE, lambda x: _concatenated(layers.MaxPooling2D()(x))),
+  "concatenated, padded": (IMAGE, lambda x: _concatenated(layers.ZeroPadding2D()(layers.Dropout(0.1)(x)))),
+  "concatenated, averaged": (IMAGE, lambda x: _concatenated(layers.AveragePooling2D()(x))),
+  "concatenated, averaged with borders": (IMAGE, _concatenated_averages),
+  "concatenated, then padded": (
+    IMAGE,
+    lambda x: layers.Concatenate()([layers.ZeroPadding2D()(layers.Conv2D(n, 1)(x)) for n in (2, 4)]),
+  ),
+  "concatenated sequences": (SEQUENCE, lambda x: _concatenated(layers.AveragePooling1D(2, 1)(x))),
+  "concatenated, flattened": (IMAGE, lambda x: layers.Concatenate()([x, _conv(4, _LARGE)(x)])),
+  "concatenated gate": (IMAGE, lambda x: layers.Concatenate()([_conv(4, activation="swish")(x), _conv(4, _LARGE)(x)])),
+  "maximum, transposed": (IMAGE, lambda x: layers.Permute((2, 3, 1))(layers.Maximum()([x, _conv(8, _LARGE)(x)]))),
+  "stacked": (IMAGE, lambda x: tf.stack([x, _conv(8, _LARGE)(x)], axis=-1)),
+  "concatenated rows": (ROW, lambda x: layers.Reshape((4, 3))(layers.Concatenate()([x, layers.Dense(4)(x)]))),
   "difference": (IMAGE, lambda x: layers.Subtract()([layers.Conv2D(8, 1)(x), x])),
   "operations": (IMAGE, lambda x: tf.nn.relu(layers.Conv2D(4, 3)(x) * 2 + 1)[:, 1:]),
   "function": (IMAGE, lambda x: layers.Lambda(lambda t: t * t)(layers.Conv2D(4, 3)(x))),
@@ -97,9 +132,15 @@ CASES = {
 }
 
 
-def _model(shape, body):
-  inputs = keras.Input(shape, dtype="int32" if shape == TOKENS else "float32")
-  model = keras.Model(inputs, layers.Dense(3, name="logits")(layers.Flatten()(body(inputs))), name="small")
+def _model(shape, *bodies):
+  """Returns a model with an input and an output for each body."""
+  dtype = "int32" if shape == TOKENS else "float32"
+  inputs = [keras.Input(shape, dtype=dtype, name=f"x{i}") for i in range(len(bodies))]
+  outputs = [
+    layers.Dense(3, name=f"logits{i}")(layers.Flatten()(body(x)))
+    for i, (x, body) in enumerate(zip(inputs, bodies, strict=True))
+  ]
+  model = keras.Model(*([inputs, outputs] if len(bodies) > 1 else [*inputs, *outputs]), name="small")
   rng = np.random.default_rng(0)
   for layer in model.layers:
     if not isinstance(layer, layers.Normalization):
@@ -112,25 +153,42 @@ def _data(shape):
   return rng.integers(0, 20, (32, *shape)).astype(np.int32) if shape == TOKENS else rng.normal(size=(32, *shape))
 
 
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory):
+  """Outputs by case: of the model, of the lowered one, of the student, saved and loaded, of the file; and its step.
+
+  The cases of one shape are independent parts of one model.
+  """
+  directory, found = tmp_path_factory.mktemp("layers"), {}
+  for shape in (IMAGE, SEQUENCE, ROW, TOKENS):
+    keras.utils.set_random_seed(0)
+    bodies = {name: body for name, (of_case, body) in CASES.items() if of_case == shape}
+    model, data = _model(shape, *bodies.values()), [_data(shape)] * len(bodies)
+    with pytest.MonkeyPatch.context() as patch:
+      patch.setattr(_quantize, "check_export", lambda *args, **options: None)  # The export below shows the same.
+      student = quantization.quantize(model, "w8a8", calibration_data=data if len(data) > 1 else data[0])
+    quantization.save(student, directory / "student.keras")
+    loaded = quantization.load(directory / "student.keras", safe_mode=False)  # There is a Lambda.
+    path = directory / "student.tflite"
+    deploy.to_tflite(student, path)  # Raises for a tensor that is not an integer.
+    names = ends(interpreter(path), deploy.read_metadata(path))
+    rows = [tf.nest.flatten(m(data, training=False)) for m in (model, lower(model, ()), student, loaded)]
+    rows.append(list(run_by_name(interpreter(path), data, names).values()))
+    rows.append([details["quantization"][0] for details in names.taken.values()])
+    found |= dict(zip(bodies, zip(*rows, strict=True), strict=True))
+  return found
+
+
 @pytest.mark.parametrize("name", CASES)
-def test_a_layer_becomes_integers_and_its_file_reproduces_the_student(name, tmp_path):
-  shape, body = CASES[name]
-  model, data = _model(shape, body), _data(shape)
-  expected = model(data, training=False).numpy()
-  # Before rounding, the rewritten model computes the same, but for clips, which the rounding does.
+def test_a_layer_becomes_integers_and_its_file_reproduces_the_student(name, measured):
+  *outputs, step = measured[name]
+  original, lowered, student, loaded, of_file = map(np.asarray, outputs)
+  # Before rounding, the lowered model computes the same, but for clips, which the rounding does.
   if "hard" not in name:
-    np.testing.assert_allclose(lower(model, ())(data, training=False), expected, atol=1e-5 * np.ptp(expected))
-  student = quantization.quantize(model, "w8a8", calibration_data=data)
-  outputs = student(data, training=False).numpy()
-  assert np.abs(outputs - expected).mean() < 0.05 * expected.std()
-  path = str(tmp_path / "a.tflite")
-  deploy.to_tflite(student, path)  # Raises for a tensor that is not an integer.
-  opened = interpreter(path)
-  steps = np.abs(run(opened, data) - outputs) / opened.get_output_details()[0]["quantization"][0]
-  assert steps.max() < 2.01
-  quantization.save(student, tmp_path / "student.keras")
-  loaded = quantization.load(tmp_path / "student.keras", safe_mode=name != "function")
-  np.testing.assert_array_equal(loaded(data, training=False), outputs)
+    np.testing.assert_allclose(lowered, original, atol=1e-5 * np.ptp(original))
+  assert np.abs(student - original).mean() < 0.05 * original.std()
+  assert np.abs(of_file - student).max() < 2.01 * step
+  np.testing.assert_array_equal(loaded, student)
 
 
 def _operations(path):

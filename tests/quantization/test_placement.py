@@ -258,7 +258,7 @@ def test_averages_and_maxima_of_one_tensor_become_integers(tmp_path):
   deploy.to_tflite(student, path)
   opened = interpreter(path)
   steps = np.abs(run(opened, IMAGES) - student(IMAGES).numpy()) / opened.get_output_details()[0]["quantization"][0]
-  assert steps.max() <= 3
+  assert steps.max() < 3.01
 
 
 def test_a_shared_normalisation_that_cannot_fold_is_named_before_training():

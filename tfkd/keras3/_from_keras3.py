@@ -1,6 +1,5 @@
 """Conversion of Keras 3 models to `tf_keras`."""
 
-import collections
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -8,8 +7,9 @@ import tensorflow as tf
 import tf_keras as keras
 from absl import logging
 
-from tfkd.keras3 import checks, expansion, operations, table, weights
+from tfkd.keras3 import checks, expansion, operations, table
 from tfkd.keras3.config import NotConvertible
+from tfkd.keras3.conversion import Conversion
 from tfkd.keras3.library import is_keras3, library
 from tfkd.ops import graph
 
@@ -43,10 +43,8 @@ def from_keras3(model: Any, layers: Mapping[type, Callable[[Any], keras.layers.L
   keras3 = library()
   conversion = _FromKeras3(keras3, layers or {})
   checks.check_model(model, keras3)
-  conversion.check(model)
-  made = conversion.model(model)
-  weights.copy_model_flags(model, model.trainable, made, conversion.made, conversion.graph_of)
-  return made
+  conversion.check(model, checks.operations_of(model, keras3, conversion.own))
+  return conversion.run(model)
 
 
 def as_tf_keras(model: Any, role: str) -> Any:
@@ -66,83 +64,36 @@ def as_tf_keras(model: Any, role: str) -> Any:
   return converted
 
 
-class _FromKeras3:
-  """One conversion. Layers and models that are used twice are converted once."""
+class _FromKeras3(Conversion):
+  """One conversion to `tf_keras`."""
 
   def __init__(self, keras3: Any, layers: Mapping[type, Callable]):
+    super().__init__(keras, "tf_keras", layers)
     self.keras3 = keras3
-    self.own = dict(layers)
-    self.made: dict[int, keras.layers.Layer] = {}
-    self.has_own_weights: set[int] = set()
-    self.expanded: dict[int, Any] = {}  # Models of blocks; kept, since `made` has the ids of what exists.
+    self._expanded: dict[int, Any] = {}  # Models of blocks; kept, since `made` has the ids of what exists.
 
-  def check(self, model: Any) -> None:
-    """Converts all layers, without weights, and raises one ValueError for those that have no counterpart."""
-    wrong = collections.defaultdict(dict)
-    for operation in checks.operations_of(model, self.keras3, self.own):
-      try:
-        self.layer(operation)
-      except NotConvertible as error:
-        wrong[f"({type(operation).__name__}) {error}"][operation.name] = None
-    checks.raise_for(model, wrong)
+  def graph_of(self, layer: Any) -> Any:
+    if type(layer) in self.own:
+      return None
+    return layer if isinstance(layer, self.keras3.Model) else self._expanded.get(id(layer))
 
-  def layer(self, source: Any) -> Any:
-    """The unbuilt counterpart of a layer; a built model of a model; None of an operation."""
-    if id(source) in self.made:
-      return self.made[id(source)]
+  def _layer(self, source):
     if not isinstance(source, self.keras3.layers.Layer):
       if not operations.is_convertible(source):
         raise NotConvertible("is an operation without a counterpart")
       return None
-    if type(source) in self.own:
-      made = self._own(source)
-    elif isinstance(source, self.keras3.Model):
+    if isinstance(source, self.keras3.Model):
       return self.model(source)
-    elif expansion.is_block(source):
-      self.expanded[id(source)] = expansion.expanded(source, self.keras3)
-      made = self.model(self.expanded[id(source)])
-    else:
-      convert = table.converter(source, self.keras3.layers)
-      if convert is None:
-        raise NotConvertible(checks.advice(source, self.keras3))
-      made = convert(self.layer)
-    self.made[id(source)] = made
-    return made
+    if expansion.is_block(source):
+      self._expanded[id(source)] = expansion.expanded(source, self.keras3)
+      return self.model(self._expanded[id(source)])
+    convert = table.converter(source, self.keras3.layers)
+    if convert is None:
+      raise NotConvertible(checks.advice(source, self.keras3))
+    return convert(self.layer)
 
-  def _own(self, source):
-    made = self.own[type(source)](source)
-    if not isinstance(made, keras.layers.Layer):
-      raise TypeError(f"layers[{type(source).__name__}] returned {type(made).__name__}: return a tf_keras layer.")
-    made._name = source.name
-    if made.built:
-      self.has_own_weights.add(id(source))
-    return made
-
-  def model(self, source: Any) -> keras.Model:
-    """Converts a model and its weights."""
-    if id(source) not in self.made:
-      inner = getattr(source, "_functional", None)
-      made = self._functional(source) if inner is None else self._sequential(source)
-      for layer in source.layers:
-        if not isinstance(layer, self.keras3.layers.InputLayer):
-          self._finish(layer, self.made[id(layer)])
-      self.made[id(source)] = made
-    return self.made[id(source)]
-
-  def graph_of(self, layer: Any) -> Any:
-    """The Keras 3 model that a layer is, or that a block was expanded to; None for other layers."""
-    if type(layer) in self.own:
-      return None
-    return layer if isinstance(layer, self.keras3.Model) else self.expanded.get(id(layer))
-
-  def _finish(self, source, made):
-    if self.graph_of(source) is None:
-      if type(source) not in self.own:
-        weights.copy(source, made)
-      elif id(source) not in self.has_own_weights:
-        weights.copy_in_order(source, made)
-      if isinstance(made, keras.layers.Normalization):
-        made.finalize_state()
+  def _model(self, source):
+    return self._functional(source) if getattr(source, "_functional", None) is None else self._sequential(source)
 
   def _sequential(self, source):
     inputs = source.layers and source._functional.inputs[0]

@@ -1,14 +1,14 @@
 """Conversion of `tf_keras` models to Keras 3."""
 
-import collections
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import tensorflow as tf
 import tf_keras as keras
 
-from tfkd.keras3 import checks, symbols, weights
+from tfkd.keras3 import checks, symbols
 from tfkd.keras3.config import NotConvertible
+from tfkd.keras3.conversion import Conversion
 from tfkd.keras3.library import library
 from tfkd.keras3.reverse_table import Reverse
 from tfkd.ops import graph
@@ -37,82 +37,31 @@ def to_keras3(model: keras.Model, layers: Mapping[type, Callable[[keras.layers.L
   checks.check_is_tf_keras(model)
   conversion = _ToKeras3(library(), layers or {})
   checks.check_graph(model)
-  conversion.check(model)
-  made = conversion.model(model)
-  weights.copy_model_flags(model, model.trainable, made, conversion.made, conversion.graph_of)
-  return made
+  conversion.check(model, _layers_of(model, conversion.own))
+  return conversion.run(model)
 
 
-class _ToKeras3:
-  """One conversion. Layers and models that are used twice are converted once."""
+class _ToKeras3(Conversion):
+  """One conversion to Keras 3."""
 
   def __init__(self, keras3: Any, layers: Mapping[type, Callable]):
+    super().__init__(keras3, "Keras 3", layers)
     self.keras3 = keras3
-    self.own = dict(layers)
-    self.made: dict[int, Any] = {}
-    self.has_own_weights: set[int] = set()
-    self.table = Reverse(keras3, self.layer)
+    self._table = Reverse(keras3, self.layer)
 
-  def check(self, model: keras.Model) -> None:
-    """Converts all layers, without weights, and raises one ValueError for those that have no counterpart."""
-    wrong = collections.defaultdict(dict)
-    for layer in _layers_of(model, self.own):
-      try:
-        self.layer(layer)
-      except NotConvertible as error:
-        wrong[f"({type(layer).__name__}) {error}"][layer.name] = None
-    checks.raise_for(model, wrong)
+  def graph_of(self, layer: Any) -> Any:
+    return layer if isinstance(layer, keras.Model) and type(layer) not in self.own else None
 
-  def layer(self, source: keras.layers.Layer) -> Any:
-    """The unbuilt counterpart of a layer; a built model of a model; None of an operation."""
-    if id(source) in self.made:
-      return self.made[id(source)]
+  def _layer(self, source):
     if symbols.is_operation(source):
       if not symbols.is_convertible(source):
         symbol = getattr(source, "symbol", None) or type(source).__name__
         raise NotConvertible(f"is the operation {symbol}, which keras.ops lacks: use a layer or another operation")
       return None
-    if type(source) in self.own:
-      made = self._own(source)
-    elif isinstance(source, keras.Model):
-      return self.model(source)
-    else:
-      made = self.table.layer(source)
-    self.made[id(source)] = made
-    return made
+    return self.model(source) if isinstance(source, keras.Model) else self._table.layer(source)
 
-  def _own(self, source):
-    made = self.own[type(source)](source)
-    if not isinstance(made, self.keras3.layers.Layer):
-      raise TypeError(f"layers[{type(source).__name__}] returned {type(made).__name__}: return a Keras 3 layer.")
-    made.name = source.name
-    if made.built:
-      self.has_own_weights.add(id(source))
-    return made
-
-  def model(self, source: keras.Model) -> Any:
-    """Converts a model and its weights."""
-    if id(source) not in self.made:
-      is_sequential = isinstance(source, keras.Sequential)
-      made = self._sequential(source) if is_sequential else self._functional(source)
-      for layer in source.layers:
-        if id(layer) in self.made:
-          self._finish(layer, self.made[id(layer)])
-      self.made[id(source)] = made
-    return self.made[id(source)]
-
-  def graph_of(self, layer: Any) -> Any:
-    """The model that a layer is; None for other layers."""
-    return layer if isinstance(layer, keras.Model) and type(layer) not in self.own else None
-
-  def _finish(self, source, made):
-    if self.graph_of(source) is None:
-      if type(source) not in self.own:
-        weights.copy(source, made)
-      elif id(source) not in self.has_own_weights:
-        weights.copy_in_order(source, made)
-      if isinstance(made, self.keras3.layers.Normalization):
-        made.finalize_state()
+  def _model(self, source):
+    return self._sequential(source) if isinstance(source, keras.Sequential) else self._functional(source)
 
   def _input(self, tensor):
     return self.keras3.Input(

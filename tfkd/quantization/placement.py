@@ -10,6 +10,7 @@ import copy
 from collections.abc import Collection, Mapping
 from typing import Any
 
+import tensorflow as tf
 import tensorflow_model_optimization as tfmot
 import tf_keras as keras
 
@@ -20,11 +21,10 @@ from tfkd.quantization.lowering import Operation, RoundedOperation, is_relu, low
 from tfkd.quantization.lowering.ranges import (
   AVERAGE_POOLING,
   IDENTITY_IN_INFERENCE,
-  has_one_float_output,
-  has_two_ranges,
   imposes_range,
   preserves_range,
   readers_in_file,
+  takes_any_range,
 )
 
 layers = keras.layers
@@ -49,7 +49,6 @@ _KNOWN = (
   layers.ZeroPadding2D, primitives.FrozenStatistics, primitives.ConstantAffine, primitives.ChannelAffine,
 )  # fmt: skip
 _KNOWN_ACTIVATIONS = ("linear", "relu", "relu6", "swish", "silu", "sigmoid", "hard_silu", "softmax", "tanh", "gelu")
-_TAKES_ANY_RANGE = (*_FUSES_RELU, layers.BatchNormalization, layers.ReLU, layers.LeakyReLU, *AVERAGE_POOLING)
 # Ranges that LiteRT's operations prescribe, and those of `hard_sigmoid`.
 _FIXED_RANGES = {"sigmoid": (0.0, 255 / 256), "softmax": (0.0, 255 / 256), "tanh": (-1.0, 127 / 128)}
 _EMBEDDING_BITS = 8
@@ -74,8 +73,6 @@ def configurations(
   found = {}
   for layer in model.layers:
     config = None if layer.name in kept else _config(layer, registry)
-    if config is None and layer.name not in kept and has_two_ranges(layer, read_by) and has_one_float_output(layer):
-      config = OutputConfig()
     if config is not None and layer.name in fused:
       config = _without_output(config)
     elif config is not None and any(
@@ -101,6 +98,12 @@ def _config(
   if preserves_range(layer) or not has_one_float_output(layer):
     return None
   return OutputConfig(_fixed_range(layer))
+
+
+def has_one_float_output(layer: keras.layers.Layer) -> bool:
+  """Returns whether a layer of a graph returns one float tensor."""
+  outputs = tf.nest.flatten(layer.inbound_nodes[0].outputs)
+  return len(outputs) == 1 and outputs[0].dtype.is_floating
 
 
 def _fixed_range(layer: Any) -> tuple[float, float] | None:
@@ -191,7 +194,7 @@ def fused_layers(model: keras.Model) -> set[str]:
       fuses = type(layer) in _FUSES_RELU or isinstance(layer, layers.BatchNormalization)
       is_fused = fuses and is_linear(layer)
     elif all(len(readers_in_file([f], read_by)) == 1 and imposes_range(f, read_by) for f in followers):
-      is_fused = isinstance(layer, _TAKES_ANY_RANGE) and is_linear(layer) or is_relu(layer)
+      is_fused = takes_any_range(layer)
     else:
       is_fused = False
     if is_fused:

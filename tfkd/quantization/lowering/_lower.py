@@ -44,12 +44,15 @@ class _Lowering:
     found = [layer for layer in model.layers if layer.name not in self._kept and not _is_input_or_operation(layer)]
     read_by = graph.readers(model)
     self._parts = {layer.name: _averaged(layer, read_by) or lowered(layer) for layer in found}
+    self._imposed = ranges.imposed_edges(model, self._kept)
     self._layers: dict[str, Any] = {}  # New layers by name; a layer that is called several times has one.
     self._affine: dict[int, tuple[Any, np.ndarray, np.ndarray]] = {}  # (input, scale, offset) by id of the output.
 
   def is_needed(self) -> bool:
-    is_replaced = any(self._parts.values()) or any(
-      operations.is_operation(layer) and layer.name not in self._kept for layer in self._model.layers
+    is_replaced = (
+      any(self._parts.values())
+      or bool(self._imposed)
+      or any(operations.is_operation(layer) and layer.name not in self._kept for layer in self._model.layers)
     )
     return is_replaced or any("training" in node.call_kwargs for node in graph.calls(self._model))
 
@@ -64,6 +67,7 @@ class _Lowering:
     return new
 
   def _call(self, node: Any, values: dict[int, Any]) -> Any:
+    values = self._with_own_ranges(node, values)
     layer, name, (args, kwargs) = node.layer, node.layer.name, graph.arguments(node, values)
     if name in self._kept:
       return self._once(name, lambda: graph.copy_of(layer))(*args, **kwargs)
@@ -85,6 +89,15 @@ class _Lowering:
     if isinstance(first, primitives.ConstantAffine) and not rest and first.output_range is None:
       return self._scaled(name, args[0], np.asarray(first.scale), np.asarray(first.offset))
     return parts(*args, **kwargs)
+
+  def _with_own_ranges(self, node: Any, values: dict[int, Any]) -> dict[int, Any]:
+    """Multiplies by 1 what a node reads of tensors that others read too, where the range of the node begins."""
+    found = {}
+    for tensor in self._imposed.get(id(node), ()):
+      name = f"{tensor._keras_history.layer.name}_for_{node.layer.name}"
+      layer = self._once(name, lambda name=name: primitives.ConstantAffine([1.0], [0.0], name=name))
+      found[id(tensor)] = layer(values[id(tensor)])
+    return {**values, **found} if found else values
 
   def _operation(self, node: Any, values: dict[int, Any]) -> Any:
     affine = operations.affine_of(node)

@@ -3,7 +3,8 @@
 The converter extends the range of a concatenation to its inputs, and through pooling, padding and the like to theirs.
 """
 
-from collections.abc import Mapping, Sequence
+import collections
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -11,9 +12,11 @@ import tf_keras as keras
 from tf_keras.src.applications import convnext
 
 from tfkd.keras3 import substitutes
+from tfkd.ops import graph
 from tfkd.ops.activations import activation_name
-from tfkd.quantization.lowering import operations
+from tfkd.quantization.lowering import operations, primitives
 from tfkd.quantization.lowering.operation import Operation
+from tfkd.quantization.lowering.parts import is_relu
 
 layers = keras.layers
 AVERAGE_POOLING = (layers.AveragePooling1D, layers.AveragePooling2D)
@@ -31,8 +34,20 @@ _PRESERVE_RANGE = (
   layers.MaxPooling3D, layers.GlobalMaxPooling1D, layers.GlobalMaxPooling2D, layers.GlobalMaxPooling3D,
   layers.UpSampling1D,
 )  # fmt: skip
+# In a float model; what they become takes any range as well.
+_TAKE_ANY_RANGE = (
+  layers.Conv1D, layers.Conv2D, layers.DepthwiseConv1D, layers.DepthwiseConv2D, layers.SeparableConv1D,
+  layers.SeparableConv2D, layers.Dense, layers.Add, layers.BatchNormalization, layers.ReLU, layers.LeakyReLU,
+  *AVERAGE_POOLING, primitives.ConstantAffine, primitives.ChannelAffine, primitives.AverageConvolution,
+)  # fmt: skip
+# The converter keeps the range of a concatenation at its output if only these read it.
+_KEEP_RANGE_IN_PLACE = (
+  layers.Conv2D, layers.DepthwiseConv2D, layers.SeparableConv2D, layers.Conv2DTranspose, layers.BatchNormalization,
+  layers.ReLU, layers.Add, layers.Multiply, layers.Concatenate, layers.MaxPooling2D, layers.AveragePooling2D,
+  layers.GlobalAveragePooling2D, layers.ZeroPadding2D, layers.UpSampling2D, layers.Cropping2D,
+)  # fmt: skip
 _IMPOSE_RANGE = (layers.Concatenate, layers.Maximum, layers.Minimum)
-_IMPOSING_OPERATIONS = ("concat", "math.maximum", "math.minimum")
+_IMPOSING_OPERATIONS = ("concat", "stack", "math.maximum", "math.minimum")
 
 
 def preserves_range(layer: keras.layers.Layer) -> bool:
@@ -44,26 +59,61 @@ def preserves_range(layer: keras.layers.Layer) -> bool:
   return isinstance(layer, _PRESERVE_RANGE) or _function(layer) in operations.PRESERVING
 
 
-def has_two_ranges(layer: keras.layers.Layer, read_by: Mapping[str, list[list[Any]]]) -> bool:
-  """Returns whether one of several readers imposes its range on the output of a layer that preserves its input's.
+def takes_any_range(layer: Any) -> bool:
+  """Returns whether LiteRT computes a layer's output in any range, so that it can be the one of a concatenation."""
+  activation = activation_name(getattr(layer, "activation", None) or keras.activations.linear)
+  return is_relu(layer) or isinstance(layer, _TAKE_ANY_RANGE) and activation in ("linear", "relu")
 
-  Without a range of its own such a tensor has the imposed one in the file for all of its readers.
+
+def imposed_edges(model: keras.Model, kept: Collection[str]) -> dict[int, list[Any]]:
+  """Finds inputs of concatenations and the like that would not be computed in two ranges in a file, as they should be.
+
+  The converter requantizes a tensor for a concatenation if the tensor and the concatenation have each their own range.
+  It fails to do so in two cases. A tensor without a range of its own, such as the output of pooling, gets the
+  concatenation's, for its other readers too. And if the concatenation is reshaped, its range is moved behind the
+  reshape, so that it is computed in the range of one of its inputs.
 
   Args:
-    layer: one of a functional model.
-    read_by: `graph.readers` of the model.
+    model: functional model.
+    kept: names of layers that stay in float.
+
+  Returns:
+    dict from the id of a node to the tensors that it should read from an operation that changes the range.
   """
-  if not preserves_range(layer) or isinstance(layer, (layers.InputLayer, layers.Embedding, *IDENTITY_IN_INFERENCE)):
-    return False
-  found = [readers_in_file(readers, read_by) for readers in read_by[layer.name]]
-  return any(len(readers) > 1 and any(imposes_range(r, read_by) for r in readers) for readers in found)
+  read_by, nodes = graph.readers(model), graph.calls(model)
+  made_by = {id(tensor): node for node in nodes for tensor in tf.nest.flatten(node.outputs)}
+  readers: dict[int, list[Any]] = collections.defaultdict(list)
+  for node in nodes:
+    for tensor in node.keras_inputs:
+      readers[id(tensor)].append(node.layer)
+  for tensor in model.outputs:
+    readers[id(tensor)].append(None)
+
+  def is_wrong(tensor: Any, is_moved: bool) -> bool:
+    while id(tensor) in made_by and isinstance(made_by[id(tensor)].layer, IDENTITY_IN_INFERENCE):
+      (tensor,) = made_by[id(tensor)].keras_inputs
+    maker = tensor._keras_history.layer
+    if maker.name in kept or not tensor.dtype.is_floating:
+      return False
+    is_shared = len(readers_in_file(readers[id(tensor)], read_by)) > 1
+    has_no_range = preserves_range(maker) and not isinstance(maker, (layers.InputLayer, *AVERAGE_POOLING))
+    return is_shared and has_no_range or is_moved and (is_shared or not takes_any_range(maker))
+
+  found: dict[int, list[Any]] = {}
+  for node in nodes:
+    if node.layer.name not in kept and imposes_range(node.layer, read_by):
+      outputs = [r for tensor in tf.nest.flatten(node.outputs) for r in readers_in_file(readers[id(tensor)], read_by)]
+      is_moved = not all(isinstance(reader, _KEEP_RANGE_IN_PLACE) for reader in outputs)
+      tensors = [tensor for tensor in node.keras_inputs if is_wrong(tensor, is_moved and _is_imposing(node.layer))]
+      found |= {id(node): tensors} if tensors else {}
+  return found
 
 
 def imposes_range(reader: keras.layers.Layer | None, read_by: Mapping[str, list[list[Any]]]) -> bool:
   """Returns whether a layer, or one of those that read it, extends the range of its output to its inputs."""
   if reader is None:
     return False
-  if isinstance(reader, _IMPOSE_RANGE) or _function(reader) in _IMPOSING_OPERATIONS:
+  if _is_imposing(reader):
     return True
   outputs = [readers_in_file(readers, read_by) for readers in read_by[reader.name]]
   return preserves_range(reader) and len(outputs) == 1 and any(imposes_range(r, read_by) for r in outputs[0])
@@ -79,10 +129,8 @@ def readers_in_file(readers: Sequence[Any], read_by: Mapping[str, list[list[Any]
   return found
 
 
-def has_one_float_output(layer: keras.layers.Layer) -> bool:
-  """Returns whether a layer of a graph returns one float tensor."""
-  outputs = tf.nest.flatten(layer.inbound_nodes[0].outputs)
-  return len(outputs) == 1 and outputs[0].dtype.is_floating
+def _is_imposing(layer: Any) -> bool:
+  return isinstance(layer, _IMPOSE_RANGE) or _function(layer) in _IMPOSING_OPERATIONS
 
 
 def _function(layer: Any) -> str | None:
