@@ -5,10 +5,10 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from absl import app, flags
+from absl import app, flags, logging
 
 from experiments import run_flags
-from tfkd.sweeps import ArrayData, StudentSpec, Sweep, SweepConfig
+from tfkd.sweeps import ArrayData, Results, StudentSpec, Sweep, SweepConfig
 
 
 class Experiment(NamedTuple):
@@ -73,3 +73,24 @@ def open_sweep(experiment: Experiment) -> Sweep:
 def workdir(experiment: Experiment) -> str:
   """Returns the work directory of the flags, or the experiment's default."""
   return flags.FLAGS.workdir or os.path.join("runs", experiment.name, flags.FLAGS.dataset or "")
+
+
+def measured_files(
+  sweep: Sweep, keys: Sequence[Mapping[str, Any]], measure: Callable[[Mapping[str, Any]], Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+  """Returns the rows of `files.jsonl`, after measuring the files that an earlier run did not.
+
+  Args:
+    sweep: sweep of the script.
+    keys: fields that tell each file from the others, in the order of measuring.
+    measure: function of a key that measures the file and returns the other fields.
+  """
+  if not sweep.writes:
+    return []
+  results = Results(sweep.path("files.jsonl"))
+  for key in keys:
+    if not results.find(**key):
+      row = {**key, **measure(key)}
+      logging.info("file: %s", row)
+      results.add(row)
+  return [row for key in keys for row in results.find(**key)]

@@ -46,3 +46,18 @@ def response(
     {"alpha": alpha, **choices},
     **fields,
   )
+
+
+def labels_or_response(experiment: str, is_distilled: bool, seed: int, scheme: str, **fields: Any) -> StudentSpec:
+  """Returns a student of a scheme that learns from labels, or also from soft targets with the weights of the flags.
+
+  Args:
+    experiment, seed, scheme: see `StudentSpec`.
+    is_distilled: whether it learns from the teacher.
+    **fields: further fields of `StudentSpec`.
+  """
+  if not is_distilled:
+    return StudentSpec(experiment, "labels", scheme, seed, **fields)
+  given = flags.FLAGS
+  student = response(experiment, "labels + teacher", seed, given.temperature, given.alpha, **fields)
+  return student._replace(scheme=scheme)

@@ -2,14 +2,14 @@
 
 import os
 
-from absl import flags, logging
+from absl import flags
 
 from experiments import quantized, response, run_flags  # noqa: F401  (defines --qat_epochs)
-from experiments._run import Experiment
+from experiments._run import Experiment, measured_files
 from experiments.compression.report import write_report
 from experiments.compression.variants import FILES, FLOAT_STUDENT, FLOAT_TEACHER, PTQ_INT4, PTQ_INT8, TRAINED
 from tfkd import deploy, quantization
-from tfkd.sweeps import FLOAT, Results, StudentSpec, Sweep, file_metadata
+from tfkd.sweeps import FLOAT, StudentSpec, Sweep, file_metadata
 
 _EXPERIMENT = "compression"
 _COMMON = {
@@ -50,25 +50,14 @@ def _student(scheme: str, is_distilled: bool, seed: int) -> StudentSpec:
     fields = {"epochs": given.qat_epochs, "start": _float_student(seed)}
   else:
     fields = {"epochs": given.epochs + given.qat_epochs}
-  if not is_distilled:
-    return StudentSpec(_EXPERIMENT, "labels", scheme, seed, **fields)
-  student = response.response(_EXPERIMENT, "labels + teacher", seed, given.temperature, given.alpha, **fields)
-  return student._replace(scheme=scheme)
+  return response.labels_or_response(_EXPERIMENT, is_distilled, seed, scheme=scheme, **fields)
 
 
 def _measured(sweep: Sweep) -> list[dict]:
-  """Returns the rows of all files, after measuring the files that an earlier run did not."""
-  if not sweep.writes:
-    return []
-  results, seeds = Results(sweep.path("files.jsonl")), run_flags.seeds()
-  for seed in seeds:
-    # The float student's file first: the others are timed in turns with it.
-    for name in sorted(FILES, key=lambda name: name != FLOAT_STUDENT):
-      if not results.find(variant=name, seed=seed):
-        row = _measure(sweep, name, seed)
-        logging.info("%s, seed %d: %.2f %%, %d bytes", name, seed, 100 * row["accuracy"], row["bytes"])
-        results.add({"variant": name, "seed": seed, **row})
-  return [row for row in results.rows() if row["seed"] in seeds]
+  # The float student's file first: the others are timed in turns with it.
+  names = sorted(FILES, key=lambda name: name != FLOAT_STUDENT)
+  keys = [{"variant": name, "seed": seed} for seed in run_flags.seeds() for name in names]
+  return measured_files(sweep, keys, lambda key: _measure(sweep, key["variant"], key["seed"]))
 
 
 def _measure(sweep: Sweep, name: str, seed: int) -> dict:

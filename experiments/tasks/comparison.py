@@ -5,14 +5,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import tf_keras as keras
-from absl import flags, logging
+from absl import flags
 
 from experiments import quantized, run_flags  # noqa: F401  (defines --qat_epochs)
-from experiments._run import Experiment
+from experiments._run import Experiment, measured_files
 from experiments.tasks.report import write_report
 from tfkd import deploy
 from tfkd.objectives import Objective
-from tfkd.sweeps import FLOAT, ArrayData, Results, StudentSpec, Sweep, SweepConfig
+from tfkd.sweeps import FLOAT, ArrayData, StudentSpec, Sweep, SweepConfig
 
 LABELS = "labels"
 """The method that all others are compared with."""
@@ -115,18 +115,13 @@ def _epochs(flag: str, method: Method) -> int:
 
 
 def _measured(task: Task, sweep: Sweep) -> list[dict]:
-  """Returns the rows of all files, after comparing those with their students that an earlier run did not."""
-  if not sweep.writes:
-    return []
-  results = Results(sweep.path("files.jsonl"))
-  for method in task.methods:
-    for seed in run_flags.seeds():
-      if not results.find(method=method, seed=seed):
-        student = file_student(task, method, seed)
-        path, test = sweep.path("students", f"{student.name}.tflite"), sweep.examples.batches("test")
-        row = deploy.evaluate(path, test, sweep.load(student))
-        measured = {} if task.metrics is None else deploy.evaluate(path, test, metrics=task.metrics())
-        row["further"] = {name: value for name, value in measured.items() if name not in row}
-        logging.info("file of %s, seed %d: %s", method, seed, row)
-        results.add({"method": method, "seed": seed, "scheme": task.scheme, **row})
-  return [row for row in results.rows() if row["seed"] in run_flags.seeds()]
+  def measure(key):
+    student = file_student(task, key["method"], key["seed"])
+    path, test = sweep.path("students", f"{student.name}.tflite"), sweep.examples.batches("test")
+    row = deploy.evaluate(path, test, sweep.load(student))
+    measured = {} if task.metrics is None else deploy.evaluate(path, test, metrics=task.metrics())
+    further = {name: value for name, value in measured.items() if name not in row}
+    return {"scheme": task.scheme, **row, "further": further}
+
+  keys = [{"method": method, "seed": seed} for method in task.methods for seed in run_flags.seeds()]
+  return measured_files(sweep, keys, measure)

@@ -3,14 +3,14 @@
 import os
 
 import tf_keras as keras
-from absl import flags, logging
+from absl import flags
 
 from experiments import _run, quantized, response, run_flags  # noqa: F401  (defines --qat_epochs)
 from experiments._run import Experiment
 from experiments.transfer import networks
 from experiments.transfer.report import FILES, FLOAT, PTQ, TEACHER, write_report
 from tfkd import deploy, quantization
-from tfkd.sweeps import Results, StudentSpec, Sweep, SweepConfig, file_metadata
+from tfkd.sweeps import StudentSpec, Sweep, SweepConfig, file_metadata
 
 _NAME = "transfer"
 _COMMON = {
@@ -57,28 +57,15 @@ def _students(sweep: Sweep) -> list[StudentSpec]:
 
 
 def _student(scheme: str, is_distilled: bool, seed: int) -> StudentSpec:
-  given = flags.FLAGS
   fields = {}
   if scheme != FLOAT:
-    fields = {"epochs": given.qat_epochs, "start": _student(FLOAT, is_distilled, seed)}
-  if not is_distilled:
-    return StudentSpec(_NAME, "labels", scheme, seed, **fields)
-  student = response.response(_NAME, "labels + teacher", seed, given.temperature, given.alpha, **fields)
-  return student._replace(scheme=scheme)
+    fields = {"epochs": flags.FLAGS.qat_epochs, "start": _student(FLOAT, is_distilled, seed)}
+  return response.labels_or_response(_NAME, is_distilled, seed, scheme=scheme, **fields)
 
 
 def _measured(sweep: Sweep) -> list[dict]:
-  """Returns the rows of all files, after measuring the files that an earlier run did not."""
-  if not sweep.writes:
-    return []
-  results = Results(sweep.path("files.jsonl"))
-  for name in FILES:
-    for seed in [0] if name == TEACHER else run_flags.seeds():
-      if not results.find(variant=name, seed=seed):
-        row = _measure(sweep, name, seed)
-        logging.info("%s, seed %d: %.2f %%, %d bytes", name, seed, 100 * row["accuracy"], row["bytes"])
-        results.add({"variant": name, "seed": seed, **row})
-  return [row for row in results.rows() if row["variant"] == TEACHER or row["seed"] in run_flags.seeds()]
+  keys = [{"variant": name, "seed": s} for name in FILES for s in ([0] if name == TEACHER else run_flags.seeds())]
+  return _run.measured_files(sweep, keys, lambda key: _measure(sweep, key["variant"], key["seed"]))
 
 
 def _measure(sweep: Sweep, name: str, seed: int) -> dict:

@@ -91,7 +91,8 @@ def _draw(path, groups):
       **options,
     )  # fmt: skip
   axes.set_xscale("log")
-  axes.xaxis.set_major_formatter("{x:g}")
+  axes.set_xticks([200, 500, 1000, 2000, 5000, 10000], minor=False)
+  axes.xaxis.set_major_formatter("{x:,.0f}")
   axes.xaxis.set_minor_formatter("")
   axes.set_xlabel("bytes of the file, thousands")
   axes.set_ylabel("test accuracy, %")

@@ -11,6 +11,7 @@ from experiments.food11.report import write_report as write_food11_report
 from experiments.methods.report import write_report as write_methods_report
 from experiments.svhn.report import write_report as write_svhn_report
 from experiments.tasks.report import write_report as write_tasks_report
+from experiments.transfer.report import write_report as write_transfer_report
 from tfkd.sweeps import Results
 
 EXPERIMENTS = pathlib.Path(__file__).parents[2] / "experiments"
@@ -54,6 +55,10 @@ def _tasks(workdir, name):
   return write_tasks_report(task, workdir, _read("tasks", name), _read("tasks", f"{name}_files"), range(3))
 
 
+def _transfer(workdir, name):
+  return write_transfer_report(workdir, _teacher(_read("transfer", f"{name}_training")), _read("transfer", name))
+
+
 def _methods(workdir, name):
   # The rows call the student network "width 8", its earlier name.
   rows = [row | {"config": row["config"] | {"student": "svhn_cnnx0.5"}} for row in _read("methods", name)]
@@ -67,6 +72,7 @@ REPORTS = [
   ("food11", _food11, "cifar10"),
   ("compression", _compression, "house_numbers"),
   ("compression", _compression, "cifar10"),
+  ("transfer", _transfer, "traffic_signs"),
   ("methods", _methods, "house_numbers"),
   ("methods", _methods, "cifar10"),
   *(("tasks", _tasks, name) for name in ("spoken_digits", "characters", "digit_masks", "attributes", "table")),

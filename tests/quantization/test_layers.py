@@ -144,7 +144,9 @@ def _model(shape, *bodies):
   rng = np.random.default_rng(0)
   for layer in model.layers:
     if not isinstance(layer, layers.Normalization):
-      layer.set_weights([weight + 0.1 * rng.random(weight.shape) for weight in layer.get_weights()])
+      # Kernels are random already.
+      weights = [w + 0.1 * rng.random(w.shape) if w.ndim < 2 else w for w in layer.get_weights()]
+      layer.set_weights(weights)
   return model
 
 
