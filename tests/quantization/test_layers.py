@@ -12,7 +12,6 @@ from tf_keras.src.applications.convnext import LayerScale
 from tfkd import deploy, quantization
 from tfkd.deploy._interpreter import ends, interpreter, run_by_name
 from tfkd.keras3.activations import hard_sigmoid, hard_silu, leaky_relu
-from tfkd.quantization import _quantize
 from tfkd.quantization.lowering import lower
 
 layers = keras.layers
@@ -50,7 +49,7 @@ def _concatenated(x):
   """As a block of DenseNet: x is read by a concatenation, whose range is larger, and by others."""
   kind = layers.Conv2D if len(x.shape) == 4 else layers.Conv1D
   for _ in range(2):
-    y = kind(4, 1, kernel_initializer=_LARGE)(kind(8, 1, activation="relu")(x))
+    y = kind(4, 1, kernel_initializer=keras.initializers.RandomUniform(-1, 1))(kind(8, 1, activation="relu")(x))
     x = layers.Concatenate()([x, layers.Dropout(0.1)(y)])
   return kind(8, 1, activation="relu")(x)
 
@@ -131,6 +130,9 @@ CASES = {
   "tokens": (TOKENS, lambda x: layers.GlobalAveragePooling1D()(layers.Embedding(20, 8)(x))),
 }
 
+# Means and interpolated values, which LiteRT rounds and the student does not; and five convolutions in a row.
+_DIFFER_MORE = ("upsampled", "groups of sequences", *(name for name in CASES if name.startswith("concatenated")))
+
 
 def _model(shape, *bodies):
   """Returns a model with an input and an output for each body."""
@@ -156,7 +158,7 @@ def _data(shape):
 
 
 @pytest.fixture(scope="module")
-def measured(tmp_path_factory):
+def measured(tmp_path_factory, no_trial_conversion):
   """Outputs by case: of the model, of the lowered one, of the student, saved and loaded, of the file; and its step.
 
   The cases of one shape are independent parts of one model.
@@ -166,9 +168,7 @@ def measured(tmp_path_factory):
     keras.utils.set_random_seed(0)
     bodies = {name: body for name, (of_case, body) in CASES.items() if of_case == shape}
     model, data = _model(shape, *bodies.values()), [_data(shape)] * len(bodies)
-    with pytest.MonkeyPatch.context() as patch:
-      patch.setattr(_quantize, "check_export", lambda *args, **options: None)  # The export below shows the same.
-      student = quantization.quantize(model, "w8a8", calibration_data=data if len(data) > 1 else data[0])
+    student = quantization.quantize(model, "w8a8", calibration_data=data if len(data) > 1 else data[0])
     quantization.save(student, directory / "student.keras")
     loaded = quantization.load(directory / "student.keras", safe_mode=False)  # There is a Lambda.
     path = directory / "student.tflite"
@@ -189,7 +189,8 @@ def test_a_layer_becomes_integers_and_its_file_reproduces_the_student(name, meas
   if "hard" not in name:
     np.testing.assert_allclose(lowered, original, atol=1e-5 * np.ptp(original))
   assert np.abs(student - original).mean() < 0.05 * original.std()
-  assert np.abs(of_file - student).max() < 2.01 * step
+  steps = np.abs(of_file - student) / step
+  assert steps.max() < (4.01 if name in _DIFFER_MORE else 2.01) and steps.mean() < 0.5
   np.testing.assert_array_equal(loaded, student)
 
 
@@ -272,3 +273,21 @@ def test_float_operations_are_listed_with_what_to_pass_for_them(tmp_path):
   advised = re.findall(r"'(\w+)'", re.search(r"float_layers=\[(.*?)\]", str(error.value))[1])
   student = quantization.quantize(model, "w8a8", calibration_data=data, float_layers=advised)
   deploy.to_tflite(student, tmp_path / "a.tflite", allow_float=True)
+
+
+def test_kernels_that_share_a_constant_with_other_operations_keep_their_levels(tmp_path):
+  """The converter stores equal constants once: here of a mean, of a scale, and of a layer with equal weights."""
+  inputs = keras.Input((8, 8, 4))
+  mean = layers.AveragePooling2D(name="mean")(inputs)
+  ones = layers.DepthwiseConv2D(2, 2, depthwise_initializer="ones", name="ones")(inputs)
+  scaled = layers.Rescaling(0.5)(layers.BatchNormalization()(layers.Concatenate()([mean, ones, mean, mean])))
+  model = keras.Model(inputs, layers.Dense(3)(layers.GlobalAveragePooling2D()(scaled)))
+  images = np.random.default_rng(0).normal(size=(32, 8, 8, 4)).astype(np.float32)
+  for scheme in ("w4a8", "w3a8"):
+    student = quantization.quantize(model, scheme, calibration_data=images)
+    path = tmp_path / f"{scheme}.tflite"
+    deploy.to_tflite(student, path)
+    opened = interpreter(path)
+    (outputs,) = run_by_name(opened, images, ends(opened)).values()
+    steps = np.abs(outputs - student(images).numpy()) / opened.get_output_details()[0]["quantization"][0]
+    assert steps.max() < 3.01

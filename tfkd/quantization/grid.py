@@ -75,9 +75,9 @@ def on_trained_grid(content: bytes, bits: int) -> bytes:
   """
   from ai_edge_litert import schema_py_generated as schema
 
-  changed = bytearray(content)
+  changed = bytearray(_with_own_buffers(content))
   model = schema.Model.GetRootAs(changed, 0)
-  done: dict[int, np.ndarray] = {}  # Ratios by buffer; tensors may share buffers.
+  done: dict[int, np.ndarray] = {}  # Ratios by buffer; kernels may share one.
   for graph in map(model.Subgraphs, range(model.SubgraphsLength())):
     kernels = _kernels(model, graph, schema)
     ratios = {kernel: _regrid(model, graph.Tensors(kernel), 2 ** (bits - 1) - 1, done, schema) for kernel in kernels}
@@ -91,26 +91,65 @@ def on_trained_grid(content: bytes, bits: int) -> bytes:
   return _in_int4(bytes(changed)) if bits <= _INT4_BITS else bytes(changed)
 
 
-def _in_int4(content: bytes) -> bytes:
-  """Stores kernels of small levels in half a byte each, where LiteRT's operation reads them."""
-  import flatbuffers
+def _with_own_buffers(content: bytes) -> bytes:
+  """Copies buffers that kernels share with other tensors: the converter stores equal constants once."""
   from ai_edge_litert import schema_py_generated as schema
 
   read = schema.Model.GetRootAs(content, 0)
   model = schema.ModelT.InitFromObj(read)
-  for number, graph in enumerate(model.subgraphs):
-    for index in _kernels(read, read.Subgraphs(number), schema, _WITH_INT4):
-      tensor = graph.tensors[index]
-      levels = model.buffers[tensor.buffer].data.view(np.int8)
-      if tensor.type == schema.TensorType.INT8 and np.abs(levels).max() < 2 ** (_INT4_BITS - 1):
+  before = len(model.buffers)
+  for kernels, others in _kernels_and_others(read, model, schema, tuple(_OPERANDS)):
+    if others:
+      model.buffers.append(copy.copy(model.buffers[kernels[0].buffer]))
+      for tensor in kernels:
+        tensor.buffer = len(model.buffers) - 1
+  return content if len(model.buffers) == before else _content(model, len(content))
+
+
+def _in_int4(content: bytes) -> bytes:
+  """Stores kernels of small levels in half a byte each, where LiteRT's operation reads them."""
+  from ai_edge_litert import schema_py_generated as schema
+
+  read = schema.Model.GetRootAs(content, 0)
+  model = schema.ModelT.InitFromObj(read)
+  for kernels, others in _kernels_and_others(read, model, schema, _WITH_INT4):
+    buffer = model.buffers[kernels[0].buffer]
+    levels = buffer.data.view(np.int8)
+    if not others and np.abs(levels).max() < 2 ** (_INT4_BITS - 1):
+      buffer.data = _packed(levels).view(np.uint8)
+      for tensor in kernels:
         tensor.type = schema.TensorType.INT4
-        model.buffers[tensor.buffer].data = _packed(levels).view(np.uint8)
-  builder = flatbuffers.Builder(len(content))
+  return _content(model, len(content))
+
+
+def _content(model: Any, size: int) -> bytes:
+  import flatbuffers
+
+  builder = flatbuffers.Builder(size)
   builder.Finish(model.Pack(builder), b"TFL3")
   return bytes(builder.Output())
 
 
-def _kernels(model: Any, graph: Any, schema: Any, names: Any = tuple(_OPERANDS)) -> dict[int, set[int]]:
+def _kernels_and_others(
+  read: Any, model: Any, schema: Any, names: tuple[str, ...]
+) -> list[tuple[list[Any], list[Any]]]:
+  """Returns, for each buffer of a kernel, the kernels that it is shared by, and the other tensors.
+
+  Args:
+    read: file as `schema.Model`.
+    model: the same file as `schema.ModelT`, whose tensors are returned.
+    schema: module of the file format.
+    names: operations whose kernels are wanted.
+  """
+  found: dict[int, tuple[list[Any], list[Any]]] = {}
+  kernels = [set(_kernels(read, read.Subgraphs(number), schema, names)) for number in range(read.SubgraphsLength())]
+  for graph, of_graph in zip(model.subgraphs, kernels, strict=True):
+    for index, tensor in enumerate(graph.tensors):
+      found.setdefault(tensor.buffer, ([], []))[index not in of_graph].append(tensor)
+  return [(of_buffer, others) for of_buffer, others in found.values() if of_buffer]
+
+
+def _kernels(model: Any, graph: Any, schema: Any, names: tuple[str, ...] = tuple(_OPERANDS)) -> dict[int, set[int]]:
   """Returns the kernels of integer operations: for the index of each, the indices of the biases used with it."""
   places = {getattr(schema.BuiltinOperator, name): _OPERANDS[name] for name in names}
   found = {}
@@ -122,10 +161,13 @@ def _kernels(model: Any, graph: Any, schema: Any, names: Any = tuple(_OPERANDS))
     inputs = [int(index) for index in operator.InputsAsNumpy()] + [-1]  # A bias may be missing.
     features, kernel, bias = (inputs[min(place, len(inputs) - 1)] for place in operands)
     tensor = graph.Tensors(kernel)
-    is_constant = model.Buffers(tensor.Buffer()).DataLength() > 0
-    # With one weight per scale, as in batch normalisation, every weight is on any grid.
+    buffer = model.Buffers(tensor.Buffer())
+    if graph.Tensors(features).Type() != schema.TensorType.INT8 or not buffer.DataLength():
+      continue
+    # Weights are on any grid if each has its own scale, as in batch normalisation, or if all are equal, as in a mean.
     is_scale = math.prod(tensor.ShapeAsNumpy()) == tensor.Quantization().ScaleLength()
-    if graph.Tensors(features).Type() == schema.TensorType.INT8 and is_constant and not is_scale:
+    values = buffer.DataAsNumpy()
+    if not is_scale and (values != values[0]).any():
       found.setdefault(kernel, set()).update({bias} - {-1})
   return found
 
