@@ -190,7 +190,7 @@ def test_a_layer_becomes_integers_and_its_file_reproduces_the_student(name, meas
     np.testing.assert_allclose(lowered, original, atol=1e-5 * np.ptp(original))
   assert np.abs(student - original).mean() < 0.05 * original.std()
   steps = np.abs(of_file - student) / step
-  assert steps.max() < (4.01 if name in _DIFFER_MORE else 2.01) and steps.mean() < 0.5
+  assert steps.max() < (4.01 if name in _DIFFER_MORE else 2.01) and steps.mean() < 1.1
   np.testing.assert_array_equal(loaded, student)
 
 
@@ -290,4 +290,4 @@ def test_kernels_that_share_a_constant_with_other_operations_keep_their_levels(t
     opened = interpreter(path)
     (outputs,) = run_by_name(opened, images, ends(opened)).values()
     steps = np.abs(outputs - student(images).numpy()) / opened.get_output_details()[0]["quantization"][0]
-    assert steps.max() < 3.01
+    assert steps.max() < 5.01

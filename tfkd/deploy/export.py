@@ -107,9 +107,23 @@ def to_tflite(
     if len(getattr(student, f"{kind}s")) > 1:  # LiteRT sorts them by name.
       fields[f"{kind}s"] = signature.names(student, kind)
   content = with_metadata(content, {**fields, "weights_sha256": sha256_of_arrays(student.get_weights())})
+  _check_opens(content, student)
   write_bytes(path, content)
   logging.info("wrote %s (%d bytes)", path, len(content))
   return len(content)
+
+
+def _check_opens(content: bytes, student: keras.Model) -> None:
+  """Raises for a file that LiteRT cannot open, before it is written."""
+  from ai_edge_litert.interpreter import Interpreter
+
+  try:
+    Interpreter(model_content=bytes(content)).allocate_tensors()
+  except (RuntimeError, ValueError) as error:
+    raise ValueError(
+      f"LiteRT cannot open the file of {student.name}, which was not written: {error} Update ai-edge-litert, or export "
+      "another scheme."
+    ) from error
 
 
 def _check_model(student: keras.Model) -> None:
