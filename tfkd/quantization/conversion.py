@@ -1,6 +1,7 @@
 """Converts models to TFLite in a separate process, and lists the float tensors of the result."""
 
 import atexit
+import contextlib
 import json
 import os
 import re
@@ -9,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -20,6 +21,7 @@ from tfkd.quantization.grid import rounded_kernels
 
 _PROGRAM = os.path.join(os.path.dirname(__file__), "_converter.py")
 NO_OPERATION = "TFLite has no operation for"
+_NEARLY_ZERO = 1e-6
 _LONGEST = 300  # Characters of the converter's message in an error.
 
 
@@ -62,7 +64,8 @@ def convert(
   module: Any = tf.Module()
   # Gradients of swish, say, would be traced for each of its calls, which takes longer than the rest.
   options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
-  with tempfile.TemporaryDirectory() as directory, rounded_kernels(model) as kernels:
+  scales = contextlib.nullcontext() if io is None else _no_zero_scales(model)
+  with tempfile.TemporaryDirectory() as directory, rounded_kernels(model) as kernels, scales:
     module.held = [*kernels, *(v if isinstance(v, tf.Variable) else v.value for v in model.variables)]
     function = tf.function(serve).get_concrete_function(*specs)
     tf.saved_model.save(module, directory, signatures=function, options=options)
@@ -72,6 +75,25 @@ def convert(
     with open(os.path.join(directory, "job.json"), "w", encoding="utf-8") as file:
       json.dump(job, file)
     return _PROCESS.run(directory, model)
+
+
+@contextlib.contextmanager
+def _no_zero_scales(model: Any) -> Iterator[None]:
+  """Replaces scales of batch normalization that are all 0 for the duration of the block, as at the end of new blocks.
+
+  The converter multiplies the kernel of the convolution by them, and leaves one in float whose range has no width.
+  """
+  found = []
+  for layer in getattr(model, "layers", ()):
+    scales = getattr(getattr(layer, "layer", layer), "gamma", None)
+    if isinstance(scales, tf.Variable) and not scales.numpy().any():
+      found.append(scales)
+      scales.assign(tf.fill(scales.shape, _NEARLY_ZERO))
+  try:
+    yield
+  finally:
+    for scales in found:
+      scales.assign(tf.zeros_like(scales))
 
 
 def float_tensors(content: bytes, io: str | None) -> list[str]:

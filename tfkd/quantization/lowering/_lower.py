@@ -127,7 +127,7 @@ def _is_input_or_operation(layer: Any) -> bool:
 
 def _averaged(layer: Any, read_by: Mapping[str, list[list[Any]]]) -> Parts | None:
   """Returns the part in place of average pooling on which a reader imposes a range, or None for other layers."""
-  if not isinstance(layer, ranges.AVERAGE_POOLING):
+  if not isinstance(layer, ranges.AVERAGE_POOLING) or layer.data_format != "channels_last":
     return None
   readers = [r for tensor in read_by[layer.name] for r in ranges.readers_in_file(tensor, read_by)]
   if not any(ranges.imposes_range(reader, read_by) for reader in readers):

@@ -152,12 +152,14 @@ class AverageConvolution(layers.Layer):
     return self._of_maps(inputs) if inputs.shape.rank == 4 else _on_images(self._of_maps, inputs)
 
   def _of_maps(self, maps: tf.Tensor) -> tf.Tensor:
-    sizes, strides = ([1] * (2 - len(part)) + part for part in (self.pool_size, self.strides))
-    has_partial_windows = self.padding == "same" and (
-      sizes != strides or any(side is None or side % size for side, size in zip(maps.shape[1:3], sizes, strict=True))
+    # Depthwise convolutions have one stride; sequences have height 1.
+    sizes, strides = [1] * (2 - len(self.pool_size)) + self.pool_size, self.strides * (3 - len(self.strides))
+    has_partial_windows = self.padding == "same" and any(
+      size > 1 and (size != stride or side is None or side % size)
+      for side, size, stride in zip(maps.shape[1:3], sizes, strides, strict=True)
     )
-    if has_partial_windows or strides[0] != strides[1]:  # Depthwise convolutions have one stride.
-      pooled = tf.nn.avg_pool2d(maps, sizes, strides, self.padding.upper())
+    if has_partial_windows or strides[0] != strides[1]:
+      pooled = tf.nn.avg_pool2d(maps, sizes, strides, "SAME" if self.padding == "same" else "VALID")
       return _scaled(pooled, tf.ones(maps.shape[-1:]), tf.zeros(maps.shape[-1:]))
     kernel = tf.constant(1.0 / np.prod(sizes), maps.dtype, [*sizes, maps.shape[-1], 1])
     return tf.nn.depthwise_conv2d(maps, kernel, [1, *strides, 1], "VALID")
