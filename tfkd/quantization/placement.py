@@ -46,7 +46,9 @@ _FUSES_RELU = (
 _KNOWN = (
   layers.InputLayer, layers.Conv2D, layers.DepthwiseConv2D, layers.Dense, layers.BatchNormalization, layers.Add,
   layers.Multiply, layers.Flatten, layers.Reshape, layers.Dropout, layers.MaxPooling2D, layers.GlobalAveragePooling2D,
-  layers.ZeroPadding2D, primitives.FrozenStatistics, primitives.ConstantAffine, primitives.ChannelAffine,
+  layers.ZeroPadding2D, layers.Cropping2D, layers.UpSampling2D, layers.AveragePooling2D, layers.Concatenate,
+  layers.LeakyReLU, primitives.FrozenStatistics, primitives.ConstantAffine, primitives.ChannelAffine,
+  primitives.AverageConvolution,
 )  # fmt: skip
 _KNOWN_ACTIVATIONS = ("linear", "relu", "relu6", "swish", "silu", "sigmoid", "hard_silu", "softmax", "tanh", "gelu")
 # Ranges that LiteRT's operations prescribe, and those of `hard_sigmoid`.
