@@ -46,7 +46,7 @@ _FUSES_RELU = (
 _KNOWN = (
   layers.InputLayer, layers.Conv2D, layers.DepthwiseConv2D, layers.Dense, layers.BatchNormalization, layers.Add,
   layers.Multiply, layers.Flatten, layers.Reshape, layers.Dropout, layers.MaxPooling2D, layers.GlobalAveragePooling2D,
-  layers.ZeroPadding2D, layers.Cropping2D, layers.UpSampling2D, layers.AveragePooling2D, layers.Concatenate,
+  layers.ZeroPadding2D, layers.Cropping2D, layers.AveragePooling2D, layers.Concatenate,
   layers.LeakyReLU, primitives.FrozenStatistics, primitives.ConstantAffine, primitives.ChannelAffine,
   primitives.AverageConvolution,
 )  # fmt: skip
