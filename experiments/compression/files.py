@@ -1,15 +1,13 @@
 """The students of the compression table, and the files that are made of them and measured."""
 
-import os
-
 from absl import flags
 
-from experiments import quantized, response, run_flags  # noqa: F401  (defines --qat_epochs)
+from experiments import files, quantized, response, run_flags  # noqa: F401  (defines --qat_epochs)
 from experiments._run import Experiment, measured_files
 from experiments.compression.report import write_report
 from experiments.compression.variants import FILES, FLOAT_STUDENT, FLOAT_TEACHER, PTQ_INT4, PTQ_INT8, TRAINED
-from tfkd import deploy, quantization
-from tfkd.sweeps import FLOAT, StudentSpec, Sweep, file_metadata
+from tfkd import quantization
+from tfkd.sweeps import FLOAT, StudentSpec, Sweep
 
 _EXPERIMENT = "compression"
 _COMMON = {
@@ -71,27 +69,7 @@ def _measure(sweep: Sweep, name: str, seed: int) -> dict:
   elif name == PTQ_INT4:
     # The converter's post-training quantization has no four bits; this uses the grid of the trained students.
     model = quantization.quantize(model, "w4a8", calibration_data=sweep.examples.batches("train", shuffle_seed=0))
-  fields = file_metadata(run_flags.training(), sweep.examples, student) | {"method": name}
-  deploy.to_tflite(
-    model, path, task=sweep.examples.outputs.task, labels=sweep.examples.outputs.names, metadata=fields, **options
-  )
-  row = deploy.evaluate(path, sweep.examples.batches("test"), model)
-  deploy.write_metadata(path, accuracy=round(row["accuracy"], 4))
-  row |= deploy.benchmark(path, 1, _path(sweep, FLOAT_STUDENT, seed))
-  row |= {"parameters": quantization.sizes(model)["parameters"], "bytes": os.path.getsize(path)}
-  scheme = quantization.scheme_of(model)
-  if scheme is not None and scheme.export_kind == "pack":
-    row |= _measure_pack(sweep, model, path.replace(".tflite", ".pack"))
-  return row
-
-
-def _measure_pack(sweep: Sweep, model, path: str) -> dict:
-  """Measures the pack of a student whose TFLite file is a float one that reproduces the arithmetic."""
-  size = deploy.pack(model, path)
-  restored = deploy.unpack(path)
-  restored.compile(metrics=["accuracy"])
-  accuracy = restored.evaluate(sweep.examples.batches("test"), verbose=0, return_dict=True)["accuracy"]
-  return {"bytes": size, "accuracy": accuracy}
+  return files.measure(sweep, model, student, path, name, timed_with=_path(sweep, FLOAT_STUDENT, seed), **options)
 
 
 def _path(sweep: Sweep, name: str, seed: int) -> str:

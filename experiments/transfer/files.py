@@ -5,12 +5,11 @@ import os
 import tf_keras as keras
 from absl import flags
 
-from experiments import _run, quantized, response, run_flags  # noqa: F401  (defines --qat_epochs)
+from experiments import _run, files, quantized, response, run_flags  # noqa: F401  (defines --qat_epochs)
 from experiments._run import Experiment
 from experiments.transfer import networks
 from experiments.transfer.report import FILES, FLOAT, PTQ, TEACHER, write_report
-from tfkd import deploy, quantization
-from tfkd.sweeps import StudentSpec, Sweep, SweepConfig, file_metadata
+from tfkd.sweeps import StudentSpec, Sweep, SweepConfig
 
 _NAME = "transfer"
 _COMMON = {
@@ -75,13 +74,7 @@ def _measure(sweep: Sweep, name: str, seed: int) -> dict:
   model = sweep.load_teacher() if student is None else sweep.load(student)
   path = sweep.path("files", f"{name.replace(' ', '_')}-seed{seed}.tflite")
   options = {"representative_data": sweep.examples.batches("train", shuffle_seed=0)} if name in PTQ else {}
-  fields = file_metadata(run_flags.training(), sweep.examples, student) | {"method": name}
-  outputs = sweep.examples.outputs
-  deploy.to_tflite(model, path, task=outputs.task, labels=outputs.names, metadata=fields, **options)
-  row = deploy.evaluate(path, sweep.examples.batches("test"), model)
-  deploy.write_metadata(path, accuracy=round(row["accuracy"], 4))
-  parameters = quantization.sizes(model)["parameters"]
-  return row | {"parameters": parameters, "bytes": os.path.getsize(path)}
+  return files.measure(sweep, model, student, path, name, **options)
 
 
 def _write_report(sweep: Sweep, rows: list[dict]) -> str:

@@ -1,6 +1,7 @@
 """Image classifiers as `tf_keras` functional models from images to logits, and their names."""
 
 from tfkd.models._efficientnet_lite import efficientnet_lite as efficientnet_lite
+from tfkd.models._mlperf_tiny import mlperf_resnet8 as mlperf_resnet8
 from tfkd.models._mobilenet import mobilenet as mobilenet
 from tfkd.models._mobilenet import mobilenet_v2 as mobilenet_v2
 from tfkd.models._resized import network_of as network_of

@@ -5,12 +5,12 @@ import re
 
 import tf_keras as keras
 
-from tfkd.models import _efficientnet_lite, _mobilenet, _svhn_cnn, _vit, applications, depthwise, resnet
+from tfkd.models import _efficientnet_lite, _mlperf_tiny, _mobilenet, _svhn_cnn, _vit, applications, depthwise, resnet
 from tfkd.models._resized import resized
 from tfkd.models.family import Builder, Family
 from tfkd.preprocessing import Preprocessing
 
-_MODULES = (resnet, _vit, _svhn_cnn, depthwise, _efficientnet_lite, _mobilenet, applications)
+_MODULES = (_mlperf_tiny, resnet, _vit, _svhn_cnn, depthwise, _efficientnet_lite, _mobilenet, applications)
 FAMILIES: tuple[Family, ...] = tuple(family for module in _MODULES for family in module.FAMILIES)
 """All families. The first one whose pattern matches a name builds the network."""
 

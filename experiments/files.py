@@ -1,0 +1,64 @@
+"""The files of students that experiments compare: written, and measured on the whole test set."""
+
+import os
+from typing import Any
+
+import tf_keras as keras
+
+from experiments import run_flags
+from tfkd import deploy, quantization
+from tfkd.sweeps import StudentSpec, Sweep, file_metadata
+
+
+def measure(
+  sweep: Sweep,
+  model: keras.Model,
+  student: StudentSpec | None,
+  path: str,
+  name: str,
+  *,
+  timed_with: str | None = None,
+  representative_data: Any = None,
+) -> dict[str, Any]:
+  """Writes the TFLite file of a model and measures it; for fewer than eight feature bits also the packed file.
+
+  Args:
+    sweep: sweep of the script.
+    model: the model.
+    student: the student that it is made of; None for the teacher.
+    path: of the TFLite file. The packed file has the suffix `.pack`.
+    name: stored in the file.
+    timed_with: file that this one is timed in turns with, see `tfkd.deploy.benchmark`; None does not time it.
+    representative_data: see `tfkd.deploy.to_tflite`.
+
+  Returns:
+    Row of results: accuracy and agreement of the file, parameters, bytes, and latency. Accuracy and bytes of a packed
+    file are those of the packed file.
+  """
+  outputs = sweep.examples.outputs
+  deploy.to_tflite(
+    model,
+    path,
+    task=outputs.task,
+    labels=outputs.names,
+    metadata=file_metadata(run_flags.training(), sweep.examples, student) | {"method": name},
+    representative_data=representative_data,
+  )
+  row = deploy.evaluate(path, sweep.examples.batches("test"), model)
+  deploy.write_metadata(path, accuracy=round(row["accuracy"], 4))
+  if timed_with is not None:
+    row |= deploy.benchmark(path, 1, timed_with)
+  row |= {"parameters": quantization.sizes(model)["parameters"], "bytes": os.path.getsize(path)}
+  scheme = quantization.scheme_of(model)
+  if scheme is not None and scheme.export_kind == "pack":
+    row |= _measure_pack(sweep, model, path.replace(".tflite", ".pack"))
+  return row
+
+
+def _measure_pack(sweep: Sweep, model: keras.Model, path: str) -> dict[str, Any]:
+  """Measures the packed file of a student whose TFLite file is a float one that reproduces its arithmetic."""
+  size = deploy.pack(model, path)
+  restored = deploy.unpack(path)
+  restored.compile(metrics=["accuracy"])
+  accuracy = restored.evaluate(sweep.examples.batches("test"), verbose=0, return_dict=True)["accuracy"]
+  return {"bytes": size, "accuracy": accuracy}
