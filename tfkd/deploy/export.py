@@ -15,7 +15,7 @@ from tfkd.deploy.tasks import Task, check_task, task_of_ending
 from tfkd.keras3 import as_tf_keras
 from tfkd.ops.probabilities import endings
 from tfkd.quantization import Scheme, conversion, input_batches, is_uncalibrated, scheme_of, signature
-from tfkd.quantization.grid import on_trained_grid
+from tfkd.quantization.grid import kernel_bits, on_trained_grid
 from tfkd.storage.digests import sha256_of_arrays
 from tfkd.storage.files import write_bytes
 
@@ -93,7 +93,7 @@ def to_tflite(
   examples = None if representative_data is None else _examples(student, representative_data, shapes)
   content = conversion.convert(student, shapes=shapes, io=io, examples=examples, integers_only=not allow_float)
   if scheme is not None and is_trained_integer:
-    content = on_trained_grid(content, scheme.weight_bits)
+    content = on_trained_grid(content, kernel_bits(student))
   if is_integer:
     content = without_casts(content)
   if is_integer and not allow_float:

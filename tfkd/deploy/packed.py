@@ -15,10 +15,11 @@ import numpy as np
 import tensorflow as tf
 import tf_keras as keras
 
-from tfkd.quantization import LowBitWeights, scheme_of
+from tfkd.quantization import LearnedStepWeights, LowBitWeights, scheme_of
 from tfkd.storage.files import atomic_path
 
-_FORMAT = 1
+_FORMAT = 2
+_READABLE = (1, 2)  # Format 1 has no kernels with several steps.
 _HEADER, _WEIGHTS = "student.json", "weights.bin"
 _LONGEST_HEADER = 2**26  # Bytes.
 
@@ -47,9 +48,9 @@ def pack(student: keras.Model, path: str | os.PathLike) -> int:
   for variable in _stored(model):
     tensor: dict[str, Any] = {"shape": variable.shape.as_list()}
     if id(variable) in kernels:
-      levels, width, tensor["bits"] = kernels[id(variable)]
-      tensor["width"] = float(width)
-      content.append(_to_bits(levels, tensor["bits"]))
+      levels, fields, steps = kernels[id(variable)]
+      tensor |= fields
+      content += [_to_bits(levels, tensor["bits"]), steps.astype("<f4").tobytes()]
     else:
       content.append(variable.numpy().astype("<f4").tobytes())
     tensors.append(tensor)
@@ -82,8 +83,8 @@ def unpack(path: str | os.PathLike) -> keras.Model:
       if archive.getinfo(_HEADER).file_size > _LONGEST_HEADER:
         raise ValueError(f"{_HEADER} is longer than {_LONGEST_HEADER:,} bytes")
       header = json.loads(archive.read(_HEADER))
-      if header["format"] != _FORMAT:
-        raise ValueError(f"it has format {header['format']}, and this version reads {_FORMAT}")
+      if header["format"] not in _READABLE:
+        raise ValueError(f"it has format {header['format']}, and this version reads {' and '.join(map(str, _READABLE))}")
       sizes = [_bytes(tensor) for tensor in header["tensors"]]
       if archive.getinfo(_WEIGHTS).file_size != sum(sizes):
         raise ValueError(f"{_WEIGHTS} has {archive.getinfo(_WEIGHTS).file_size:,} bytes, not {sum(sizes):,}")
@@ -98,8 +99,12 @@ def unpack(path: str | os.PathLike) -> keras.Model:
   return model
 
 
-def _on_its_grid(student: keras.Model) -> tuple[keras.Model, dict[int, tuple[np.ndarray, np.float32, int]]]:
-  """Returns a copy whose kernels are rounded, and (levels, width, bits) of each kernel by the id of its variable."""
+def _on_its_grid(student: keras.Model) -> tuple[keras.Model, dict[int, tuple[np.ndarray, dict[str, Any], np.ndarray]]]:
+  """Returns a copy whose kernels are rounded, and what `pack` stores of each, by the id of its variable.
+
+  That is its levels, uint8 below 2^bits; "bits" and "width" or "steps", the shape of the steps, as a dict; and the
+  steps, empty for a width.
+  """
   config = student.get_config()
   for layer in config["layers"]:
     if "quantize_config" in layer["config"]:
@@ -111,14 +116,33 @@ def _on_its_grid(student: keras.Model) -> tuple[keras.Model, dict[int, tuple[np.
     if not quantized:
       copy.set_weights(layer.get_weights())
       continue
-    for weight in layer.layer.weights:  # The bias.
-      next(w for w in copy.layer.weights if w.name == weight.name).assign(weight)
-    ((kernel, quantizer, _),) = quantized
+    ((kernel, quantizer, ranges),) = quantized
     variable = getattr(copy.layer, layer.quantize_config.kernel)
-    levels, width = quantizer.encode(kernel)
-    variable.assign(LowBitWeights.decode(levels, width, quantizer.bits))
-    kernels[id(variable)] = np.asarray(levels, np.uint8), np.float32(width), quantizer.bits
+    by_name = {weight.name: weight for weight in layer.weights}
+    for weight in copy.weights:  # The bias, and what rounds the output.
+      if weight is not variable:
+        weight.assign(by_name[weight.name])
+    levels, fields, steps = _encoded(kernel, quantizer, ranges)
+    variable.assign(_decoded(levels, fields, steps))
+    kernels[id(variable)] = levels, fields, steps
   return model, kernels
+
+
+def _encoded(kernel: tf.Variable, quantizer: Any, ranges: Mapping[str, Any]) -> tuple[np.ndarray, dict, np.ndarray]:
+  """Returns levels, fields of the header and steps of a kernel, see `_on_its_grid`."""
+  if isinstance(quantizer, LearnedStepWeights):
+    levels, steps = quantizer.encode(kernel, ranges)
+    unsigned = (levels.astype(np.int16) + 2 ** (quantizer.bits - 1)).astype(np.uint8)
+    return unsigned, {"bits": quantizer.bits, "steps": list(steps.shape)}, steps
+  levels, width = quantizer.encode(kernel)
+  return np.asarray(levels, np.uint8), {"bits": quantizer.bits, "width": float(width)}, np.zeros(0)
+
+
+def _decoded(levels: np.ndarray, fields: Mapping[str, Any], steps: np.ndarray) -> Any:
+  """Returns exactly the kernel that the student computes with."""
+  if "steps" in fields:
+    return (levels.astype(np.float32) - 2.0 ** (fields["bits"] - 1)).astype(np.float32) * steps
+  return LowBitWeights.decode(levels, np.float32(fields["width"]), fields["bits"])
 
 
 def _stored(model: keras.Model) -> list[tf.Variable]:
@@ -129,14 +153,21 @@ def _stored(model: keras.Model) -> list[tf.Variable]:
 def _bytes(tensor: Mapping[str, Any]) -> int:
   """Returns the number of bytes of a tensor, given its entry in the header."""
   count = math.prod(tensor["shape"])
-  return math.ceil(count * tensor["bits"] / 8) if "bits" in tensor else 4 * count
+  if "bits" not in tensor:
+    return 4 * count
+  return _bytes_of_levels(tensor) + (4 * math.prod(tensor["steps"]) if "steps" in tensor else 0)
+
+
+def _bytes_of_levels(tensor: Mapping[str, Any]) -> int:
+  return math.ceil(math.prod(tensor["shape"]) * tensor["bits"] / 8)
 
 
 def _values(tensor: Mapping[str, Any], content: bytes) -> Any:
   if "bits" not in tensor:
     return np.frombuffer(content, "<f4").reshape(tensor["shape"])
-  levels = _from_bits(content, math.prod(tensor["shape"]), tensor["bits"]).reshape(tensor["shape"])
-  return LowBitWeights.decode(levels, tensor["width"], tensor["bits"])
+  size = _bytes_of_levels(tensor)
+  levels = _from_bits(content[:size], math.prod(tensor["shape"]), tensor["bits"]).reshape(tensor["shape"])
+  return _decoded(levels, tensor, np.frombuffer(content[size:], "<f4").reshape(tensor.get("steps", [0])))
 
 
 def _to_bits(levels: np.ndarray, bits: int) -> bytes:

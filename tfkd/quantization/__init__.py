@@ -6,7 +6,8 @@
 2. `tfkd.models.flatten`: makes one graph of nested models.
 3. `preflight`: refuses layers that the scheme cannot quantize, naming all of them.
 4. `lowering`: rewrites the model in layers that an integer file computes with one operation each.
-5. `placement` and `configs` (integers) or `low_bit` (fixed grids): choose which tensors of each layer are rounded.
+5. `placement` and `configs` (integers), `low_bit` (fixed grids) or `learned_step`: choose which tensors of each layer
+   are rounded, and round them.
 6. `wrappers`: wraps these layers in classes that can be saved and frozen, and initializes kernel ranges.
 7. `export_check`: converts unusual networks once, so that a failure shows before the training.
 8. `calibration`: sets the ranges of features from data.
@@ -22,12 +23,16 @@ from tfkd.quantization._sizes import sizes as sizes
 from tfkd.quantization.calibration import calibrate as calibrate
 from tfkd.quantization.calibration import is_uncalibrated as is_uncalibrated
 from tfkd.quantization.inputs import input_batches as input_batches
+from tfkd.quantization.learned_step import LearnedStepFeatures as LearnedStepFeatures
+from tfkd.quantization.learned_step import LearnedStepWeights as LearnedStepWeights
 from tfkd.quantization.low_bit import LowBitFeatures as LowBitFeatures
 from tfkd.quantization.low_bit import LowBitWeights as LowBitWeights
 from tfkd.quantization.saving import load as load
 from tfkd.quantization.saving import save as save
 from tfkd.quantization.schemes import INT8 as INT8
 from tfkd.quantization.schemes import FixedGrid as FixedGrid
+from tfkd.quantization.schemes import LearnedStep as LearnedStep
+from tfkd.quantization.schemes import LearnedStepIntegers as LearnedStepIntegers
 from tfkd.quantization.schemes import NBitWeights as NBitWeights
 from tfkd.quantization.schemes import Scheme as Scheme
 from tfkd.quantization.schemes import parse_scheme as parse_scheme

@@ -9,6 +9,7 @@ import tf_keras as keras
 from tensorflow_model_optimization.python.core.quantization.keras import quantize_layer, quantize_wrapper
 from tensorflow_model_optimization.python.core.sparsity.keras.pruning_wrapper import collect_prunable_layers
 
+from tfkd.quantization.learned_step import LearnedStepWeights
 from tfkd.quantization.schemes import Quantizer, quantizer_bits
 
 _FLOAT_BYTES = 4
@@ -36,7 +37,7 @@ def sizes(model: keras.Model) -> dict[str, int]:
   others = [v for v in weights if id(v) not in in_kernels]
   dense = sparse = 0
   for kernel, quantizer, ranges in quantized:
-    bits, scales = quantizer_bits(quantizer), _FLOAT_BYTES * _num_scales(kernel, quantizer)
+    bits, scales = quantizer_bits(quantizer), _FLOAT_BYTES * _num_scales(kernel, quantizer, ranges)
     rounded = np.asarray(quantizer(kernel, False, weights=ranges))
     dense += _bytes(rounded.size, bits) + scales
     sparse += min(_bytes(rounded.size, bits), _sparse_bytes(rounded, bits)) + scales
@@ -89,5 +90,7 @@ def _network_weights(model: keras.Model) -> list[Any]:
   return list(weights.values())
 
 
-def _num_scales(kernel: Any, quantizer: Quantizer) -> int:
+def _num_scales(kernel: Any, quantizer: Quantizer, ranges: dict[str, Any]) -> int:
+  if isinstance(quantizer, LearnedStepWeights):
+    return math.prod(ranges["log_step"].shape)
   return kernel.shape[-1] if getattr(quantizer, "per_axis", False) else 1

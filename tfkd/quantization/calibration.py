@@ -14,6 +14,7 @@ import tf_keras as keras
 from tensorflow_model_optimization.python.core.quantization.keras import quantize_layer, quantize_wrapper
 
 from tfkd.quantization.inputs import input_batches
+from tfkd.quantization.learned_step import LearnedStepFeatures, sample
 
 NUM_BATCHES = 20
 _TFMOT_LEAST = -6.0
@@ -21,6 +22,8 @@ _TFMOT_LEAST = -6.0
 
 def calibrate(model: keras.Model, data: Any, num_batches: int = NUM_BATCHES) -> None:
   """Sets every range of a quantized model to the mean of the ranges of single batches.
+
+  Steps that are trained are set to those that round the features of the first batches with the least error.
 
   Args:
     model: quantized `tf_keras` model; its ranges change, its weights and batch normalisation statistics do not.
@@ -54,7 +57,7 @@ def observe(model: keras.Model, data: Any, num_batches: int = NUM_BATCHES) -> No
 
 def _check_ranges(model: keras.Model) -> None:
   for layer in model.layers:
-    ranges = [v for v in layer.non_trainable_weights if v.name.endswith(("_min:0", "_max:0"))]
+    ranges = [v for v in layer.weights if v.name.endswith(("_min:0", "_max:0", "_log_step:0"))]
     if not all(np.isfinite(v.numpy()).all() for v in ranges):
       raise ValueError(
         f"the range of layer '{layer.name.removeprefix('quant_')}' is not finite on the calibration data, since its "
@@ -75,17 +78,33 @@ def _widen(model: keras.Model) -> None:
 def is_uncalibrated(model: keras.Model) -> bool:
   """Returns whether ranges of a quantized model still have tfmot's initial values, so that its outputs are wrong."""
   least = (v for v in model.non_trainable_variables if v.shape.rank == 0 and v.name.endswith("_min:0"))
-  return any(v.numpy() == _TFMOT_LEAST for v in least)
+  return any(v.numpy() == _TFMOT_LEAST for v in least) or any(map(_has_initial_step, model.layers))
+
+
+def _has_initial_step(layer: Any) -> bool:
+  if not isinstance(layer, quantize_wrapper.QuantizeWrapper) or not layer._output_quantizers:
+    return False
+  (quantizer, *_), steps = layer._output_quantizers, layer._output_quantizer_vars
+  return isinstance(quantizer, LearnedStepFeatures) and quantizer.is_initial(steps)
 
 
 class _Observer:
-  """Replaces a moving-average quantizer: sets the range to the mean over batches, then quantizes with it."""
+  """Replaces a quantizer of features, and quantizes with the range of the batches that it has seen.
+
+  The range of a moving average is set to the mean over batches, a trained step to the best one for all batches.
+  """
 
   def __init__(self, quantizer: Any):
     self._quantizer = quantizer
     self._counts: dict[int, int] = {}  # By variable: some activations use one quantizer for two tensors.
+    self._samples: list[np.ndarray] = []
 
   def __call__(self, inputs, training, weights, **kwargs):
+    if isinstance(self._quantizer, LearnedStepFeatures):
+      self._samples.append(sample(inputs))
+      if len(self._samples) & (len(self._samples) - 1) == 0:  # After 1, 2, 4, ... batches: it takes a moment.
+        self._quantizer.initialize(np.concatenate(self._samples), weights)
+      return self._quantizer(inputs, False, weights=weights)
     count = self._counts[id(weights["min_var"])] = self._counts.get(id(weights["min_var"]), 0) + 1
     # TFLite requires 0 in every range.
     low, high = tf.minimum(tf.reduce_min(inputs), 0.0), tf.maximum(tf.reduce_max(inputs), 0.0)

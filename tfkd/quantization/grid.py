@@ -2,20 +2,23 @@
 
 A student with three bits was trained with levels -3..3, and TensorFlow's converter knows int8 with levels -127..127,
 and int4 with -7..7, for which it divides in software: minutes for the kernels of VGG16. Therefore it is given kernels
-of up to four bits that are rounded already, as int8. Here kernels get the trained levels and scales, and those of up
-to four bits become int4.
+that are rounded already, as int8. Here kernels get the trained levels and scales, and those of up to four bits become
+int4.
 """
 
 import contextlib
 import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
+import tensorflow_model_optimization as tfmot
 from absl import logging
 from tensorflow_model_optimization.python.core.quantization.keras import quantize_wrapper
+
+from tfkd.quantization.learned_step import LearnedStepWeights
 
 _OPERANDS = {  # Positions of features, kernel and bias among the inputs of an operation.
   "CONV_2D": (0, 1, 2),
@@ -30,7 +33,9 @@ _TIE = 1e-4
 
 @contextlib.contextmanager
 def rounded_kernels(model: Any) -> Iterator[list[tf.Variable]]:
-  """Replaces kernels of up to four bits by their rounded values, in eight bits, for the duration of the block.
+  """Replaces kernels by their rounded values, in eight bits, for the duration of the block.
+
+  Kernels of tfmot's eight bits stay, since the converter rounds them alike.
 
   Args:
     model: `tf_keras` model, quantized or not.
@@ -41,7 +46,7 @@ def rounded_kernels(model: Any) -> Iterator[list[tf.Variable]]:
   replaced, made = [], []
   for layer in getattr(model, "layers", ()):
     kernels = layer._weight_vars if isinstance(layer, quantize_wrapper.QuantizeWrapper) else ()
-    if any(getattr(quantizer, "num_bits", _INT8_BITS) <= _INT4_BITS for _, quantizer, _ in kernels):
+    if any(_is_replaced(quantizer) for _, quantizer, _ in kernels):
       replaced.append((layer, layer._weight_vars))
       made += [_rounded(*kernel) for kernel in kernels]
       # Bypasses Keras' tracking, which would make the variables weights of the model.
@@ -53,34 +58,55 @@ def rounded_kernels(model: Any) -> Iterator[list[tf.Variable]]:
       layer.__dict__["_weight_vars"] = kernels
 
 
+def _is_replaced(quantizer: Any) -> bool:
+  if isinstance(quantizer, LearnedStepWeights):
+    return quantizer.is_symmetric
+  return getattr(quantizer, "num_bits", _INT8_BITS) < _INT8_BITS
+
+
 def _rounded(kernel: tf.Variable, quantizer: Any, ranges: Any) -> tuple[tf.Variable, Any, Any]:
-  in_eight_bits = copy.copy(quantizer)
-  in_eight_bits.num_bits = _INT8_BITS
   rounded = tf.Variable(quantizer(kernel, False, weights=ranges), trainable=False, name=kernel.name.partition(":")[0])
-  # A range in which a level of training is a whole number of int8 levels.
   levels = 2 ** (quantizer.num_bits - 1) - 1
+  if isinstance(quantizer, LearnedStepWeights):
+    most = levels * tf.exp(ranges["log_step"])
+    most = tf.reshape(most, [-1] if quantizer.axes else [])
+    ranges = {"min_var": -most, "max_var": most}
+    in_eight_bits = tfmot.quantization.keras.quantizers.LastValueQuantizer(
+      _INT8_BITS, per_axis=bool(quantizer.axes), symmetric=True, narrow_range=True
+    )
+  else:
+    in_eight_bits = copy.copy(quantizer)
+    in_eight_bits.num_bits = _INT8_BITS
+  # A range in which a level of training is a whole number of int8 levels.
   factor = _INT8_LEVELS / (_INT8_LEVELS // levels * levels)
-  return rounded, in_eight_bits, {name: tf.constant(factor * variable.numpy()) for name, variable in ranges.items()}
+  return rounded, in_eight_bits, {name: tf.constant(factor * value.numpy()) for name, value in ranges.items()}
 
 
-def on_trained_grid(content: bytes, bits: int) -> bytes:
+def kernel_bits(model: Any) -> set[int]:
+  """Returns the bits of the kernels of a quantized model."""
+  wrappers = (layer for layer in model.layers if isinstance(layer, quantize_wrapper.QuantizeWrapper))
+  return {quantizer.num_bits for wrapper in wrappers for _, quantizer, _ in wrapper._weight_vars}
+
+
+def on_trained_grid(content: bytes, bits: Collection[int]) -> bytes:
   """Returns a file whose kernels have the levels of training.
 
   Args:
     content: content of a TFLite file of a quantized student.
-    bits: bits of a weight, 2..8: levels -(2^(bits - 1) - 1) .. 2^(bits - 1) - 1.
+    bits: `kernel_bits` of the student, 2..8: levels -(2^(bits - 1) - 1) .. 2^(bits - 1) - 1.
 
   Returns:
     Content with other levels and scales of kernels, and accordingly of biases.
   """
   from ai_edge_litert import schema_py_generated as schema
 
+  levels = [2 ** (of_kernel - 1) - 1 for of_kernel in sorted(bits)]
   changed = bytearray(_with_own_buffers(content))
   model = schema.Model.GetRootAs(changed, 0)
   done: dict[int, np.ndarray] = {}  # Ratios by buffer; kernels may share one.
   for graph in map(model.Subgraphs, range(model.SubgraphsLength())):
     kernels = _kernels(model, graph, schema)
-    ratios = {kernel: _regrid(model, graph.Tensors(kernel), 2 ** (bits - 1) - 1, done, schema) for kernel in kernels}
+    ratios = {kernel: _regrid(model, graph.Tensors(kernel), levels, done, schema) for kernel in kernels}
     for bias, ratio in {bias: ratios[kernel] for kernel, found in kernels.items() for bias in found}.items():
       tensor = graph.Tensors(bias)
       tensor.Quantization().ScaleAsNumpy()[:] *= ratio
@@ -88,7 +114,7 @@ def on_trained_grid(content: bytes, bits: int) -> bytes:
         done[tensor.Buffer()] = ratio
         sums = model.Buffers(tensor.Buffer()).DataAsNumpy().view(np.int32)
         sums[:] = np.round(sums / ratio)
-  return _in_int4(bytes(changed)) if bits <= _INT4_BITS else bytes(changed)
+  return _in_int4(bytes(changed)) if min(bits) <= _INT4_BITS else bytes(changed)
 
 
 def _with_own_buffers(content: bytes) -> bytes:
@@ -172,14 +198,28 @@ def _kernels(model: Any, graph: Any, schema: Any, names: tuple[str, ...] = tuple
   return found
 
 
-def _regrid(model: Any, tensor: Any, levels: int, done: dict[int, np.ndarray], schema: Any) -> np.ndarray:
-  """Changes a kernel's integers and scales in place; returns the factors of its scales, float32 [scales]."""
+def _regrid(
+  model: Any, tensor: Any, levels: Sequence[int], done: dict[int, np.ndarray], schema: Any
+) -> np.ndarray:
+  """Changes a kernel's integers and scales in place.
+
+  Args:
+    model, tensor, schema: the file, the kernel and the module of the file format.
+    levels: the outermost levels that kernels may have, ascending. The first that fits counts: a kernel of more levels
+      fits fewer only if it uses no others.
+    done: ratios by buffer, which is extended.
+
+  Returns:
+    The factors of its scales, float32 [scales].
+  """
   quantization = tensor.Quantization()
   if tensor.Buffer() not in done:
     values = model.Buffers(tensor.Buffer()).DataAsNumpy().view(np.int8)
     found = values.reshape(tensor.ShapeAsNumpy())
     rows = np.moveaxis(found, quantization.QuantizedDimension(), 0) if quantization.ScaleLength() > 1 else found
-    ratio = np.array([_ratio(row, levels) for row in rows.reshape(quantization.ScaleLength(), -1)], np.float32)
+    by_scale = rows.reshape(quantization.ScaleLength(), -1)
+    tried = (np.array([_ratio(row, most) for row in by_scale], np.float32) for most in levels)
+    ratio = next((found for found in tried if found.all()), np.zeros(len(by_scale), np.float32))
     if not ratio.all():
       logging.warning(
         "'%s' has weights between the levels of training and keeps the converter's grid.", tensor.Name().decode()
@@ -197,9 +237,7 @@ def _ratio(row: np.ndarray, levels: int) -> float:
 
   The converter maps the largest weight to the outermost stored level, but it may be an inner level of training.
   """
-  widths = [_INT8_LEVELS / outermost for outermost in range(levels, 0, -1)]
-  if levels < 2 ** (_INT4_BITS - 1):
-    widths.insert(0, _INT8_LEVELS // levels)  # See `_rounded`.
+  widths = [_INT8_LEVELS // levels, *(_INT8_LEVELS / outermost for outermost in range(levels, 0, -1))]  # See `_rounded`.
   return next((width for width in widths if _is_on_grid(row, width)), 0)
 
 

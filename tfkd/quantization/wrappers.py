@@ -16,6 +16,7 @@ import tf_keras as keras
 from tensorflow_model_optimization.python.core.quantization.keras import quantize_layer, quantize_wrapper
 
 from tfkd.ops import graph
+from tfkd.quantization.learned_step import LearnedStepWeights
 from tfkd.quantization.lowering import is_plain_relu
 from tfkd.quantization.pruned import Zeros, keeping, without_zeros
 from tfkd.quantization.schemes import Scheme
@@ -44,8 +45,11 @@ class QuantizeWrapper(quantize_wrapper.QuantizeWrapperV2):
 
   def build(self, input_shape: tf.TensorShape) -> None:
     super().build(input_shape)
-    # Only the kernels, which quantized tensors replace in the inner layer; the inner layer lists the other weights.
-    self._trainable_weights = [weight for weight, _, _ in self._weight_vars]
+    # Only the kernels, which quantized tensors replace in the inner layer, and trained variables of the quantizers; the
+    # inner layer lists the other weights. tfmot lists each kernel twice.
+    kernels = [weight for weight, _, _ in self._weight_vars]
+    inner = {id(weight) for weight in [*kernels, *self.layer.weights]}
+    self._trainable_weights = kernels + [v for v in self._trainable_weights if id(v) not in inner]
     self._activity_regularizer = self.layer._activity_regularizer  # Keras applies it around `__call__`, not `call`.
     kind = _NeverNegative if is_plain_relu(self.layer) else _MovingAverage
     self._output_quantizers = [self._as(kind, quantizer) for quantizer in self._output_quantizers]
@@ -199,7 +203,13 @@ def _set_weights(new: keras.layers.Layer, layer: keras.layers.Layer) -> None:
 
 
 def set_kernel_ranges(model: keras.Model) -> None:
-  """Sets the ranges of all kernels from their values, as training steps do for layers that are not frozen."""
+  """Sets the ranges of all kernels from their values, as training steps do for layers that are not frozen.
+
+  Trained steps are set to their initial values.
+  """
   for layer in model.layers:
     for weight, quantizer, ranges in getattr(layer, "_weight_vars", ()):
-      quantizer(weight, True, weights=ranges)
+      if isinstance(quantizer, LearnedStepWeights):
+        quantizer.initialize(weight, ranges)
+      else:
+        quantizer(weight, True, weights=ranges)

@@ -13,8 +13,10 @@ from tfkd.quantization.schemes.fixed_grid import FixedGrid as FixedGrid
 from tfkd.quantization.schemes.integer import INT8 as INT8
 from tfkd.quantization.schemes.integer import Int8 as Int8
 from tfkd.quantization.schemes.integer import NBitWeights as NBitWeights
+from tfkd.quantization.schemes.learned_step import LearnedStep as LearnedStep
+from tfkd.quantization.schemes.learned_step import LearnedStepIntegers as LearnedStepIntegers
 
-SCHEMES: tuple[type[Scheme], ...] = (Int8, NBitWeights, FixedGrid)
+SCHEMES: tuple[type[Scheme], ...] = (Int8, NBitWeights, FixedGrid, LearnedStep, LearnedStepIntegers)
 
 
 def parse_scheme(name: str) -> Scheme:
@@ -22,7 +24,8 @@ def parse_scheme(name: str) -> Scheme:
 
   Args:
     name: "w<N>a<M>" for N-bit weights and M-bit features. "w8a8" is `INT8`, "w2a8" to "w7a8" are `NBitWeights`, and
-      fewer than eight feature bits are a `FixedGrid`.
+      fewer than eight feature bits are a `FixedGrid`. With "-lsq" at the end, as in "w4a4-lsq", the steps of the grids
+      are trained (`LearnedStep`, and `LearnedStepIntegers` for eight feature bits).
 
   Returns:
     Scheme.
@@ -49,11 +52,13 @@ def scheme_of(model: keras.Model) -> Scheme | None:
   Raises:
     ValueError: the model has quantizers of tfmot that belong to none of `SCHEMES`.
   """
-  weights: list[Quantizer] = []
+  weights: dict[str, Quantizer] = {}
   features: list[Quantizer] = []
   for layer in model.layers:
     if isinstance(layer, quantize_wrapper.QuantizeWrapper):
-      weights += [quantizer for _, quantizer, _ in layer._weight_vars]
+      # An embedding has eight bits in every scheme.
+      is_embedding = isinstance(layer.layer, keras.layers.Embedding)
+      weights |= {layer.layer.name: q for _, q, _ in layer._weight_vars if not is_embedding}
       features += layer._output_quantizers
       features += [a.quantizer for a in layer._quantize_activations if a.quantizer is not None]
   if not weights:
@@ -61,7 +66,7 @@ def scheme_of(model: keras.Model) -> Scheme | None:
   read = (scheme.read(weights, features) for scheme in SCHEMES)
   found = next((scheme for scheme in read if scheme is not None), None)
   if found is None:
-    bits = [sorted({quantizer_bits(quantizer) for quantizer in group}) for group in (weights, features)]
+    bits = [sorted({quantizer_bits(quantizer) for quantizer in group}) for group in (weights.values(), features)]
     raise ValueError(
       f"model '{model.name}' has weights of {bits[0]} bits and features of {bits[1]} bits, which no scheme of "
       "tfkd.quantization combines: quantize the float model with tfkd.quantization.quantize."

@@ -42,8 +42,13 @@ class Scheme(abc.ABC):
 
   @classmethod
   @abc.abstractmethod
-  def read(cls, weights: Sequence[Quantizer], features: Sequence[Quantizer]) -> "Scheme | None":
-    """Returns the scheme that created the quantizers of a model's weights and features, or None if it was another."""
+  def read(cls, weights: Mapping[str, Quantizer], features: Sequence[Quantizer]) -> "Scheme | None":
+    """Returns the scheme that created the quantizers of a model, or None if it was another.
+
+    Args:
+      weights: quantizer of the kernel by name of the layer; embeddings are not among them.
+      features: all quantizers of features.
+    """
 
   @abc.abstractmethod
   def problem(self, layer: keras.layers.Layer) -> str | None:

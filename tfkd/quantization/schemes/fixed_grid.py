@@ -89,8 +89,8 @@ class FixedGrid(Scheme):
     return cls(int(match[1]), int(match[2])) if match else None
 
   @classmethod
-  def read(cls, weights: Sequence[Quantizer], features: Sequence[Quantizer]) -> Scheme | None:
-    kernels = [quantizer for quantizer in weights if isinstance(quantizer, LowBitWeights)]
+  def read(cls, weights: Mapping[str, Quantizer], features: Sequence[Quantizer]) -> Scheme | None:
+    kernels = [quantizer for quantizer in weights.values() if isinstance(quantizer, LowBitWeights)]
     feature_bits = [quantizer.bits for quantizer in features if isinstance(quantizer, LowBitFeatures)]
     return cls(kernels[0].bits, feature_bits[0], kernels[0].scale) if kernels and feature_bits else None
 

@@ -16,6 +16,7 @@ from tensorflow_model_optimization.python.core.quantization.keras.experimental.d
 
 from tfkd.ops.activations import activation_name
 from tfkd.quantization import placement
+from tfkd.quantization.learned_step import LearnedStepWeights
 from tfkd.quantization.lowering import HARD_SIGMOIDS, is_split, lower
 from tfkd.quantization.schemes.base import ExportKind, Quantizer, Scheme
 
@@ -37,7 +38,7 @@ _ACTIVATIONS = (
 _INT4 = 4
 
 
-class _IntegerScheme(Scheme):
+class IntegerScheme(Scheme):
   """Base of the schemes with eight-bit features in learned ranges."""
 
   feature_bits = 8
@@ -82,7 +83,7 @@ class _IntegerScheme(Scheme):
 
 
 @dataclasses.dataclass(frozen=True)
-class Int8(_IntegerScheme):
+class Int8(IntegerScheme):
   """Eight-bit weights and features: tfmot's default scheme."""
 
   weight_bits: ClassVar[int] = 8
@@ -96,7 +97,7 @@ class Int8(_IntegerScheme):
     return cls() if name == "w8a8" else None
 
   @classmethod
-  def read(cls, weights: Sequence[Quantizer], features: Sequence[Quantizer]) -> Scheme | None:
+  def read(cls, weights: Mapping[str, Quantizer], features: Sequence[Quantizer]) -> Scheme | None:
     return cls() if _weight_bits(weights, features) == cls.weight_bits else None
 
 
@@ -104,7 +105,7 @@ INT8 = Int8()
 
 
 @dataclasses.dataclass(frozen=True)
-class NBitWeights(_IntegerScheme):
+class NBitWeights(IntegerScheme):
   """N-bit weights, N < 8, and eight-bit features: tfmot's n-bit scheme.
 
   Args:
@@ -132,16 +133,17 @@ class NBitWeights(_IntegerScheme):
     return cls(int(match[1])) if match else None
 
   @classmethod
-  def read(cls, weights: Sequence[Quantizer], features: Sequence[Quantizer]) -> Scheme | None:
+  def read(cls, weights: Mapping[str, Quantizer], features: Sequence[Quantizer]) -> Scheme | None:
     bits = _weight_bits(weights, features)
     return cls(bits) if bits is not None and 2 <= bits < 8 else None
 
 
-def _weight_bits(weights: Sequence[Quantizer], features: Sequence[Quantizer]) -> int | None:
-  """Returns the bits of a weight, or None if the quantizers are not tfmot's or features have other than eight bits."""
-  found = [getattr(quantizer, "num_bits", 0) for quantizer in weights]
-  feature_bits = [getattr(quantizer, "num_bits", 0) for quantizer in features] or [8]
-  return max(found) if found and min(found) and min(feature_bits) and max(feature_bits) == 8 else None
+def _weight_bits(weights: Mapping[str, Quantizer], features: Sequence[Quantizer]) -> int | None:
+  """Returns the bits of all kernels; None if they differ, are not tfmot's, or features have other than eight bits."""
+  bits = {getattr(quantizer, "num_bits", None) for quantizer in weights.values()}
+  is_tfmots = not any(isinstance(quantizer, LearnedStepWeights) for quantizer in weights.values())
+  feature_bits = {getattr(quantizer, "num_bits", None) for quantizer in features} or {8}
+  return next(iter(bits)) if len(bits) == 1 and is_tfmots and feature_bits == {8} else None
 
 
 def _normalization_problem(layer: keras.layers.BatchNormalization) -> str | None:
