@@ -84,7 +84,9 @@ def unpack(path: str | os.PathLike) -> keras.Model:
         raise ValueError(f"{_HEADER} is longer than {_LONGEST_HEADER:,} bytes")
       header = json.loads(archive.read(_HEADER))
       if header["format"] not in _READABLE:
-        raise ValueError(f"it has format {header['format']}, and this version reads {' and '.join(map(str, _READABLE))}")
+        raise ValueError(
+          f"it has format {header['format']}, and this version reads {' and '.join(map(str, _READABLE))}"
+        )
       sizes = [_bytes(tensor) for tensor in header["tensors"]]
       if archive.getinfo(_WEIGHTS).file_size != sum(sizes):
         raise ValueError(f"{_WEIGHTS} has {archive.getinfo(_WEIGHTS).file_size:,} bytes, not {sum(sizes):,}")

@@ -198,9 +198,7 @@ def _kernels(model: Any, graph: Any, schema: Any, names: tuple[str, ...] = tuple
   return found
 
 
-def _regrid(
-  model: Any, tensor: Any, levels: Sequence[int], done: dict[int, np.ndarray], schema: Any
-) -> np.ndarray:
+def _regrid(model: Any, tensor: Any, levels: Sequence[int], done: dict[int, np.ndarray], schema: Any) -> np.ndarray:
   """Changes a kernel's integers and scales in place.
 
   Args:
@@ -237,7 +235,10 @@ def _ratio(row: np.ndarray, levels: int) -> float:
 
   The converter maps the largest weight to the outermost stored level, but it may be an inner level of training.
   """
-  widths = [_INT8_LEVELS // levels, *(_INT8_LEVELS / outermost for outermost in range(levels, 0, -1))]  # See `_rounded`.
+  widths = [
+    _INT8_LEVELS // levels,
+    *(_INT8_LEVELS / outermost for outermost in range(levels, 0, -1)),
+  ]  # See `_rounded`.
   return next((width for width in widths if _is_on_grid(row, width)), 0)
 
 

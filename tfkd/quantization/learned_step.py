@@ -20,6 +20,8 @@ import tensorflow as tf
 import tensorflow_model_optimization as tfmot
 import tf_keras as keras
 
+from tfkd.quantization import fake_quant
+
 Quantizer = tfmot.quantization.keras.quantizers.Quantizer
 _register = keras.utils.register_keras_serializable(package="tfkd")
 _UNCALIBRATED = 12.0  # Width of the range of features before calibration.
@@ -92,16 +94,47 @@ def learned_range(values: tf.Tensor, step: tf.Tensor, zero_point: tf.Tensor, bit
     result = tf.quantization.fake_quant_with_min_max_vars(values, least, most, bits)
 
     def gradient(upstream):
-      inside, below, above = tf.quantization.fake_quant_with_min_max_vars_gradient(
-        upstream, values, least, most, bits
-      )
-      rounding = tf.tensordot(tf.reshape(inside, [-1]), tf.reshape(result - values, [-1]), 1)
+      inside, below, above = tf.quantization.fake_quant_with_min_max_vars_gradient(upstream, values, least, most, bits)
+      rounding = tf.reduce_sum(tf.reshape(inside * (result - values), [-1]))  # Sums of one axis are faster.
       of_step = rounding / step - zero * below + (highest - zero) * above
       return inside, of_step, -step * (below + above)
 
     return result, gradient
 
   return rounded(values, step, zero_point)
+
+
+def learned_relu(values: tf.Tensor, step: tf.Tensor, bits: int) -> tf.Tensor:
+  """Rounds the positive part of values to 2^bits levels with a step that is trained.
+
+    q = learned_step(relu(values), step, 0, 2^bits - 1)
+
+  Args:
+    values: float32 [...], before or after ReLU.
+    step: positive float32 scalar.
+    bits: 1 to 8.
+
+  Returns:
+    Tensor like `values`; it may differ from the formula by an ulp.
+  """
+  highest = 2.0**bits - 1
+
+  @tf.custom_gradient
+  def rounded(values, step):
+    most = highest * step
+    if bits > 1:
+      result = tf.quantization.fake_quant_with_min_max_vars(values, tf.zeros([]), most, bits)
+    else:
+      result = tf.cast(values > step / 2, values.dtype) * step
+
+    def gradient(upstream):
+      inside = fake_quant.inside(upstream, values, fake_quant.TINY, most)
+      of_step = tf.reduce_sum(tf.reshape(upstream * result - inside * values, [-1])) / step
+      return inside, of_step
+
+    return result, gradient
+
+  return rounded(values, step)
 
 
 def _level_of_zero(zero_point: tf.Tensor, highest: float) -> tf.Tensor:
@@ -256,6 +289,8 @@ class LearnedStepFeatures(Quantizer):
   def __call__(self, inputs: tf.Tensor, training: bool, weights: dict[str, Any], **kwargs: Any) -> tf.Tensor:
     scale = 1 / math.sqrt(self._per_example * self.high)
     step = _step(weights["log_step"], scale)
+    if training and not self.is_signed:
+      return learned_relu(inputs, step, self.bits)
     zero_point = _scaled_gradient(weights["zero_point"], scale) if self.is_signed else tf.zeros([])
     if training and self.bits > 1:
       return learned_range(inputs, step, zero_point, self.bits)
