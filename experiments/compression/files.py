@@ -12,16 +12,15 @@ from tfkd.sweeps import FLOAT, StudentSpec, Sweep
 _EXPERIMENT = "compression"
 _COMMON = {
   "dataset": "house_numbers",
-  "teacher": "svhn_cnn",
+  "teacher": "svhn_cnnx2",
   "student": "svhn_cnn",
-  "teacher_epochs": 5,
   "temperature": 5.0,
   "alpha": 0.8,
   "scheme": FLOAT,
 }
 PRESETS = {
-  "quick": _COMMON | {"epochs": 2, "qat_epochs": 1, "seeds": [0]},
-  "full": _COMMON | {"epochs": 4, "qat_epochs": 3, "seeds": [0, 1, 2]},
+  "quick": _COMMON | {"teacher_epochs": 1, "epochs": 2, "qat_epochs": 1, "seeds": [0]},
+  "full": _COMMON | {"teacher_epochs": 8, "epochs": 4, "qat_epochs": 3, "seeds": [0, 1, 2]},
 }
 
 

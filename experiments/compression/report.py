@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from experiments.compression.variants import FILES, FLOAT_STUDENT, FLOAT_TEACHER, PTQ_INT4, TRAINED
+from experiments.compression.variants import FILES, FLOAT_STUDENT, FLOAT_TEACHER, PAIRS, PTQ_INT4, TRAINED
 from tfkd import reporting
 from tfkd.reporting import compare, format_mean_std, markdown_table, mean_and_std, new_figure, save_figure
 
@@ -49,8 +49,8 @@ def write_report(workdir: str, teacher: dict, rows: Sequence[dict], student: str
   table = [_row(name, found, baseline) for name, found in groups.items()]
   text += markdown_table(_HEADER, table)
   text += (
-    "\nFiles of w2a1 are packs, unpacked for the evaluation. LiteRT has no kernels for these bits: the latency is "
-    f"that of a float file with the same arithmetic.\n\n{_fidelity(groups)}\n\n{_order(groups)}\n\n"
+    "\nFiles of fewer than eight feature bits are packs, unpacked for the evaluation. LiteRT has no kernels for these "
+    f"bits: the latency is that of a float file with the same arithmetic.\n\n{_fidelity(groups)}\n\n{_order(groups)}\n\n"
     f"![Accuracy against bytes]({PICTURE})\n"
   )
   _accuracy_against_bytes(
@@ -90,15 +90,11 @@ def _fidelity(groups: Mapping[str, list[dict]]) -> str:
 
 
 def _order(groups: Mapping[str, list[dict]]) -> str:
-  """Returns findings: at four bits QAT against PTQ, and at four and two bits with a teacher against without."""
-  ptq, qat, distilled = (_all(groups[name], "accuracy") for name in (PTQ_INT4, "QAT int4", "QAT int4 + distillation"))
-  two_bits, distilled_two_bits = (_all(groups[name], "accuracy") for name in ("w2a1", "w2a1 + distillation"))
+  """Returns findings: QAT against PTQ at four bits, and distilled against other students of each scheme."""
+  pairs = [("QAT int4", PTQ_INT4), *((distilled, name) for name, distilled in PAIRS.items())]
   return " ".join(
-    [
-      compare("QAT at int4", qat, "PTQ", ptq),
-      compare("QAT at int4 with distillation", distilled, "QAT alone", qat),
-      compare("a w2a1 student with distillation", distilled_two_bits, "w2a1 alone", two_bits),
-    ]
+    compare(f'"{one}"', _all(groups[one], "accuracy"), f'"{other}"', _all(groups[other], "accuracy"))
+    for one, other in pairs
   )
 
 

@@ -82,7 +82,8 @@ def _encoder(x):
   )
 
 
-@pytest.mark.parametrize(("scheme", "steps"), [("w8a8", 4), ("w4a8", 6)])  # Random weights amplify ties of rounding.
+# Random weights amplify ties of rounding, of which int4 kernels have more.
+@pytest.mark.parametrize(("scheme", "steps"), [("w8a8", 4), ("w4a8", 8)])
 def test_an_encoder_of_tokens_is_integer(scheme, steps, tmp_path):
   _check(_model(_encoder, TOKENS), TOKENS, tmp_path, steps=steps, scheme=scheme)
 

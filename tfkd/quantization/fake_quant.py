@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.python.ops import control_flow_util
 
 TINY = float(np.finfo(np.float32).tiny)
 """The smallest positive float32: TensorFlow computes with 0 in place of smaller numbers."""
@@ -17,7 +18,9 @@ def inside(upstream: tf.Tensor, values: tf.Tensor, least: Any, most: Any) -> tf.
     values: like `upstream`.
     least, most: scalars.
   """
-  # The gradient of another operation for rounding, which computes just this, in one pass.
+  if control_flow_util.GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph()):  # `jit_compile`
+    return tf.where(tf.logical_and(values >= least, values <= most), upstream, tf.zeros_like(upstream))
+  # The gradient of another operation for rounding, which computes just this, in one pass. XLA lacks it.
   return tf.raw_ops.QuantizeAndDequantizeV4Grad(gradients=upstream, input=values, input_min=least, input_max=most)[0]
 
 
@@ -81,5 +84,5 @@ def per_channel(kernel: tf.Tensor, most: tf.Tensor, bits: int) -> tf.Tensor:
 
 
 def _divisor(value: float) -> tf.Tensor:
-  """Returns a constant that TensorFlow's optimization of graphs does not replace by a multiplication with its inverse."""
+  """Returns a constant by which graphs divide, and do not multiply by its inverse."""
   return tf.compat.v1.placeholder_with_default(tf.constant(value), [])

@@ -157,10 +157,12 @@ def best_step(values: np.ndarray, low: int, high: int, axes: tuple[int, ...]) ->
     axes: axes of values that share a step.
 
   Returns:
-    float64, of the shape of `values` with 1 in place of `axes`. 1 where all values are 0.
+    float64, of the shape of `values` with 1 in place of `axes`; positive, whatever the values are.
   """
   values = np.asarray(values, np.float64)
-  widest = np.maximum(values.max(axes, keepdims=True) / high, values.min(axes, keepdims=True) / min(low, -1e-9))
+  widest = values.max(axes, keepdims=True) / high
+  if low < 0:
+    widest = np.maximum(widest, values.min(axes, keepdims=True) / low)
   widest = np.where(widest > 0, widest, 1.0)
   best, least = widest, np.full(widest.shape, np.inf)
 

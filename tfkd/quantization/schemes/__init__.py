@@ -56,9 +56,9 @@ def scheme_of(model: keras.Model) -> Scheme | None:
   features: list[Quantizer] = []
   for layer in model.layers:
     if isinstance(layer, quantize_wrapper.QuantizeWrapper):
-      # An embedding has eight bits in every scheme.
-      is_embedding = isinstance(layer.layer, keras.layers.Embedding)
-      weights |= {layer.layer.name: q for _, q, _ in layer._weight_vars if not is_embedding}
+      # An embedding has eight bits in every scheme; other layers have one kernel.
+      if layer._weight_vars and not isinstance(layer.layer, keras.layers.Embedding):
+        weights[layer.layer.name] = layer._weight_vars[0][1]
       features += layer._output_quantizers
       features += [a.quantizer for a in layer._quantize_activations if a.quantizer is not None]
   if not weights:

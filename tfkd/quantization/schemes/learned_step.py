@@ -11,7 +11,7 @@ import tf_keras as keras
 from tfkd.ops import graph
 from tfkd.ops.activations import activation_name
 from tfkd.quantization.learned_step import LearnedKernelConfig, LearnedStepConfig, LearnedStepWeights
-from tfkd.quantization.lowering import is_plain_relu, ranges
+from tfkd.quantization.lowering import is_plain_relu, primitives, ranges
 from tfkd.quantization.placement import has_one_float_output
 from tfkd.quantization.schemes.base import ExportKind, Quantizer, Scheme
 from tfkd.quantization.schemes.integer import INT8, IntegerScheme
@@ -33,6 +33,7 @@ _KEEPS_INPUTS = (
   layers.InputLayer,
   layers.Rescaling,
   layers.Normalization,
+  primitives.ConstantAffine,  # What these two become in integers.
   layers.Resizing,
   layers.CenterCrop,
   layers.Flatten,
