@@ -50,8 +50,8 @@ def write_report(workdir: str, teacher: dict, rows: Sequence[dict], student: str
   text += markdown_table(_HEADER, table)
   text += (
     "\nFiles of fewer than eight feature bits are packs, unpacked for the evaluation. LiteRT has no kernels for these "
-    f"bits: the latency is that of a float file with the same arithmetic.\n\n{_fidelity(groups)}\n\n{_order(groups)}\n\n"
-    f"![Accuracy against bytes]({PICTURE})\n"
+    f"bits: the latency is that of a float file with the same arithmetic.\n\n{_fidelity(groups)}\n\n"
+    f"{_order(groups)}\n\n![Accuracy against bytes]({PICTURE})\n"
   )
   _accuracy_against_bytes(
     os.path.join(workdir, PICTURE),

@@ -16,6 +16,8 @@
 TensorFlow's converter in another process.
 """
 
+import importlib
+
 from tfkd.quantization import _tfmot as _tfmot  # First: it imports tfmot without side effects on other libraries.
 from tfkd.quantization._quantize import check as check
 from tfkd.quantization._quantize import quantize as quantize
@@ -30,6 +32,7 @@ from tfkd.quantization.low_bit import LowBitWeights as LowBitWeights
 from tfkd.quantization.saving import load as load
 from tfkd.quantization.saving import save as save
 from tfkd.quantization.schemes import INT8 as INT8
+from tfkd.quantization.schemes import ByLayer as ByLayer
 from tfkd.quantization.schemes import FixedGrid as FixedGrid
 from tfkd.quantization.schemes import LearnedStep as LearnedStep
 from tfkd.quantization.schemes import LearnedStepIntegers as LearnedStepIntegers
@@ -37,3 +40,12 @@ from tfkd.quantization.schemes import NBitWeights as NBitWeights
 from tfkd.quantization.schemes import Scheme as Scheme
 from tfkd.quantization.schemes import parse_scheme as parse_scheme
 from tfkd.quantization.schemes import scheme_of as scheme_of
+from tfkd.quantization.sensitivity import bits_by_layer as bits_by_layer
+from tfkd.quantization.sensitivity import sensitivity as sensitivity
+
+
+def __getattr__(name):
+  if name == "distill":
+    # Of the package that trains, which imports this one.
+    return importlib.import_module("tfkd.training._quantized").distill
+  raise AttributeError(f"module 'tfkd.quantization' has no attribute {name!r}")

@@ -1,7 +1,7 @@
 """From a float model to a quantization-aware one."""
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import tf_keras as keras
@@ -21,7 +21,7 @@ from tfkd.quantization.wrappers import set_kernel_ranges, wrapped
 
 def quantize(
   model: keras.Model,
-  scheme: str | Scheme,
+  scheme: str | Mapping[str, str] | Scheme,
   *,
   calibration_data: Any = None,
   float_layers: Sequence[str] | None = None,
@@ -42,7 +42,8 @@ def quantize(
   Args:
     model: built functional or `Sequential` `tf_keras` model, float32; it is not changed. One of Keras 3 is converted by
       `tfkd.from_keras3`.
-    scheme: name as for `parse_scheme`, or a `Scheme`.
+    scheme: name as for `parse_scheme`, such as "w4a8"; a dict from names of layers to names, such as {"conv1": "w4a8"},
+      whose other layers are "w8a8" (see `bits_by_layer`); or a `Scheme`.
     calibration_data: inputs in any form that `model.fit` takes (see `calibrate`), to set the ranges before the first
       step. Without them, 8-bit features start at [-6, 6] and inference is wrong until the ranges have been trained.
       Schemes with fixed grids ignore it.
@@ -71,7 +72,7 @@ def quantize(
   return quantized
 
 
-def check(model: keras.Model, scheme: str | Scheme) -> None:
+def check(model: keras.Model, scheme: str | Mapping[str, str] | Scheme) -> None:
   """Raises the error that `quantize` would raise, for callers with other work to do before quantization.
 
   Args:
@@ -83,7 +84,7 @@ def check(model: keras.Model, scheme: str | Scheme) -> None:
   _uncalibrated(as_tf_keras(model, "model"), _scheme(scheme), None, keep_zeros=True)
 
 
-def _scheme(scheme: str | Scheme) -> Scheme:
+def _scheme(scheme: str | Mapping[str, str] | Scheme) -> Scheme:
   return scheme if isinstance(scheme, Scheme) else parse_scheme(scheme)
 
 

@@ -36,7 +36,7 @@ def input_batches(model: keras.Model, data: Any, num_batches: int) -> Iterator[l
   elif hasattr(data, "__next__"):
     elements = itertools.islice(data, num_batches)
   else:
-    elements = ((batch,) for batch in _spread(_arrays(model, data), num_batches))
+    elements = ((batch,) for batch in _spread(input_arrays(model, data), num_batches))
   for element in elements:
     # Batches of Keras: (inputs,), (inputs, labels) or (inputs, labels, sample_weight).
     inputs = element[0] if isinstance(element, (tuple, list)) else element
@@ -56,7 +56,7 @@ def _checked(values: Any, expected: tf.Tensor, name: str) -> tf.Tensor:
   return tf.cast(tensor, expected.dtype)
 
 
-def _arrays(model: keras.Model, data: Any) -> list[np.ndarray]:
+def input_arrays(model: keras.Model, data: Any) -> list[np.ndarray]:
   """Returns one array for each input."""
   single = len(model.inputs) == 1
   if isinstance(data, tuple) and len(data) in (2, 3) and (single or _has_entries(data[0], len(model.inputs))):

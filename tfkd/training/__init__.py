@@ -5,6 +5,7 @@
 
 from tfkd.training._fit import evaluate as evaluate
 from tfkd.training._fit import fit as fit
+from tfkd.training._quantized import Quantized as Quantized
 from tfkd.training.checkpoints import Checkpoints as Checkpoints
 from tfkd.training.head import fit_head as fit_head
 from tfkd.training.optimizers import OPTIMIZERS as OPTIMIZERS

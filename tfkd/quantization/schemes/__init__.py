@@ -3,12 +3,15 @@
 `SCHEMES` is the only list of them: a new scheme is a module with a subclass of `Scheme` and one entry there.
 """
 
+from collections.abc import Mapping
+
 import tf_keras as keras
 from tensorflow_model_optimization.python.core.quantization.keras import quantize_wrapper
 
 from tfkd.quantization.schemes.base import Quantizer as Quantizer
 from tfkd.quantization.schemes.base import Scheme as Scheme
 from tfkd.quantization.schemes.base import quantizer_bits as quantizer_bits
+from tfkd.quantization.schemes.by_layer import ByLayer as ByLayer
 from tfkd.quantization.schemes.fixed_grid import FixedGrid as FixedGrid
 from tfkd.quantization.schemes.integer import INT8 as INT8
 from tfkd.quantization.schemes.integer import Int8 as Int8
@@ -16,16 +19,17 @@ from tfkd.quantization.schemes.integer import NBitWeights as NBitWeights
 from tfkd.quantization.schemes.learned_step import LearnedStep as LearnedStep
 from tfkd.quantization.schemes.learned_step import LearnedStepIntegers as LearnedStepIntegers
 
-SCHEMES: tuple[type[Scheme], ...] = (Int8, NBitWeights, FixedGrid, LearnedStep, LearnedStepIntegers)
+SCHEMES: tuple[type[Scheme], ...] = (Int8, NBitWeights, ByLayer, FixedGrid, LearnedStep, LearnedStepIntegers)
 
 
-def parse_scheme(name: str) -> Scheme:
-  """Returns the scheme with a name such as "w8a8", "w4a8" or "w2a1".
+def parse_scheme(name: str | Mapping[str, str]) -> Scheme:
+  """Returns the scheme with a name such as "w8a8", "w4a8" or "w2a1", or of a dict from layers to such names.
 
   Args:
     name: "w<N>a<M>" for N-bit weights and M-bit features. "w8a8" is `INT8`, "w2a8" to "w7a8" are `NBitWeights`, and
       fewer than eight feature bits are a `FixedGrid`. With "-lsq" at the end, as in "w4a4-lsq", the steps of the grids
-      are trained (`LearnedStep`, and `LearnedStepIntegers` for eight feature bits).
+      are trained (`LearnedStep`, and `LearnedStepIntegers` for eight feature bits). A dict from names of layers to
+      "w<N>a8" is a `ByLayer`; layers that it does not name are "w8a8".
 
   Returns:
     Scheme.
@@ -33,6 +37,8 @@ def parse_scheme(name: str) -> Scheme:
   Raises:
     ValueError: no scheme has this name.
   """
+  if isinstance(name, Mapping):
+    return ByLayer.of(name)
   schemes = (scheme.parse(name) for scheme in SCHEMES) if isinstance(name, str) else ()
   found = next((scheme for scheme in schemes if scheme is not None), None)
   if found is None:

@@ -60,12 +60,17 @@ class IntegerScheme(Scheme):
       return _normalization_problem(layer) if isinstance(layer, layers.BatchNormalization) else None
     if isinstance(layer, layers.ReLU):
       return _relu_problem(layer)
-    if isinstance(layer, layers.Conv2DTranspose) and self.weight_bits <= _INT4:
+    if isinstance(layer, layers.Conv2DTranspose) and self.bits_of(layer.name) <= _INT4:
       return (
         "LiteRT has no transposed convolution with int4 weights; use w5a8 or more, UpSampling2D and Conv2D, or "
         "float_layers"
       )
     return _activation_problem(layer) or _kind_problem(layer)
+
+  def bits_of(self, layer: str) -> int:
+    """Returns the bits of the weights of a layer, given by its name."""
+    del layer
+    return self.weight_bits
 
   def lower(self, model: keras.Model, float_layers: Collection[str]) -> keras.Model:
     return lower(model, float_layers)
