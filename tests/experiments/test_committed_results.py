@@ -71,7 +71,6 @@ REPORTS = [
   ("svhn", _svhn, "cifar10"),
   ("food11", _food11, "cifar10"),
   ("compression", _compression, "house_numbers"),
-  ("compression", _compression, "cifar10"),
   ("transfer", _transfer, "traffic_signs"),
   ("methods", _methods, "house_numbers"),
   ("methods", _methods, "cifar10"),

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from experiments.compression.variants import FILES
 from tests.experiments.scripts import run
 from tfkd import deploy
 from tfkd.data import house_numbers
@@ -21,10 +22,10 @@ def test_compression_writes_files_rows_report_and_picture_and_resumes(tmp_path):
   assert result.returncode == 0, result.stderr
   lines = (tmp_path / "out" / "files.jsonl").read_text().splitlines()
   rows = {row["variant"]: row for row in map(json.loads, lines)}
-  assert len(rows) == 10
+  assert set(rows) == set(FILES)
   files = {name: tmp_path / "out" / "files" / f"{name.replace(' ', '_')}-seed0" for name in rows}
   for name, row in rows.items():
-    suffix = ".pack" if name.startswith("w2a1") else ".tflite"
+    suffix = ".pack" if name.startswith(("w2a1", "w2a2", "w4a4")) else ".tflite"
     assert row["bytes"] == files[name].with_suffix(suffix).stat().st_size
     assert row["images"] == 32 and row["ratio"] > 0 and row["agreement"] > 0.5
   parameters = {row["parameters"] for name, row in rows.items() if name != "float teacher"}
@@ -33,7 +34,7 @@ def test_compression_writes_files_rows_report_and_picture_and_resumes(tmp_path):
   assert sizes == sorted(sizes)
   # All variants except post-training quantization have weights of their own.
   digests = {deploy.read_metadata(files[name].with_suffix(".tflite"))["weights_sha256"] for name in rows}
-  assert len(digests) == 9  # PTQ int8 has the weights of the float student.
+  assert len(digests) == len(FILES) - 1  # PTQ int8 has the weights of the float student.
   for name in rows:
     fields = deploy.read_metadata(files[name].with_suffix(".tflite"))
     assert (fields["mean"], fields["std"]) == (0.0, 1.0) and fields["labels"] == list("0123456789")
@@ -42,7 +43,7 @@ def test_compression_writes_files_rows_report_and_picture_and_resumes(tmp_path):
   assert report in result.stdout
   for words in (
     *(f"| {name} |" for name in rows),
-    "QAT at int4 ends",
+    '"QAT int4" ends',
     "At worst, the accuracy of a",
   ):
     assert words in report
