@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from tfkd.deploy.metadata import serialized
+from tfkd.quantization.grid import serialized
 
 
 def without_casts(content: bytes) -> bytes:

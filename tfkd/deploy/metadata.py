@@ -10,6 +10,7 @@ from absl import logging
 
 from tfkd.deploy.tasks import check_name
 from tfkd.preprocessing import Preprocessing
+from tfkd.quantization.grid import serialized, shorten_names
 from tfkd.storage.digests import sha256_of_bytes
 from tfkd.storage.files import write_bytes
 
@@ -113,10 +114,7 @@ def with_metadata(content: bytes, fields: Mapping[str, Any]) -> bytes:
     model.metadata = [*(model.metadata or ()), entry]
     entries[_NAME] = entry
   model.buffers[entries[_NAME].buffer].data = np.frombuffer(text.encode(), np.uint8)
-  for graph in model.subgraphs:
-    for tensor in graph.tensors:
-      # The converter joins the names of all fused tensors, which would be a large share of a small file.
-      tensor.name = tensor.name.partition(b";")[0]
+  shorten_names(model)
   content = serialized(model, len(content))
   return content.replace(_field(_ZEROS), _field(sha256_of_bytes(content)))
 
@@ -126,47 +124,6 @@ def _plain(value: Any) -> Any:
   if isinstance(value, (np.generic, np.ndarray)):
     return value.tolist()
   raise TypeError(f"metadata must be JSON values; got {type(value).__name__}.")
-
-
-def serialized(model: Any, size: int) -> bytes:
-  """Serializes a model of the TFLite schema.
-
-  Unlike the schema's Python writer, this starts constants at multiples of 16 bytes, as kernels expect, and writes equal
-  vectors such as zero points once, which makes a file of four-bit weights smaller by a twentieth.
-  """
-  import flatbuffers
-  from ai_edge_litert import schema_py_generated as schema
-
-  class Builder(flatbuffers.Builder):
-    def __init__(self, size):
-      super().__init__(size)
-      self.written = {}
-
-    def CreateNumpyVector(self, x):  # noqa: N802  (flatbuffers' name)
-      key = x.dtype.str, x.tobytes()
-      if key not in self.written:
-        self.written[key] = super().CreateNumpyVector(x)
-      return self.written[key]
-
-  class Buffer(schema.BufferT):
-    def Pack(self, builder):  # noqa: N802  (the schema's name)
-      if self.data is not None:
-        content = np.asarray(self.data, np.uint8).tobytes()
-        builder.StartVector(1, len(content), 16)
-        builder.head -= len(content)
-        builder.Bytes[builder.head : builder.head + len(content)] = content
-        data = builder.EndVector()
-      schema.BufferStart(builder)
-      if self.data is not None:
-        schema.BufferAddData(builder, data)
-      return schema.BufferEnd(builder)
-
-  for number, buffer in enumerate(model.buffers):
-    model.buffers[number] = Buffer()
-    model.buffers[number].data = buffer.data
-  builder = Builder(size)
-  builder.Finish(model.Pack(builder), b"TFL3")
-  return bytes(builder.Output())
 
 
 def metadata_or_none(path: str | os.PathLike) -> dict[str, Any] | None:

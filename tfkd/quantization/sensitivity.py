@@ -13,6 +13,7 @@ from tfkd.keras3 import as_tf_keras
 from tfkd.ops._flatten import flatten
 from tfkd.quantization import conversion
 from tfkd.quantization._quantize import quantize
+from tfkd.quantization.grid import size_of_file
 from tfkd.quantization.inputs import input_batches
 from tfkd.quantization.schemes import INT8, parse_scheme
 
@@ -72,7 +73,7 @@ def bits_by_layer(
 
   Args:
     model, data: see `sensitivity`.
-    max_bytes: size of the TFLite file without metadata, in bytes.
+    max_bytes: size of the TFLite file in bytes, without metadata.
     noise: result of `sensitivity` for at least 4 and 8 bits; None measures it.
 
   Returns:
@@ -88,7 +89,7 @@ def bits_by_layer(
   arrays = [np.concatenate(parts) for parts in zip(*batches, strict=True)]
   given = tf.nest.pack_sequence_as(flat._nested_inputs, arrays)
   noise = sensitivity(flat, given, (8, 4)) if noise is None else noise
-  size = len(conversion.convert(quantize(flat, INT8, calibration_data=given), io="int8"))
+  size = size_of_file(conversion.convert(quantize(flat, INT8, calibration_data=given), io="int8"))
   saved = {name: sum(math.prod(w.shape) for w in _kernels(flat.get_layer(name))) // 2 for name in noise}
   order = sorted(saved, key=lambda name: (noise[name][4] - noise[name][8]) / max(saved[name], 1))
   chosen: dict[str, str] = {}

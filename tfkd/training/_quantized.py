@@ -48,8 +48,9 @@ def distill(
 
   The copy starts from the float weights, with ranges or steps that fit the data. If the quantization alone changes few
   decisions, it is not trained. Training minimizes KL(teacher || copy) and stops when the loss has not improved for
-  `patience` epochs; the best weights are kept. It is a plain `Distiller`: for other objectives, labels or callbacks,
-  use `quantize` and `Distiller(teacher, copy, [SoftTargets(1.0)], hard_loss_weight=0)`.
+  `patience` epochs; the best weights are kept, those before the training if it made nothing better. For other
+  objectives, labels or callbacks, use `quantize` and `Distiller(teacher, copy, [SoftTargets(1.0)],
+  hard_loss_weight=0)`, which is what this function does.
 
   Source: Xin et al. 2026, arXiv:2601.20088 (KL to the float original alone), as in NVIDIA ModelOpt's recipes.
 
@@ -66,7 +67,7 @@ def distill(
     optimizer: None for Adam with a learning rate of 5e-4.
     temperature: of the soft targets.
     acceptable_change: share of decisions; training stops before it starts if the quantization changes no more of them.
-      0 always trains.
+      0 trains unless no decision changes.
     patience: see above.
     float_layers: see `tfkd.quantization.quantize`.
 
@@ -81,6 +82,7 @@ def distill(
   name = scheme_of(copy)
   validation = _batches(student, data if validation_data is None else validation_data, batch_size)
   before = _agreement(student, copy, validation)
+  start = copy.get_weights()
   if 1 - before <= acceptable_change:
     logging.info(
       "%s changes %.2f %% of the decisions, no more than the acceptable %.2f %%: it is not trained.",
@@ -92,7 +94,11 @@ def distill(
   distiller.compile(optimizer or keras.optimizers.Adam(5e-4))
   stop = keras.callbacks.EarlyStopping("val_loss", patience=patience, restore_best_weights=True)
   train = _batches(student, data, batch_size, shuffles=True)
+  loss = distiller.evaluate(validation, verbose=0, return_dict=True)["loss"]
   history = distiller.fit(train, epochs=epochs, validation_data=validation, callbacks=[stop], verbose=2).history
+  if not min(history["val_loss"]) < loss:
+    logging.warning("training did not lower the loss of %.4f on the validation data: the weights before it stay.", loss)
+    copy.set_weights(start)
   after = _agreement(student, copy, validation)
   logging.info("%s changes %.2f %% of the decisions after training.", name, 100 * (1 - after))
   return Quantized(copy, before, after, len(history["loss"]), history)
