@@ -144,7 +144,7 @@ def _decoded(levels: np.ndarray, fields: Mapping[str, Any], steps: np.ndarray) -
   """Returns exactly the kernel that the student computes with."""
   if "steps" in fields:
     return (levels.astype(np.float32) - 2.0 ** (fields["bits"] - 1)).astype(np.float32) * steps
-  return LowBitWeights.decode(levels, np.float32(fields["width"]), fields["bits"])
+  return LowBitWeights.decode(tf.constant(levels), tf.constant(fields["width"], tf.float32), fields["bits"])
 
 
 def _stored(model: keras.Model) -> list[tf.Variable]:

@@ -26,7 +26,7 @@ def inside(upstream: tf.Tensor, values: tf.Tensor, least: Any, most: Any) -> tf.
 
 def in_range(
   values: tf.Tensor, low: tf.Tensor, high: tf.Tensor, bits: int, narrow_range: bool, is_relu: bool = False
-) -> tf.Tensor:
+) -> Any:
   """Does what `tf.quantization.fake_quant_with_min_max_vars` does; the range has no gradient.
 
   Args:
@@ -57,7 +57,7 @@ def _range_of_levels(low: tf.Tensor, high: tf.Tensor, first: float, last: float)
   return (first - zero) * scale, (last - zero) * scale
 
 
-def per_channel(kernel: tf.Tensor, most: tf.Tensor, bits: int) -> tf.Tensor:
+def per_channel(kernel: tf.Tensor, most: tf.Tensor, bits: int) -> Any:
   """Rounds a kernel in the ranges [-most, most] of its channels, with a level for 0; the gradient passes to all inside.
 
   Args:

@@ -12,7 +12,7 @@ signed or shifted). Differs:
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -32,7 +32,7 @@ _ZERO_POINTS = 15  # Largest number of zero points of which each is tried.
 _SAMPLE = 2**12  # Values of one batch that decide the initial step.
 
 
-def learned_step(values: tf.Tensor, step: tf.Tensor, low: Any, high: Any) -> tf.Tensor:
+def learned_step(values: tf.Tensor, step: tf.Tensor, low: Any, high: Any) -> Any:
   """Rounds values to integer multiples of a step that is trained.
 
     q = step * clip(round(v), low, high),  v = values / step
@@ -66,7 +66,7 @@ def learned_step(values: tf.Tensor, step: tf.Tensor, low: Any, high: Any) -> tf.
   return rounded(values, step)
 
 
-def learned_range(values: tf.Tensor, step: tf.Tensor, zero_point: tf.Tensor, bits: int) -> tf.Tensor:
+def learned_range(values: tf.Tensor, step: tf.Tensor, zero_point: tf.Tensor, bits: int) -> Any:
   """Rounds values to 2^bits levels, of which one is 0, with a step and a zero point that are trained.
 
     q = step * (clip(round(v) + z, 0, 2^bits - 1) - z),  v = values / step,  z = round(clip(zero_point, 0, 2^bits - 1))
@@ -104,7 +104,7 @@ def learned_range(values: tf.Tensor, step: tf.Tensor, zero_point: tf.Tensor, bit
   return rounded(values, step, zero_point)
 
 
-def learned_relu(values: tf.Tensor, step: tf.Tensor, bits: int) -> tf.Tensor:
+def learned_relu(values: tf.Tensor, step: tf.Tensor, bits: int) -> Any:
   """Rounds the positive part of values to 2^bits levels with a step that is trained.
 
     q = learned_step(relu(values), step, 0, 2^bits - 1)
@@ -191,7 +191,7 @@ def _variable_of_step(layer: keras.layers.Layer, name: str, shape: Sequence[int]
   )
 
 
-def _step(log_step: tf.Tensor, scale: float) -> tf.Tensor:
+def _step(log_step: tf.Tensor, scale: float) -> Any:
   """Returns the step, whose gradient is multiplied by `scale` and divided by the step for its logarithm."""
 
   @tf.custom_gradient
@@ -202,7 +202,7 @@ def _step(log_step: tf.Tensor, scale: float) -> tf.Tensor:
   return exponential(log_step)
 
 
-def _scaled_gradient(variable: tf.Tensor, scale: float) -> tf.Tensor:
+def _scaled_gradient(variable: tf.Tensor, scale: float) -> Any:
   """Returns the value of a variable, whose gradient is multiplied by `scale`."""
 
   @tf.custom_gradient
@@ -235,11 +235,13 @@ class LearnedStepWeights(Quantizer):
     return self.bits
 
   def build(self, tensor_shape: tf.TensorShape, name: str, layer: keras.layers.Layer) -> dict[str, Any]:
-    shape = [size if axis in self._positive(len(tensor_shape)) else 1 for axis, size in enumerate(tensor_shape)]
+    sizes: Any = tensor_shape.as_list()
+    shape = [size if axis in self._positive(len(sizes)) else 1 for axis, size in enumerate(sizes)]
     return {"log_step": _variable_of_step(layer, name, shape, 1.0 / self.high)}
 
   def __call__(self, inputs: tf.Tensor, training: bool, weights: dict[str, Any], **kwargs: Any) -> tf.Tensor:
-    per_step = math.prod(inputs.shape) / math.prod(weights["log_step"].shape)
+    shape: Any = inputs.shape
+    per_step = math.prod(shape) / math.prod(weights["log_step"].shape)
     step = _step(weights["log_step"], 1 / math.sqrt(per_step * self.high))
     return learned_step(inputs, step, self.low, self.high)
 
@@ -249,7 +251,7 @@ class LearnedStepWeights(Quantizer):
     axes = tuple(axis for axis in range(kernel.shape.rank) if axis not in channels)
     weights["log_step"].assign(np.log(best_step(kernel.numpy(), self.low, self.high, axes)))
 
-  def encode(self, kernel: tf.Variable, weights: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+  def encode(self, kernel: tf.Variable, weights: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
     """Returns the levels of a kernel, int8 of its shape, and the steps, float32 that broadcasts to it."""
     step = tf.exp(weights["log_step"])
     levels = tf.clip_by_value(tf.round(kernel / step), float(self.low), float(self.high))

@@ -1,6 +1,5 @@
 """Chooses the bits of each layer: what the rounding of its kernel does to the outputs, and what it saves."""
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -90,7 +89,7 @@ def bits_by_layer(
   given = tf.nest.pack_sequence_as(flat._nested_inputs, arrays)
   noise = sensitivity(flat, given, (8, 4)) if noise is None else noise
   size = size_of_file(conversion.convert(quantize(flat, INT8, calibration_data=given), io="int8"))
-  saved = {name: sum(math.prod(w.shape) for w in _kernels(flat.get_layer(name))) // 2 for name in noise}
+  saved = {name: sum(w.numpy().size for w in _kernels(flat.get_layer(name))) // 2 for name in noise}
   order = sorted(saved, key=lambda name: (noise[name][4] - noise[name][8]) / max(saved[name], 1))
   chosen: dict[str, str] = {}
   for name in order:

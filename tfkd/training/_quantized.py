@@ -90,7 +90,8 @@ def distill(
     )  # fmt: skip
     return Quantized(copy, before, before, 0, {})
   logging.info("%s changes %.2f %% of the decisions: it is trained on the teacher's outputs.", name, 100 * (1 - before))
-  distiller = Distiller(student if teacher is None else teacher, copy, [SoftTargets(temperature)], hard_loss_weight=0.0)
+  objective = SoftTargets(temperature=temperature)
+  distiller = Distiller(student if teacher is None else teacher, copy, [objective], hard_loss_weight=0.0)
   distiller.compile(optimizer or keras.optimizers.Adam(5e-4))
   stop = keras.callbacks.EarlyStopping("val_loss", patience=patience, restore_best_weights=True)
   train = _batches(student, data, batch_size, shuffles=True)
@@ -115,6 +116,6 @@ def _batches(model: keras.Model, data: Any, batch_size: int, shuffles: bool = Fa
 
 def _agreement(student: keras.Model, copy: keras.Model, batches: tf.data.Dataset) -> float:
   """Returns the share of examples that two models classify alike."""
-  distiller = Distiller(student, copy, [SoftTargets(1.0)], hard_loss_weight=0.0)
+  distiller = Distiller(student, copy, [SoftTargets(temperature=1.0)], hard_loss_weight=0.0)
   distiller.compile()
   return float(distiller.evaluate(batches, verbose=0, return_dict=True)["agreement"])

@@ -88,7 +88,7 @@ class ByLayer(IntegerScheme):
   def configurations(
     self, model: keras.Model, float_layers: Collection[str]
   ) -> Mapping[str, tfmot.quantization.keras.QuantizeConfig]:
-    schemes: dict[int, IntegerScheme] = {bits: NBitWeights(bits) for _, bits in self.layers} | {8: INT8}
+    schemes: Mapping[int, IntegerScheme] = {bits: NBitWeights(bits) for _, bits in self.layers} | {8: INT8}
     by_bits = {
       bits: placement.configurations(model, scheme._registry, float_layers) for bits, scheme in schemes.items()
     }
