@@ -18,7 +18,9 @@ def trained():
   y = (x[:, :4].sum((1, 2, 3)) > 0) * 2 + (x[:, :, :4].sum((1, 2, 3)) > 0)
   inputs = keras.Input((8, 8, 1))
   hidden = layers.Conv2D(8, 3, activation="relu")(layers.Conv2D(8, 3, activation="relu")(inputs))
-  model = keras.Model(inputs, layers.Dense(4)(layers.Dense(16, activation="relu")(layers.Flatten()(hidden))))
+  model = keras.Model(
+    inputs, layers.Dense(4)(layers.Dense(16, activation="relu", name="hidden")(layers.Flatten()(hidden)))
+  )
   model.compile(keras.optimizers.Adam(5e-3), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
   model.fit(x, y, epochs=15, verbose=0)
   return model, x, y
@@ -31,7 +33,7 @@ def test_a_scheme_that_changes_few_decisions_is_not_trained(trained):
   assert str(quantization.scheme_of(found.student)) == "w8a8"
 
 
-@pytest.mark.parametrize("scheme", ["w2a8", "w2a2-lsq", {"dense": "w2a8"}])
+@pytest.mark.parametrize("scheme", ["w2a8", "w2a2-lsq", {"hidden": "w2a8"}])
 def test_training_restores_decisions_of_the_float_student_without_labels(trained, scheme):
   model, x, y = trained
   before = model.get_weights()
