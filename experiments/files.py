@@ -4,10 +4,28 @@ import os
 from typing import Any
 
 import tf_keras as keras
+from absl import flags
 
 from experiments import run_flags
 from tfkd import deploy, quantization
-from tfkd.sweeps import StudentSpec, Sweep, file_metadata
+from tfkd.sweeps import FLOAT, StudentSpec, Sweep, file_metadata
+
+
+def check_flags(*unused: str) -> None:
+  """Checks that flags of a script with its own networks, data or schemes were not given.
+
+  Args:
+    unused: flags that have no effect, beside --scheme.
+
+  Raises:
+    ValueError: one of them was given.
+  """
+  given = flags.FLAGS
+  for name in unused:
+    if given[name].value is not None:
+      raise ValueError(f"{name}={given[name].value} has no effect here: the script has its own.")
+  if given.scheme != FLOAT:
+    raise ValueError(f"scheme={given.scheme} has no effect here: the table has a fixed list of schemes.")
 
 
 def measure(

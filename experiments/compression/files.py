@@ -24,11 +24,6 @@ PRESETS = {
 }
 
 
-def _check_scheme() -> None:
-  if flags.FLAGS.scheme != FLOAT:
-    raise ValueError(f"--scheme={flags.FLAGS.scheme} has no effect here: the table has a fixed list of schemes.")
-
-
 def _students(sweep: Sweep) -> list[StudentSpec]:
   return [
     student
@@ -87,4 +82,4 @@ def _write_report(sweep: Sweep, rows: list[dict]) -> str:
   return write_report(sweep.path(), teacher, rows, flags.FLAGS.student)
 
 
-EXPERIMENT = Experiment("compression", PRESETS, _students, _write_report, check=_check_scheme, measure=_measured)
+EXPERIMENT = Experiment("compression", PRESETS, _students, _write_report, check=files.check_flags, measure=_measured)

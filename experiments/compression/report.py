@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from experiments.compression.variants import FILES, FLOAT_STUDENT, FLOAT_TEACHER, PAIRS, PTQ_INT4, TRAINED
+from experiments.file_report import PICTURE, comparisons, draw_accuracy_against_bytes, mean, values
 from tfkd import reporting
-from tfkd.reporting import compare, format_mean_std, markdown_table, mean_and_std, new_figure, save_figure
+from tfkd.reporting import format_mean_std, markdown_table
 
-PICTURE = "accuracy_against_bytes.png"
 _HEADER = [
   "model",
   "accuracy",
@@ -53,26 +53,23 @@ def write_report(workdir: str, teacher: dict, rows: Sequence[dict], student: str
     f"bits: the latency is that of a float file with the same arithmetic.\n\n{_fidelity(groups)}\n\n"
     f"{_order(groups)}\n\n![Accuracy against bytes]({PICTURE})\n"
   )
-  _accuracy_against_bytes(
-    os.path.join(workdir, PICTURE),
-    {name: (_mean(found, "bytes"), _all(found, "accuracy")) for name, found in groups.items()},
-    f"Files of {title}",
-  )
+  picture = os.path.join(workdir, PICTURE)
+  draw_accuracy_against_bytes(picture, groups, f"Files of {title}", _style, has_front=True)
   return reporting.write_report(workdir, text, [PICTURE])
 
 
 def _row(name: str, rows: list[dict], baseline: list[dict]) -> list[str]:
-  size = _mean(rows, "bytes")
+  size = mean(rows, "bytes")
   return [
     name,
-    format_mean_std(_all(rows, "accuracy") if name != FLOAT_TEACHER else [rows[0]["accuracy"]], 100),
+    format_mean_std(values(rows, "accuracy") if name != FLOAT_TEACHER else [rows[0]["accuracy"]], 100),
     f"{rows[0]['parameters']:,}",
     f"{size:,.0f}",
-    f"{size / _mean(baseline, 'bytes'):.3f}",
-    f"{np.median(_all(rows, 'median_ms')):.3f}",
-    f"{np.median(_all(rows, 'p95_ms')):.3f}",
-    f"{np.median(_all(rows, 'ratio')):.2f}",
-    f"{100 * min(_all(rows, 'agreement')):.2f}",
+    f"{size / mean(baseline, 'bytes'):.3f}",
+    f"{np.median(values(rows, 'median_ms')):.3f}",
+    f"{np.median(values(rows, 'p95_ms')):.3f}",
+    f"{np.median(values(rows, 'ratio')):.2f}",
+    f"{100 * min(values(rows, 'agreement')):.2f}",
   ]
 
 
@@ -81,7 +78,7 @@ def _fidelity(groups: Mapping[str, list[dict]]) -> str:
   rows = [row for name in TRAINED for row in groups[name]]
   apart = max(abs(row["accuracy"] - row["student_accuracy"]) for row in rows)
   steps = max(row["worst_steps"] or 0 for row in rows)
-  agreement = min(_all(rows, "agreement"))
+  agreement = min(values(rows, "agreement"))
   return (
     f"At worst, the accuracy of a quantization-aware student's file differs by {100 * apart:.2f} points from its Keras "
     f"model's, {100 * agreement:.2f} % of the images have the same class, and a logit differs by {steps:.0f} steps of "
@@ -92,45 +89,8 @@ def _fidelity(groups: Mapping[str, list[dict]]) -> str:
 def _order(groups: Mapping[str, list[dict]]) -> str:
   """Returns findings: QAT against PTQ at four bits, and distilled against other students of each scheme."""
   pairs = [("QAT int4", PTQ_INT4), *((distilled, name) for name, distilled in PAIRS.items())]
-  return " ".join(
-    compare(f'"{one}"', _all(groups[one], "accuracy"), f'"{other}"', _all(groups[other], "accuracy"))
-    for one, other in pairs
-  )
+  return comparisons(groups, pairs)
 
 
-def _all(rows: list[dict], field: str) -> list:
-  return [row[field] for row in rows]
-
-
-def _mean(rows: list[dict], field: str) -> float:
-  return float(np.mean(_all(rows, field)))
-
-
-def _accuracy_against_bytes(path: str, groups: Mapping[str, tuple[float, list[float]]], title: str) -> None:
-  """Draws accuracy over the size of a file, with stds over seeds; a line connects the Pareto-optimal files.
-
-  Args:
-    path: `.png` to write.
-    groups: dict from label to (bytes, list of accuracies in [0, 1]).
-    title: title of the picture.
-  """
-  figure, axes = new_figure(8, 4.8)
-  points = {label: (size / 1000, *mean_and_std(values, 100)) for label, (size, values) in groups.items()}
-  best = []
-  for size, mean, _ in sorted(points.values(), key=lambda point: (point[0], -point[1])):
-    if not best or mean > best[-1][1]:
-      best.append((size, mean))
-  axes.step(*zip(*best, strict=True), where="post", color="0.7", linewidth=1.2, zorder=0)
-  for number, (label, (size, mean, std)) in enumerate(points.items()):
-    marker = "o" if number < 10 else "s"
-    axes.errorbar(size, mean, std, marker=marker, capsize=3, linestyle="none", label=f"{label}: {mean:.1f} %")
-  axes.set_xscale("log")
-  axes.xaxis.get_major_locator().set_params(subs=(1, 2, 5))
-  axes.xaxis.set_major_formatter("{x:g}")
-  axes.xaxis.set_minor_formatter("")
-  axes.set_xlabel("bytes of the file, thousands")
-  axes.set_ylabel("test accuracy, %")
-  axes.set_title(title, fontsize=10)
-  axes.grid(alpha=0.3, which="both")
-  axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
-  save_figure(figure, path)
+def _style(name: str) -> dict[str, str]:
+  return {"marker": "o" if FILES.index(name) < 10 else "s"}  # matplotlib has ten colors.

@@ -39,11 +39,7 @@ PRESETS = {
 
 def _check() -> None:
   given = flags.FLAGS
-  for name in ("teacher", "dataset", "teacher_checkpoint", "student_checkpoint"):
-    if given[name].value is not None:
-      raise ValueError(f"{name}={given[name].value} has no effect here: the script has its own.")
-  if given.scheme != FLOAT:
-    raise ValueError(f"scheme={given.scheme} has no effect here: the table has a fixed list of schemes.")
+  files.check_flags("teacher", "dataset", "teacher_checkpoint", "student_checkpoint")
   if given.reference_dir is not None:
     for name in reference.FILES:
       reference.path(given.reference_dir, name)

@@ -31,11 +31,7 @@ flags.DEFINE_alias("data", "data_dir")
 
 def _check() -> None:
   given = flags.FLAGS
-  for name in ("teacher", "student", "dataset", "limit_train", "teacher_checkpoint", "student_checkpoint"):
-    if given[name].value is not None:
-      raise ValueError(f"{name}={given[name].value} has no effect here: the script has its own.")
-  if given.scheme != "float":
-    raise ValueError(f"scheme={given.scheme} has no effect here: the table has a fixed list of schemes.")
+  files.check_flags("teacher", "student", "dataset", "limit_train", "teacher_checkpoint", "student_checkpoint")
   if given.data_dir is None:
     raise ValueError("data is missing: expected a directory or archive of train/<class>/<track>_<frame>.png.")
 

@@ -3,12 +3,10 @@
 import os
 from collections.abc import Sequence
 
-import numpy as np
-
+from experiments.file_report import PICTURE, comparisons, draw_accuracy_against_bytes, mean, values
 from tfkd import reporting
-from tfkd.reporting import compare, format_mean_std, markdown_table, mean_and_std, new_figure, save_figure
+from tfkd.reporting import format_mean_std, markdown_table
 
-PICTURE = "accuracy_against_bytes.png"
 FLOAT, TEACHER = "float", "teacher"
 FILES = {
   TEACHER: (FLOAT, False),
@@ -40,15 +38,15 @@ def write_report(workdir: str, teacher: dict, rows: Sequence[dict]) -> str:
   """
   groups = {name: [row for row in rows if row["variant"] == name] for name in FILES}
   seeds = sorted({row["seed"] for row in rows})
-  size = _mean(groups["float, labels"], "bytes")
+  size = mean(groups["float, labels"], "bytes")
   table = [
     [
       name,
-      format_mean_std(_all(found, "accuracy"), 100),
+      format_mean_std(values(found, "accuracy"), 100),
       f"{found[0]['parameters']:,}",
-      f"{_mean(found, 'bytes'):,.0f}",
-      f"{_mean(found, 'bytes') / size:.3f}",
-      f"{100 * min(_all(found, 'agreement')):.2f}",
+      f"{mean(found, 'bytes'):,.0f}",
+      f"{mean(found, 'bytes') / size:.3f}",
+      f"{100 * min(values(found, 'agreement')):.2f}",
     ]
     for name, found in groups.items()
   ]
@@ -60,43 +58,18 @@ def write_report(workdir: str, teacher: dict, rows: Sequence[dict]) -> str:
     "file and its Keras model predict the same class.\n\n"
   )
   text += markdown_table(_HEADER, table) + f"\n{_findings(groups)}\n\n![Accuracy against bytes]({PICTURE})\n"
-  _draw(os.path.join(workdir, PICTURE), groups)
+  title = "Traffic signs: files of a teacher and of students"
+  draw_accuracy_against_bytes(os.path.join(workdir, PICTURE), groups, title, _style, 4.2)
   return reporting.write_report(workdir, text, [PICTURE])
 
 
 def _findings(groups):
-  accuracies = {name: _all(found, "accuracy") for name, found in groups.items()}
   pairs = [(f"{scheme}, distilled", f"{scheme}, labels") for scheme in ("float", "w8a8", "w4a8")]
   pairs += [("w8a8, distilled", "PTQ int8, distilled"), ("w4a8, distilled", "w8a8, distilled")]
-  return " ".join(compare(f'"{one}"', accuracies[one], f'"{other}"', accuracies[other]) for one, other in pairs)
+  return comparisons(groups, pairs)
 
 
-def _all(rows, field):
-  return [row[field] for row in rows]
-
-
-def _mean(rows, field):
-  return float(np.mean(_all(rows, field)))
-
-
-def _draw(path, groups):
-  """Draws accuracy over the size of a file, with stds over seeds; distilled students are filled."""
-  figure, axes = new_figure(8, 4.2)
-  for name, rows in groups.items():
-    mean, std = mean_and_std(_all(rows, "accuracy"), 100)
-    options = {} if name.endswith("distilled") or name == TEACHER else {"markerfacecolor": "none"}
-    marker = "s" if name in PTQ else "o"
-    axes.errorbar(
-      _mean(rows, "bytes") / 1000, mean, std, marker=marker, capsize=3, linestyle="none", label=f"{name}: {mean:.1f} %",
-      **options,
-    )  # fmt: skip
-  axes.set_xscale("log")
-  axes.set_xticks([200, 500, 1000, 2000, 5000, 10000], minor=False)
-  axes.xaxis.set_major_formatter("{x:,.0f}")
-  axes.xaxis.set_minor_formatter("")
-  axes.set_xlabel("bytes of the file, thousands")
-  axes.set_ylabel("test accuracy, %")
-  axes.set_title("Traffic signs: files of a teacher and of students", fontsize=10)
-  axes.grid(alpha=0.3, which="both")
-  axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
-  save_figure(figure, path)
+def _style(name):
+  """Returns a square for PTQ and a circle for the others; distilled students are filled."""
+  is_filled = name.endswith("distilled") or name == TEACHER
+  return {"marker": "s" if name in PTQ else "o"} | ({} if is_filled else {"markerfacecolor": "none"})

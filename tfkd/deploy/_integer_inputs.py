@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from tfkd.quantization.grid import serialized
+from tfkd.quantization.file_format import serialized
 
 
 def without_casts(content: bytes) -> bytes:

@@ -10,7 +10,7 @@ from absl import logging
 
 from tfkd.deploy.tasks import check_name
 from tfkd.preprocessing import Preprocessing
-from tfkd.quantization.grid import serialized, shorten_names
+from tfkd.quantization.file_format import serialized, shorten_names
 from tfkd.storage.digests import sha256_of_bytes
 from tfkd.storage.files import write_bytes
 

@@ -143,7 +143,7 @@ def _encoded(kernel: tf.Variable, quantizer: Any, ranges: Mapping[str, Any]) -> 
 def _decoded(levels: np.ndarray, fields: Mapping[str, Any], steps: np.ndarray) -> Any:
   """Returns exactly the kernel that the student computes with."""
   if "steps" in fields:
-    return (levels.astype(np.float32) - 2.0 ** (fields["bits"] - 1)).astype(np.float32) * steps
+    return (levels.astype(np.float32) - np.float32(2 ** (fields["bits"] - 1))) * steps
   return LowBitWeights.decode(tf.constant(levels), tf.constant(fields["width"], tf.float32), fields["bits"])
 
 
@@ -154,9 +154,8 @@ def _stored(model: keras.Model) -> list[tf.Variable]:
 
 def _bytes(tensor: Mapping[str, Any]) -> int:
   """Returns the number of bytes of a tensor, given its entry in the header."""
-  count = math.prod(tensor["shape"])
   if "bits" not in tensor:
-    return 4 * count
+    return 4 * math.prod(tensor["shape"])
   return _bytes_of_levels(tensor) + (4 * math.prod(tensor["steps"]) if "steps" in tensor else 0)
 
 

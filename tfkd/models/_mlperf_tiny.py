@@ -45,9 +45,7 @@ def mlperf_resnet8(
   """
 
   def convolution(x, channels, kernel, stride, name):
-    return layers.Conv2D(
-      channels, kernel, stride, padding="same", kernel_initializer="he_normal", name=name
-    )(x)  # fmt: skip
+    return layers.Conv2D(channels, kernel, stride, padding="same", kernel_initializer="he_normal", name=name)(x)
 
   def normalized(x, channels, stride, name):
     x = convolution(x, channels, 3, stride, name)

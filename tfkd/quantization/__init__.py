@@ -25,8 +25,8 @@ from tfkd.quantization._sizes import sizes as sizes
 from tfkd.quantization.calibration import calibrate as calibrate
 from tfkd.quantization.calibration import is_uncalibrated as is_uncalibrated
 from tfkd.quantization.inputs import input_batches as input_batches
-from tfkd.quantization.learned_step import LearnedStepFeatures as LearnedStepFeatures
-from tfkd.quantization.learned_step import LearnedStepWeights as LearnedStepWeights
+from tfkd.quantization.learned_quantizers import LearnedStepFeatures as LearnedStepFeatures
+from tfkd.quantization.learned_quantizers import LearnedStepWeights as LearnedStepWeights
 from tfkd.quantization.low_bit import LowBitFeatures as LowBitFeatures
 from tfkd.quantization.low_bit import LowBitWeights as LowBitWeights
 from tfkd.quantization.saving import load as load

@@ -1,7 +1,6 @@
 """Counts parameters and bytes from a student's variables, not from a checkpoint, which also holds optimizer slots."""
 
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -9,8 +8,9 @@ import tf_keras as keras
 from tensorflow_model_optimization.python.core.quantization.keras import quantize_layer, quantize_wrapper
 from tensorflow_model_optimization.python.core.sparsity.keras.pruning_wrapper import collect_prunable_layers
 
-from tfkd.quantization.learned_step import LearnedStepWeights
+from tfkd.quantization.learned_quantizers import LearnedStepWeights
 from tfkd.quantization.schemes import Quantizer, quantizer_bits
+from tfkd.quantization.wrappers import quantized_kernels
 
 _FLOAT_BYTES = 4
 
@@ -31,7 +31,7 @@ def sizes(model: keras.Model) -> dict[str, int]:
     0 after rounding, if that is smaller. It is computed, and no format of LiteRT: TFLite files are dense, and become
     smaller when they are compressed.
   """
-  quantized = list(_quantized_kernels(model))
+  quantized = list(quantized_kernels(model))
   weights = _network_weights(model)
   in_kernels = {id(kernel) for kernel, _, _ in quantized}
   others = [v for v in weights if id(v) not in in_kernels]
@@ -67,12 +67,6 @@ def _sparse_bytes(values: np.ndarray, bits: int) -> int:
 def _float_sparse_bytes(variable: Any) -> int:
   is_kernel = variable.shape.rank > 1
   return _sparse_bytes(variable.numpy(), 8 * _FLOAT_BYTES) if is_kernel else _FLOAT_BYTES * math.prod(variable.shape)
-
-
-def _quantized_kernels(model: keras.Model) -> Iterator[tuple[Any, Quantizer, dict[str, Any]]]:
-  for layer in model.layers:
-    if isinstance(layer, quantize_wrapper.QuantizeWrapper):
-      yield from layer._weight_vars
 
 
 def _network_weights(model: keras.Model) -> list[Any]:

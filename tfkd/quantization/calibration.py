@@ -14,7 +14,7 @@ import tf_keras as keras
 from tensorflow_model_optimization.python.core.quantization.keras import quantize_layer, quantize_wrapper
 
 from tfkd.quantization.inputs import input_batches
-from tfkd.quantization.learned_step import LearnedStepFeatures, sample
+from tfkd.quantization.learned_quantizers import LearnedStepFeatures, sample
 
 NUM_BATCHES = 20
 _TFMOT_LEAST = -6.0

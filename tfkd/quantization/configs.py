@@ -35,14 +35,22 @@ class FixedRange(quantizers.Quantizer):
     return {"low": self.low, "high": self.high}
 
 
-class _Config(tfmot.quantization.keras.QuantizeConfig):
-  """A configuration without weights and activations."""
+class KernelConfig(tfmot.quantization.keras.QuantizeConfig):
+  """Base of configurations that round at most one weight of a layer, and its output rather than its activation.
+
+  Args:
+    kernel: name of the layer's attribute with the weight; None rounds no weights.
+  """
+
+  def __init__(self, kernel: str | None = None):
+    self.kernel = kernel
 
   def get_weights_and_quantizers(self, layer: keras.layers.Layer) -> list:
     return []
 
   def set_quantize_weights(self, layer: keras.layers.Layer, quantize_weights: Sequence[tf.Tensor]) -> None:
-    pass
+    for weight in quantize_weights:
+      setattr(layer, str(self.kernel), weight)
 
   def get_activations_and_quantizers(self, layer: keras.layers.Layer) -> list:
     return []
@@ -50,9 +58,12 @@ class _Config(tfmot.quantization.keras.QuantizeConfig):
   def set_quantize_activations(self, layer: keras.layers.Layer, quantize_activations: Sequence[Any]) -> None:
     pass
 
+  def get_output_quantizers(self, layer: keras.layers.Layer) -> list:
+    return []
+
 
 @_register
-class OutputConfig(_Config):
+class OutputConfig(KernelConfig):
   """Rounds the output of a layer to eight bits.
 
   Args:
@@ -60,6 +71,7 @@ class OutputConfig(_Config):
   """
 
   def __init__(self, fixed_range: Sequence[float] | None = None):
+    super().__init__()
     self.fixed_range = None if fixed_range is None else list(fixed_range)
 
   def get_output_quantizers(self, layer: keras.layers.Layer) -> list:
@@ -72,7 +84,7 @@ class OutputConfig(_Config):
 
 
 @_register
-class WeightConfig(_Config):
+class WeightConfig(KernelConfig):
   """Rounds one weight of a layer with one scale; the output is not rounded, since its values are entries of the weight.
 
   Args:
@@ -81,21 +93,15 @@ class WeightConfig(_Config):
   """
 
   def __init__(self, attribute: str, bits: int):
-    self.attribute, self.bits = attribute, bits
+    super().__init__(attribute)
+    self.bits = bits
 
   def get_weights_and_quantizers(self, layer: keras.layers.Layer) -> list:
     quantizer = quantizers.LastValueQuantizer(num_bits=self.bits, per_axis=False, symmetric=True, narrow_range=True)
-    return [(getattr(layer, self.attribute), quantizer)]
-
-  def set_quantize_weights(self, layer: keras.layers.Layer, quantize_weights: Sequence[tf.Tensor]) -> None:
-    (weight,) = quantize_weights
-    setattr(layer, self.attribute, weight)
-
-  def get_output_quantizers(self, layer: keras.layers.Layer) -> list:
-    return []
+    return [(getattr(layer, str(self.kernel)), quantizer)]
 
   def get_config(self) -> dict[str, Any]:
-    return {"attribute": self.attribute, "bits": self.bits}
+    return {"attribute": self.kernel, "bits": self.bits}
 
 
 for _kind in (FixedRange, OutputConfig, WeightConfig):

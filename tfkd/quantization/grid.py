@@ -18,7 +18,10 @@ import tensorflow_model_optimization as tfmot
 from absl import logging
 from tensorflow_model_optimization.python.core.quantization.keras import quantize_wrapper
 
-from tfkd.quantization.learned_step import LearnedStepWeights
+from tfkd.quantization.file_format import serialized
+from tfkd.quantization.learned_quantizers import LearnedStepWeights
+from tfkd.quantization.schemes import quantizer_bits
+from tfkd.quantization.wrappers import quantized_kernels
 
 _OPERANDS = {  # Positions of features, kernel and bias among the inputs of an operation.
   "CONV_2D": (0, 1, 2),
@@ -66,7 +69,7 @@ def _is_replaced(quantizer: Any) -> bool:
 
 def _rounded(kernel: tf.Variable, quantizer: Any, ranges: Any) -> tuple[tf.Variable, Any, Any]:
   rounded = tf.Variable(quantizer(kernel, False, weights=ranges), trainable=False, name=kernel.name.partition(":")[0])
-  levels = 2 ** (quantizer.num_bits - 1) - 1
+  levels = 2 ** (quantizer_bits(quantizer) - 1) - 1
   if isinstance(quantizer, LearnedStepWeights):
     most = levels * tf.exp(ranges["log_step"])
     most = tf.reshape(most, [-1] if quantizer.axes else [])
@@ -84,8 +87,7 @@ def _rounded(kernel: tf.Variable, quantizer: Any, ranges: Any) -> tuple[tf.Varia
 
 def kernel_bits(model: Any) -> set[int]:
   """Returns the bits of the kernels of a quantized model."""
-  wrappers = (layer for layer in model.layers if isinstance(layer, quantize_wrapper.QuantizeWrapper))
-  return {quantizer.num_bits for wrapper in wrappers for _, quantizer, _ in wrapper._weight_vars}
+  return {quantizer_bits(quantizer) for _, quantizer, _ in quantized_kernels(model)}
 
 
 def on_trained_grid(content: bytes, bits: Collection[int]) -> bytes:
@@ -146,64 +148,6 @@ def _in_int4(content: bytes) -> bytes:
       for tensor in kernels:
         tensor.type = schema.TensorType.INT4
   return serialized(model, len(content))
-
-
-def size_of_file(content: bytes) -> int:
-  """Returns the bytes of the file that `tfkd.deploy.to_tflite` makes of the converter's, without metadata."""
-  from ai_edge_litert import schema_py_generated as schema
-
-  model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content, 0))
-  shorten_names(model)
-  return len(serialized(model, len(content)))
-
-
-def shorten_names(model: Any) -> None:
-  """Shortens the names of tensors of a model of the TFLite schema."""
-  for graph in model.subgraphs:
-    for tensor in graph.tensors:
-      # The converter joins the names of all fused tensors, which would be a large share of a small file.
-      tensor.name = tensor.name.partition(b";")[0]
-
-
-def serialized(model: Any, size: int) -> bytes:
-  """Serializes a model of the TFLite schema.
-
-  Unlike the schema's Python writer, this starts constants at multiples of 16 bytes, as kernels expect, and writes equal
-  vectors such as zero points once, which makes a file of four-bit weights smaller by a twentieth.
-  """
-  import flatbuffers
-  from ai_edge_litert import schema_py_generated as schema
-
-  class Builder(flatbuffers.Builder):
-    def __init__(self, size):
-      super().__init__(size)
-      self.written = {}
-
-    def CreateNumpyVector(self, x):  # noqa: N802  (flatbuffers' name)
-      key = x.dtype.str, x.tobytes()
-      if key not in self.written:
-        self.written[key] = super().CreateNumpyVector(x)
-      return self.written[key]
-
-  class Buffer(schema.BufferT):
-    def Pack(self, builder):  # noqa: N802  (the schema's name)
-      if self.data is not None:
-        content = np.asarray(self.data, np.uint8).tobytes()
-        builder.StartVector(1, len(content), 16)
-        builder.head -= len(content)
-        builder.Bytes[builder.head : builder.head + len(content)] = content
-        data = builder.EndVector()
-      schema.BufferStart(builder)
-      if self.data is not None:
-        schema.BufferAddData(builder, data)
-      return schema.BufferEnd(builder)
-
-  for number, buffer in enumerate(model.buffers):
-    model.buffers[number] = Buffer()
-    model.buffers[number].data = buffer.data
-  builder = Builder(size)
-  builder.Finish(model.Pack(builder), b"TFL3")
-  return bytes(builder.Output())
 
 
 def _kernels_and_others(
@@ -285,10 +229,8 @@ def _ratio(row: np.ndarray, levels: int) -> float:
 
   The converter maps the largest weight to the outermost stored level, but it may be an inner level of training.
   """
-  widths = [
-    _INT8_LEVELS // levels,
-    *(_INT8_LEVELS / outermost for outermost in range(levels, 0, -1)),
-  ]  # See `_rounded`.
+  by_converter = (_INT8_LEVELS / outermost for outermost in range(levels, 0, -1))
+  widths = [_INT8_LEVELS // levels, *by_converter]  # The first is that of `_rounded`.
   return next((width for width in widths if _is_on_grid(row, width)), 0)
 
 

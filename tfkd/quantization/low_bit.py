@@ -5,7 +5,6 @@ learns ranges by moving averages. Here both grids are fixed, so that no calibrat
 weights and one-bit features can be trained from random weights.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -13,6 +12,7 @@ import tensorflow_model_optimization as tfmot
 import tf_keras as keras
 
 from tfkd.ops.activations import activation_name
+from tfkd.quantization.configs import KernelConfig
 from tfkd.quantization.lowering import is_plain_relu
 
 layers = keras.layers
@@ -109,7 +109,7 @@ def _rounded(x: tf.Tensor, bits: int) -> tf.Tensor:
 
 
 @keras.utils.register_keras_serializable(package="tfkd")
-class LowBitConfig(tfmot.quantization.keras.QuantizeConfig):
+class LowBitConfig(KernelConfig):
   """Rounds the kernel of a layer, its output, or both.
 
   Args:
@@ -120,7 +120,7 @@ class LowBitConfig(tfmot.quantization.keras.QuantizeConfig):
   """
 
   def __init__(self, kernel: str | None, weight_bits: int, weight_scale: float, feature_bits: int | None):
-    self.kernel = kernel
+    super().__init__(kernel)
     self.weight_bits = weight_bits
     self.weight_scale = weight_scale
     self.feature_bits = feature_bits
@@ -129,16 +129,6 @@ class LowBitConfig(tfmot.quantization.keras.QuantizeConfig):
     if self.kernel is None:
       return []
     return [(getattr(layer, self.kernel), LowBitWeights(self.weight_bits, self.weight_scale))]
-
-  def set_quantize_weights(self, layer: keras.layers.Layer, quantize_weights: Sequence[tf.Tensor]) -> None:
-    for weight in quantize_weights:
-      setattr(layer, str(self.kernel), weight)
-
-  def get_activations_and_quantizers(self, layer: keras.layers.Layer) -> list:
-    return []
-
-  def set_quantize_activations(self, layer: keras.layers.Layer, quantize_activations: Sequence[Any]) -> None:
-    pass
 
   def get_output_quantizers(self, layer: keras.layers.Layer) -> list[LowBitFeatures]:
     return [] if self.feature_bits is None else [LowBitFeatures(self.feature_bits)]

@@ -12,7 +12,7 @@ from tfkd.keras3 import as_tf_keras
 from tfkd.ops._flatten import flatten
 from tfkd.quantization import conversion
 from tfkd.quantization._quantize import quantize
-from tfkd.quantization.grid import size_of_file
+from tfkd.quantization.file_format import size_of_file
 from tfkd.quantization.inputs import input_batches
 from tfkd.quantization.schemes import INT8, parse_scheme
 

@@ -7,7 +7,7 @@ the range of the global batch on several replicas, and pass masks on. tfmot's `q
 here it is built once.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -17,7 +17,7 @@ from tensorflow_model_optimization.python.core.quantization.keras import quantiz
 
 from tfkd.ops import graph
 from tfkd.quantization import fake_quant
-from tfkd.quantization.learned_step import LearnedStepFeatures, LearnedStepWeights
+from tfkd.quantization.learned_quantizers import LearnedStepFeatures, LearnedStepWeights
 from tfkd.quantization.lowering import is_plain_relu
 from tfkd.quantization.pruned import Zeros, keeping, without_zeros
 from tfkd.quantization.schemes import Scheme
@@ -239,9 +239,15 @@ def set_kernel_ranges(model: keras.Model) -> None:
 
   Trained steps are set to their initial values.
   """
+  for weight, quantizer, ranges in quantized_kernels(model):
+    if isinstance(quantizer, LearnedStepWeights):
+      quantizer.initialize(weight, ranges)
+    else:
+      quantizer(weight, True, weights=ranges)
+
+
+def quantized_kernels(model: keras.Model) -> Iterator[tuple[tf.Variable, Any, dict[str, Any]]]:
+  """Yields the kernels of a quantized model, each with its quantizer and the variables of this by name."""
   for layer in model.layers:
-    for weight, quantizer, ranges in getattr(layer, "_weight_vars", ()):
-      if isinstance(quantizer, LearnedStepWeights):
-        quantizer.initialize(weight, ranges)
-      else:
-        quantizer(weight, True, weights=ranges)
+    if isinstance(layer, quantize_wrapper.QuantizeWrapper):
+      yield from layer._weight_vars

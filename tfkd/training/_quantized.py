@@ -1,4 +1,4 @@
-"""Quantization-aware distillation (QAD): a quantized copy of a network learns to answer as the network does."""
+"""Quantization-aware distillation (QAD): trains a quantized copy of a network on the outputs of a teacher."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -81,8 +81,14 @@ def distill(
   copy = quantize(student, scheme, calibration_data=data, float_layers=float_layers)
   name = scheme_of(copy)
   validation = _batches(student, data if validation_data is None else validation_data, batch_size)
-  before = _agreement(student, copy, validation)
-  start = copy.get_weights()
+  objective = SoftTargets(temperature=temperature)
+  compared = distiller = Distiller(student, copy, [objective], hard_loss_weight=0.0)
+  if teacher is not None:
+    distiller = Distiller(teacher, copy, [SoftTargets(temperature=temperature)], hard_loss_weight=0.0)
+    compared.compile()
+  distiller.compile(optimizer or keras.optimizers.Adam(5e-4))
+  measured = _evaluated(compared, validation)
+  before = measured["agreement"]
   if 1 - before <= acceptable_change:
     logging.info(
       "%s changes %.2f %% of the decisions, no more than the acceptable %.2f %%: it is not trained.",
@@ -90,17 +96,15 @@ def distill(
     )  # fmt: skip
     return Quantized(copy, before, before, 0, {})
   logging.info("%s changes %.2f %% of the decisions: it is trained on the teacher's outputs.", name, 100 * (1 - before))
-  objective = SoftTargets(temperature=temperature)
-  distiller = Distiller(student if teacher is None else teacher, copy, [objective], hard_loss_weight=0.0)
-  distiller.compile(optimizer or keras.optimizers.Adam(5e-4))
+  start = copy.get_weights()
+  loss = (measured if distiller is compared else _evaluated(distiller, validation))["loss"]
   stop = keras.callbacks.EarlyStopping("val_loss", patience=patience, restore_best_weights=True)
   train = _batches(student, data, batch_size, shuffles=True)
-  loss = distiller.evaluate(validation, verbose=0, return_dict=True)["loss"]
   history = distiller.fit(train, epochs=epochs, validation_data=validation, callbacks=[stop], verbose=2).history
   if not min(history["val_loss"]) < loss:
     logging.warning("training did not lower the loss of %.4f on the validation data: the weights before it stay.", loss)
     copy.set_weights(start)
-  after = _agreement(student, copy, validation)
+  after = _evaluated(compared, validation)["agreement"]
   logging.info("%s changes %.2f %% of the decisions after training.", name, 100 * (1 - after))
   return Quantized(copy, before, after, len(history["loss"]), history)
 
@@ -114,8 +118,5 @@ def _batches(model: keras.Model, data: Any, batch_size: int, shuffles: bool = Fa
   return (found.shuffle(len(arrays[0])) if shuffles else found).batch(batch_size).prefetch(2)
 
 
-def _agreement(student: keras.Model, copy: keras.Model, batches: tf.data.Dataset) -> float:
-  """Returns the share of examples that two models classify alike."""
-  distiller = Distiller(student, copy, [SoftTargets(temperature=1.0)], hard_loss_weight=0.0)
-  distiller.compile()
-  return float(distiller.evaluate(batches, verbose=0, return_dict=True)["agreement"])
+def _evaluated(distiller: Distiller, batches: tf.data.Dataset) -> dict[str, float]:
+  return {name: float(value) for name, value in distiller.evaluate(batches, verbose=0, return_dict=True).items()}

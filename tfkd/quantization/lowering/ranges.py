@@ -27,6 +27,19 @@ IDENTITY_IN_INFERENCE = (
   layers.RandomBrightness, layers.RandomHeight, layers.RandomWidth, convnext.StochasticDepth,
   substitutes.StochasticDepth,
 )  # fmt: skip
+REARRANGEMENTS = (
+  layers.Flatten, layers.Reshape, layers.Permute, layers.ZeroPadding1D, layers.ZeroPadding2D, layers.Cropping1D,
+  layers.Cropping2D,
+)  # fmt: skip
+"""Layers whose outputs are their inputs in other places, and zeros."""
+KEEP_SIGN = (
+  *IDENTITY_IN_INFERENCE, *REARRANGEMENTS, *AVERAGE_POOLING, layers.RepeatVector, layers.UpSampling1D,
+  layers.UpSampling2D, layers.MaxPooling1D, layers.MaxPooling2D, layers.GlobalMaxPooling1D, layers.GlobalMaxPooling2D,
+  layers.GlobalAveragePooling1D, layers.GlobalAveragePooling2D, layers.Add, layers.Average, layers.Maximum,
+  layers.Minimum, layers.Concatenate,
+)  # fmt: skip
+"""Layers without weights whose outputs are not negative if none of their inputs is, and whose arithmetic is exact to
+float32's last digits in any file."""
 _PRESERVE_RANGE = (
   *IDENTITY_IN_INFERENCE, *AVERAGE_POOLING, layers.InputLayer, layers.Embedding, layers.Flatten, layers.Reshape,
   layers.Permute, layers.RepeatVector, layers.ZeroPadding1D, layers.ZeroPadding2D, layers.ZeroPadding3D,

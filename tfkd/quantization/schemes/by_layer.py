@@ -9,8 +9,7 @@ import tensorflow_model_optimization as tfmot
 import tf_keras as keras
 
 from tfkd.quantization import placement
-from tfkd.quantization.learned_step import LearnedStepWeights
-from tfkd.quantization.schemes.base import Quantizer, Scheme, quantizer_bits
+from tfkd.quantization.schemes.base import Quantizer, Scheme
 from tfkd.quantization.schemes.integer import INT8, IntegerScheme, NBitWeights
 
 _LOWERED = re.compile(r"(_(linear|depthwise|product|query|key|value))+$")
@@ -64,9 +63,9 @@ class ByLayer(IntegerScheme):
 
   @classmethod
   def read(cls, weights: Mapping[str, Quantizer], features: Sequence[Quantizer]) -> Scheme | None:
-    if not all(hasattr(q, "num_bits") and not isinstance(q, LearnedStepWeights) for q in weights.values()):
+    if not all(hasattr(quantizer, "num_bits") for quantizer in weights.values()):  # Not tfmot's.
       return None
-    lower = tuple((name, quantizer_bits(q)) for name, q in weights.items() if quantizer_bits(q) < INT8.weight_bits)
+    lower = tuple((name, q.num_bits) for name, q in weights.items() if q.num_bits < INT8.weight_bits)
     is_integer = all(getattr(quantizer, "num_bits", None) == cls.feature_bits for quantizer in features)
     return cls(lower) if lower and is_integer else None
 
@@ -93,9 +92,6 @@ class ByLayer(IntegerScheme):
       bits: placement.configurations(model, scheme._registry, float_layers) for bits, scheme in schemes.items()
     }
     return {name: by_bits[self.bits_of(name)][name] for name in by_bits[self.weight_bits]}
-
-  def _tfmots_own(self) -> tfmot.quantization.keras.QuantizeScheme:
-    return INT8._tfmots_own()
 
   def __str__(self) -> str:
     return f"w8a8({', '.join(f'{name}=w{bits}a8' for name, bits in self.layers)})"

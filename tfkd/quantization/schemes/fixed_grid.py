@@ -14,36 +14,13 @@ from tfkd.quantization.schemes.base import ExportKind, Quantizer, Scheme
 
 layers = keras.layers
 _NO_ACTIVATION = (
-  *ranges.IDENTITY_IN_INFERENCE,
+  *ranges.KEEP_SIGN,
   layers.InputLayer,
   layers.Rescaling,
   layers.Normalization,
   layers.Resizing,
   layers.CenterCrop,
-  layers.Flatten,
-  layers.Reshape,
-  layers.Permute,
-  layers.RepeatVector,
-  layers.ZeroPadding1D,
-  layers.ZeroPadding2D,
-  layers.Cropping1D,
-  layers.Cropping2D,
-  layers.UpSampling1D,
-  layers.UpSampling2D,
-  layers.MaxPooling1D,
-  layers.MaxPooling2D,
-  layers.AveragePooling1D,
-  layers.AveragePooling2D,
-  layers.GlobalMaxPooling1D,
-  layers.GlobalMaxPooling2D,
-  layers.GlobalAveragePooling1D,
-  layers.GlobalAveragePooling2D,
-  layers.Add,
   layers.Subtract,
-  layers.Average,
-  layers.Maximum,
-  layers.Minimum,
-  layers.Concatenate,
 )
 """Layers without weights that keep features on their grid, or whose arithmetic a float32 file reproduces."""
 

@@ -1,6 +1,5 @@
 """Eight-bit features and weights of up to eight bits: the integers that LiteRT computes in."""
 
-import abc
 import dataclasses
 import functools
 import re
@@ -16,7 +15,6 @@ from tensorflow_model_optimization.python.core.quantization.keras.experimental.d
 
 from tfkd.ops.activations import activation_name
 from tfkd.quantization import placement
-from tfkd.quantization.learned_step import LearnedStepWeights
 from tfkd.quantization.lowering import HARD_SIGMOIDS, is_split, lower
 from tfkd.quantization.schemes.base import ExportKind, Quantizer, Scheme
 
@@ -47,9 +45,9 @@ class IntegerScheme(Scheme):
   export_kind: ClassVar[ExportKind] = "tflite"
   quantizes_inputs: ClassVar[bool] = True
 
-  @abc.abstractmethod
   def _tfmots_own(self) -> tfmot.quantization.keras.QuantizeScheme:
     """Returns tfmot's scheme, whose layer configurations `placement` adapts."""
+    return default_8bit_quantize_scheme.Default8BitQuantizeScheme()
 
   @functools.cached_property
   def _registry(self) -> tfmot.quantization.keras.QuantizeRegistry:
@@ -93,9 +91,6 @@ class Int8(IntegerScheme):
 
   weight_bits: ClassVar[int] = 8
   forms: ClassVar[str] = '"w8a8"'
-
-  def _tfmots_own(self) -> tfmot.quantization.keras.QuantizeScheme:
-    return default_8bit_quantize_scheme.Default8BitQuantizeScheme()
 
   @classmethod
   def parse(cls, name: str) -> Scheme | None:
@@ -146,9 +141,8 @@ class NBitWeights(IntegerScheme):
 def _weight_bits(weights: Mapping[str, Quantizer], features: Sequence[Quantizer]) -> int | None:
   """Returns the bits of all kernels; None if they differ, are not tfmot's, or features have other than eight bits."""
   bits = {getattr(quantizer, "num_bits", None) for quantizer in weights.values()}
-  is_tfmots = not any(isinstance(quantizer, LearnedStepWeights) for quantizer in weights.values())
   feature_bits = {getattr(quantizer, "num_bits", None) for quantizer in features} or {8}
-  return next(iter(bits)) if len(bits) == 1 and is_tfmots and feature_bits == {8} else None
+  return next(iter(bits)) if len(bits) == 1 and feature_bits == {8} else None
 
 
 def _normalization_problem(layer: keras.layers.BatchNormalization) -> str | None:

@@ -10,11 +10,11 @@ import tf_keras as keras
 
 from tfkd.ops import graph
 from tfkd.ops.activations import activation_name
-from tfkd.quantization.learned_step import LearnedKernelConfig, LearnedStepConfig, LearnedStepWeights
+from tfkd.quantization.learned_quantizers import LearnedKernelConfig, LearnedStepConfig, LearnedStepWeights
 from tfkd.quantization.lowering import is_plain_relu, primitives, ranges
 from tfkd.quantization.placement import has_one_float_output
 from tfkd.quantization.schemes.base import ExportKind, Quantizer, Scheme
-from tfkd.quantization.schemes.integer import INT8, IntegerScheme
+from tfkd.quantization.schemes.integer import IntegerScheme
 
 layers = keras.layers
 _KERNELS = {  # Attribute with the kernel, and its axes that are channels of the output.
@@ -30,54 +30,34 @@ _KERNELS = {  # Attribute with the kernel, and its axes that are channels of the
 }
 _KEEPS_INPUTS = (
   *ranges.IDENTITY_IN_INFERENCE,
+  *ranges.REARRANGEMENTS,
   layers.InputLayer,
   layers.Rescaling,
   layers.Normalization,
   primitives.ConstantAffine,  # What these two become in integers.
   layers.Resizing,
   layers.CenterCrop,
-  layers.Flatten,
-  layers.Reshape,
-  layers.Permute,
-  layers.ZeroPadding1D,
-  layers.ZeroPadding2D,
-  layers.Cropping1D,
-  layers.Cropping2D,
 )
 """Layers whose outputs, read from the model's inputs, are still its inputs."""
-_KEEPS_SIGN = (
-  *ranges.IDENTITY_IN_INFERENCE,
-  layers.Flatten,
-  layers.Reshape,
-  layers.Permute,
-  layers.RepeatVector,
-  layers.ZeroPadding1D,
-  layers.ZeroPadding2D,
-  layers.Cropping1D,
-  layers.Cropping2D,
-  layers.UpSampling1D,
-  layers.UpSampling2D,
-  layers.MaxPooling1D,
-  layers.MaxPooling2D,
-  layers.AveragePooling1D,
-  layers.AveragePooling2D,
-  layers.GlobalMaxPooling1D,
-  layers.GlobalMaxPooling2D,
-  layers.GlobalAveragePooling1D,
-  layers.GlobalAveragePooling2D,
-  layers.Add,
-  layers.Average,
-  layers.Maximum,
-  layers.Minimum,
-  layers.Multiply,
-  layers.Concatenate,
-)
-"""Layers whose outputs are not negative if none of their inputs is."""
+_KEEPS_SIGN = (*ranges.KEEP_SIGN, layers.Multiply)
 _NEVER_NEGATIVE = ("relu", "relu6", "sigmoid", "softmax", "hard_sigmoid", "softplus", "exponential")
 
 
+class _Learned(Scheme):
+  """What the schemes with trained steps share: their names, which their quantizers contain."""
+
+  outer_bits: int
+
+  @classmethod
+  def read(cls, weights: Mapping[str, Quantizer], features: Sequence[Quantizer]) -> Scheme | None:
+    return next((cls.parse(q.scheme) for q in weights.values() if isinstance(q, LearnedStepWeights)), None)
+
+  def __str__(self) -> str:
+    return f"{super().__str__()}-lsq" + (f"(outer_bits={self.outer_bits})" if self.outer_bits != 8 else "")
+
+
 @dataclasses.dataclass(frozen=True)
-class LearnedStep(Scheme):
+class LearnedStep(_Learned):
   """N-bit weights and M-bit features, M < 8, with trained steps (LSQ, LSQ+; see `learned_step`).
 
   The inputs of layers with kernels are rounded, after any activation; sums of residual blocks that no kernel reads are
@@ -121,10 +101,6 @@ class LearnedStep(Scheme):
     match = re.fullmatch(r"w([2-8])a([1-7])-lsq(?:\(outer_bits=([2-8])\))?", name)
     return cls(int(match[1]), int(match[2]), int(match[3] or 8)) if match else None
 
-  @classmethod
-  def read(cls, weights: Mapping[str, Quantizer], features: Sequence[Quantizer]) -> Scheme | None:
-    return next((cls.parse(q.scheme) for q in weights.values() if isinstance(q, LearnedStepWeights)), None)
-
   def problem(self, layer: keras.layers.Layer) -> str | None:
     is_known = type(layer) in _KERNELS or isinstance(layer, (layers.BatchNormalization, layers.Normalization))
     if any(weight.shape.rank > 1 for weight in layer.weights) and not is_known:
@@ -159,9 +135,6 @@ class LearnedStep(Scheme):
 
   def _weights(self, layer: keras.layers.Layer, bits: int) -> dict[str, Any]:
     return {"bits": bits, "axes": _KERNELS[type(layer)][1], "is_symmetric": False, "scheme": str(self)}
-
-  def __str__(self) -> str:
-    return f"{super().__str__()}-lsq" + (f"(outer_bits={self.outer_bits})" if self.outer_bits != 8 else "")
 
 
 def _first(model: keras.Model, read_from: Mapping[str, list], kernels: Sequence[str]) -> set[str]:
@@ -198,7 +171,7 @@ def _is_never_negative(layer: keras.layers.Layer, read_from: Mapping[str, list])
 
 
 @dataclasses.dataclass(frozen=True)
-class LearnedStepIntegers(IntegerScheme):
+class LearnedStepIntegers(_Learned, IntegerScheme):
   """N-bit weights with trained steps (LSQ), and the eight-bit features of `w8a8`: the integers of LiteRT.
 
   The ranges of features are moving averages, as in `w8a8`: the share of values that 255 steps clip is too small for a
@@ -231,10 +204,6 @@ class LearnedStepIntegers(IntegerScheme):
     match = re.fullmatch(r"w([2-8])a8-lsq(?:\(outer_bits=([2-8])\))?", name)
     return cls(int(match[1]), int(match[2] or 8)) if match else None
 
-  @classmethod
-  def read(cls, weights: Mapping[str, Quantizer], features: Sequence[Quantizer]) -> Scheme | None:
-    return next((cls.parse(q.scheme) for q in weights.values() if isinstance(q, LearnedStepWeights)), None)
-
   def configurations(
     self, model: keras.Model, float_layers: Collection[str]
   ) -> Mapping[str, tfmot.quantization.keras.QuantizeConfig]:
@@ -246,9 +215,3 @@ class LearnedStepIntegers(IntegerScheme):
       bits = self.outer_bits if name in outer else self.weight_bits
       found[name] = LearnedKernelConfig(found[name], {"bits": bits, "is_symmetric": True, "scheme": str(self)})
     return found
-
-  def _tfmots_own(self) -> tfmot.quantization.keras.QuantizeScheme:
-    return INT8._tfmots_own()
-
-  def __str__(self) -> str:
-    return f"{super().__str__()}-lsq" + (f"(outer_bits={self.outer_bits})" if self.outer_bits != 8 else "")
