@@ -9,7 +9,7 @@ from experiments import _run, files, quantized, response, run_flags  # noqa: F40
 from experiments._run import Experiment
 from experiments.mlperf_tiny import reference
 from experiments.mlperf_tiny.report import TEACHER, write_report
-from experiments.mlperf_tiny.variants import FLOAT_LABELS, METHODS, SOFT_TARGETS, VARIANTS, Variant
+from experiments.mlperf_tiny.variants import FLOAT_LABELS, METHODS, SOFT_TARGETS, TWO_BITS, VARIANTS, Variant
 from tfkd import data, deploy, models
 from tfkd.preprocessing import Preprocessing
 from tfkd.sweeps import FLOAT, ArrayData, StudentSpec, Sweep, SweepConfig
@@ -21,6 +21,7 @@ flags.DEFINE_string(
   "teacher starts from IC02's weights, and the files are measured too. By default the teacher starts from random "
   "weights.",
 )
+flags.DEFINE_integer("two_bit_epochs", None, "Epochs of quantization-aware training with two bits.", lower_bound=1)
 
 _NAME = "mlperf_tiny"
 _COMMON = {
@@ -32,8 +33,18 @@ _COMMON = {
   "teacher_learning_rate": 2e-4,
 }
 PRESETS = {
-  "quick": _COMMON | {"limit_train": 5000, "teacher_epochs": 1, "epochs": 2, "qat_epochs": 1, "views": 1, "seeds": [0]},
-  "full": _COMMON | {"teacher_epochs": 5, "epochs": 20, "qat_epochs": 3, "views": 8, "seeds": [0, 1, 2]},
+  "quick": _COMMON
+  | {
+    "limit_train": 5000,
+    "teacher_epochs": 1,
+    "epochs": 2,
+    "qat_epochs": 1,
+    "two_bit_epochs": 1,
+    "views": 1,
+    "seeds": [0],
+  },
+  "full": _COMMON
+  | {"teacher_epochs": 5, "epochs": 20, "qat_epochs": 3, "two_bit_epochs": 10, "views": 8, "seeds": [0, 1, 2]},
 }
 
 
@@ -83,7 +94,9 @@ def _students(sweep: Sweep) -> list[StudentSpec]:
 def _student(variant: Variant, seed: int) -> StudentSpec:
   fields = {}
   if variant.scheme != FLOAT:
-    fields = {"epochs": flags.FLAGS.qat_epochs, "start": _student(Variant(FLOAT, variant.method), seed)}
+    given = flags.FLAGS
+    epochs = given.two_bit_epochs if variant.scheme == TWO_BITS else given.qat_epochs
+    fields = {"epochs": epochs, "start": _student(Variant(FLOAT, variant.method), seed)}
   if variant.method in METHODS:
     return StudentSpec(_NAME, variant.method, variant.scheme, seed, METHODS[variant.method], **fields)
   is_distilled = variant.method == SOFT_TARGETS

@@ -6,6 +6,7 @@ from tfkd import objectives as o
 from tfkd.sweeps import FLOAT
 
 LABELS, SOFT_TARGETS = "labels", "soft targets"
+TWO_BITS = "w2a2-lsq"
 STAGES_BEFORE_RELU = ["layer1_block0_add", "layer2_block0_add", "layer3_block0_add"]
 METHODS = {
   "DKD": (o.Decoupled(4.0, beta=2.0),),
@@ -32,7 +33,14 @@ FLOAT_LABELS = Variant(FLOAT, LABELS)
 VARIANTS = (
   *(
     Variant(scheme, method, is_ptq)
-    for scheme, is_ptq in ((FLOAT, False), (FLOAT, True), ("w8a8", False), ("w4a8", False))
+    for scheme, is_ptq in (
+      (FLOAT, False),
+      (FLOAT, True),
+      ("w8a8", False),
+      ("w4a8", False),
+      ("w4a4-lsq", False),
+      (TWO_BITS, False),
+    )
     for method in (LABELS, SOFT_TARGETS)
   ),
   *(Variant(scheme, method) for method in METHODS for scheme in (FLOAT, "w8a8")),
