@@ -65,10 +65,11 @@ IMAGES, LABELS = RNG.uniform(size=(52, 8, 8, 3)).astype(np.float32), RNG.integer
 BATCH, EPOCHS = 12, 4  # Twenty steps; the last of an epoch has four examples.
 
 
-def test_a_quantized_student_trains_on_two_replicas(two_replicas):
+@pytest.mark.parametrize("scheme", ["w8a8", "w2a1", "w4a8-lsq", "w2a2-lsq"])
+def test_a_quantized_student_trains_on_two_replicas(two_replicas, scheme):
   images = IMAGES[:16] * (LABELS[:16, None, None, None] + 1) / 4
   with two_replicas.scope():
-    student = quantization.quantize(cnn(4, "student"), "w8a8", calibration_data=images)
+    student = quantization.quantize(cnn(4, "student"), scheme, calibration_data=images)
     distiller = tfkd.Distiller(cnn(4, "teacher"), student, [SoftTargets(5.0)])
     distiller.compile(keras.optimizers.Adam(0.01), loss=SPARSE)
   losses = distiller.fit(images, LABELS[:16], batch_size=16, epochs=6, verbose=0).history["loss"]

@@ -35,7 +35,7 @@ def _variable_of_step(layer: keras.layers.Layer, name: str, shape: Sequence[int]
   )
 
 
-def _step(log_step: tf.Tensor, scale: float) -> Any:
+def _step(log_step: tf.Variable, scale: float) -> Any:
   """Returns the step, whose gradient is multiplied by `scale` and divided by the step for its logarithm."""
 
   @tf.custom_gradient
@@ -43,17 +43,17 @@ def _step(log_step: tf.Tensor, scale: float) -> Any:
     step = tf.exp(log_step)
     return step, lambda gradient: scale * gradient / step
 
-  return exponential(log_step)
+  return exponential(tf.convert_to_tensor(log_step))
 
 
-def _scaled_gradient(variable: tf.Tensor, scale: float) -> Any:
+def _scaled_gradient(variable: tf.Variable, scale: float) -> Any:
   """Returns the value of a variable, whose gradient is multiplied by `scale`."""
 
   @tf.custom_gradient
   def identity(value):
     return tf.identity(value), lambda gradient: scale * gradient
 
-  return identity(variable)
+  return identity(tf.convert_to_tensor(variable))
 
 
 @_register

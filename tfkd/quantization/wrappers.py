@@ -72,7 +72,8 @@ class QuantizeWrapper(quantize_wrapper.QuantizeWrapperV2):
 
   def _make_quantizer_fn(self, quantizer, x, training, quantizer_vars):
     # Pruned weights have no gradient, which would count in its norm and in moving averages of weights.
-    weight = without_zeros(x) if training else x
+    # A tensor, since functions with custom gradients refuse variables of several replicas.
+    weight = tf.convert_to_tensor(without_zeros(x) if training else x)
     # The ranges of a frozen layer's kernel and output do not change.
     training = training and self.trainable
     if training and _is_per_channel(quantizer):
