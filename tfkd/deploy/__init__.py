@@ -9,10 +9,13 @@
 5. adds metadata with a digest (`metadata`) and writes the file atomically.
 
 `pack` and `unpack` (`packed`) store students whose bits LiteRT has no kernels for. `logits`, `evaluate` and `benchmark`
-run TFLite files in LiteRT; `evaluate` measures by the task of a file.
+run TFLite files in LiteRT; `evaluate` measures by the task of a file, and `compare` shows layer by layer where it
+differs from its Keras model.
 """
 
 from tfkd.deploy._benchmark import benchmark as benchmark
+from tfkd.deploy._compare import Comparison as Comparison
+from tfkd.deploy._compare import compare as compare
 from tfkd.deploy._evaluate import evaluate as evaluate
 from tfkd.deploy._evaluate import logits as logits
 from tfkd.deploy.export import to_tflite as to_tflite

@@ -10,10 +10,9 @@ import tf_keras as keras
 
 from tfkd.deploy._interpreter import Details, Ends, by_name, ending, ends, interpreter, run_by_name
 from tfkd.deploy._metrics import Metrics
-from tfkd.deploy.metadata import metadata_or_none
+from tfkd.deploy.metadata import check_exported_from, metadata_or_none
 from tfkd.deploy.tasks import TASKS, Measurement, Task, check_task, task_of_ending, task_of_labels
 from tfkd.quantization.signature import valid
-from tfkd.storage.digests import sha256_of_arrays
 
 
 def logits(path: str | os.PathLike, dataset: tf.data.Dataset, num_threads: int | None = None) -> tuple[Any, Any]:
@@ -99,9 +98,9 @@ def evaluate(
     ValueError: see `logits`; the task is not known and `metrics` is None; labels, weights or metrics do not fit the
       outputs; or the file was exported from another model or other weights than those of `student`.
   """
+  if student is not None:
+    check_exported_from(path, student)
   fields = metadata_or_none(path)
-  if student is not None and (fields or {}).get("weights_sha256") != sha256_of_arrays(student.get_weights()):
-    raise ValueError(f"{path} was not exported from {student.name} with its present weights: export it again.")
   opened = interpreter(path, num_threads)
   names = ends(opened, fields)
   taken = names.taken

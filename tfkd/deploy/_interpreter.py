@@ -1,6 +1,7 @@
 """Opens TFLite files in LiteRT and runs them on batches, one example at a time."""
 
 import os
+import warnings
 from collections.abc import Mapping
 from typing import Any, NamedTuple, TypeAlias
 
@@ -23,7 +24,7 @@ class Ends(NamedTuple):
   is_ordered: bool
 
 
-def interpreter(path: str | os.PathLike, num_threads: int | None = None) -> Interpreter:
+def interpreter(path: str | os.PathLike, num_threads: int | None = None, *, keeps_tensors: bool = False) -> Interpreter:
   """Opens a LiteRT interpreter of a file, ready to run one example.
 
   The digest of a file that carries tfkd metadata is verified.
@@ -31,6 +32,7 @@ def interpreter(path: str | os.PathLike, num_threads: int | None = None) -> Inte
   Args:
     path: TFLite file.
     num_threads: number of LiteRT threads; None uses all cores.
+    keeps_tensors: whether all tensors can be read after a run, rather than the outputs only.
 
   Raises:
     FileNotFoundError: there is no file at `path`.
@@ -40,7 +42,13 @@ def interpreter(path: str | os.PathLike, num_threads: int | None = None) -> Inte
 
   metadata_or_none(path)
   try:
-    opened = Interpreter(model_path=os.fspath(path), num_threads=num_threads or os.cpu_count())
+    with warnings.catch_warnings():
+      warnings.filterwarnings("ignore", message=".*experimental_preserve_all_tensors")  # It takes more memory.
+      opened = Interpreter(
+        model_path=os.fspath(path),
+        num_threads=num_threads or os.cpu_count(),
+        experimental_preserve_all_tensors=keeps_tensors,
+      )
     opened.allocate_tensors()
   except (ValueError, RuntimeError) as error:
     raise ValueError(f"{path} is not a TFLite file that LiteRT can run: {error}") from error
@@ -79,10 +87,7 @@ def ending(path: str | os.PathLike, index: int) -> str | None:
     path: TFLite file.
     index: "index" of the output's details.
   """
-  from ai_edge_litert import schema_py_generated as schema
-
-  with open(path, "rb") as file:
-    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(file.read(), 0))
+  schema, model = read_schema(path)
   graph, operators = model.subgraphs[0], schema.BuiltinOperator
   kinds = {operators.SOFTMAX: "softmax", operators.LOGISTIC: "sigmoid"}
   made_by = {output: operation for operation in graph.operators for output in operation.outputs}
@@ -94,6 +99,14 @@ def ending(path: str | os.PathLike, index: int) -> str | None:
       break
     index = made_by[index].inputs[0]
   return None
+
+
+def read_schema(path: str | os.PathLike) -> tuple[Any, Any]:
+  """Returns the module of the TFLite schema, and a file as its `ModelT`."""
+  from ai_edge_litert import schema_py_generated as schema
+
+  with open(path, "rb") as file:
+    return schema, schema.ModelT.InitFromObj(schema.Model.GetRootAs(file.read(), 0))
 
 
 def run_by_name(opened: Interpreter, inputs: Any, names: Ends) -> dict[str, np.ndarray]:

@@ -11,7 +11,7 @@ from absl import logging
 from tfkd.deploy.tasks import check_name
 from tfkd.preprocessing import Preprocessing
 from tfkd.quantization.file_format import serialized, shorten_names
-from tfkd.storage.digests import sha256_of_bytes
+from tfkd.storage.digests import sha256_of_arrays, sha256_of_bytes
 from tfkd.storage.files import write_bytes
 
 _NAME = b"TFKD_METADATA"
@@ -56,6 +56,21 @@ def write_metadata(path: str | os.PathLike, **fields: Any) -> int:
   size = os.path.getsize(path)
   logging.info("wrote %s (%d bytes)", path, size)
   return size
+
+
+def check_exported_from(path: str | os.PathLike, student: Any) -> None:
+  """Checks that a file was exported from a model with the weights that it has now.
+
+  Args:
+    path: TFLite file.
+    student: `tf_keras` or Keras 3 model.
+
+  Raises:
+    FileNotFoundError: see `read_metadata`.
+    ValueError: the file was exported from another model or other weights, or see `read_metadata`.
+  """
+  if (metadata_or_none(path) or {}).get("weights_sha256") != sha256_of_arrays(student.get_weights()):
+    raise ValueError(f"{path} was not exported from {student.name} with its present weights: export it again.")
 
 
 def scaling_of(fields: Mapping[str, Any], channels: int | None = None) -> Preprocessing | None:
