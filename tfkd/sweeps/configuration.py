@@ -35,7 +35,8 @@ class SweepConfig(NamedTuple):
   teacher_checkpoint: str | None = None
   """Weights of the teacher in place of training, see `tfkd.models.load_torch_weights`."""
   teacher_head_only: bool = False
-  """Replace the last layer of the checkpoint, and train only the new one; see `tfkd.training.fit_head`."""
+  """Train only the last layer, a new one in place of the checkpoint's, or that of the model that the teacher's function
+  returns; see `tfkd.training.fit_head`."""
   student: Network = "svhn_cnn"
   """As for teacher."""
   student_checkpoint: str | None = None

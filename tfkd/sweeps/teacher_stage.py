@@ -30,8 +30,11 @@ class TeacherStage:
 
   def __init__(self, trainer: Trainer):
     config = trainer.config
-    if config.teacher_head_only and not config.teacher_checkpoint:
-      raise ValueError("teacher_head_only trains the last layer of a teacher_checkpoint; there is none.")
+    if config.teacher_head_only and not config.teacher_checkpoint and isinstance(config.teacher, str):
+      raise ValueError(
+        "teacher_head_only trains the last layer of a teacher_checkpoint, or of a function that builds a pretrained "
+        "teacher; there is neither."
+      )
     if config.teacher_head_only and is_parameter_server(trainer.strategy):
       raise ValueError(
         "teacher_head_only trains in one process: train the teacher with another strategy first; the workdir stores it."
