@@ -36,26 +36,28 @@ TINY = (
 
 @pytest.mark.end_to_end
 def test_a_run_from_files_of_weights_to_the_report(folder):
-  given = (*TINY, "--teacher_checkpoint=vit.safetensors")
+  given = (*TINY, "--teacher_checkpoint=vit.safetensors", "--pretraining_data=data", "--pretraining_epochs=1")
   result = run("cifar10.vit_teacher", folder, *given)
   assert result.returncode == 0, result.stderr
   teacher, *rows = (json.loads(line) for line in (folder / "out" / "results.jsonl").read_text().splitlines())
   assert teacher["config"]["teacher_head_only"] and len(teacher["history"]["accuracy"]) == 4
   assert teacher["history"]["accuracy"][-1] > teacher["history"]["accuracy"][0]
   assert [(row["method"], row["seed"]) for row in rows] == [
-    (method, seed) for seed in (0, 1) for method in ("labels", "response")
+    (method, seed) for seed in (0, 1) for method in ("labels", "response", "labels, pretrained", "response, pretrained")
   ]
   report = (folder / "out" / "report.md").read_text()
   assert report in result.stdout and "its last layer alone" in report
-  assert "The student from scratch, distilled ends" in report and "| pretrained student |" not in report
+  assert "The student from scratch, distilled ends" in report and "The pretrained student, distilled ends" in report
   again = run("cifar10.vit_teacher", folder, *given)
-  assert again.returncode == 0 and "4 of 4 students are trained already" in again.stderr
+  assert again.returncode == 0 and "8 of 8 students are trained already" in again.stderr
 
 
 @pytest.mark.parametrize(
   "given, words",
   [
-    ([], "trains the last layer of a --teacher_checkpoint; there is none"),
+    ([], "trains the last layer of a --teacher_checkpoint, or of a function"),
+    (["--pretraining_data=data", "--student_checkpoint=vit.safetensors"], "give one"),
+    (["--teacher_checkpoint=vit.safetensors", "--pretraining_data=nowhere"], "nowhere"),
     (["--teacher_checkpoint=nowhere.pth"], "nowhere.pth"),
     (["--teacher_checkpoint=vit.safetensors", "--teacher=vit_small16@32"], "does not fit vit_small16"),
     (["--teacher_checkpoint=vit.safetensors", "--teacher=vit_tiny16@30"], "do not divide"),

@@ -322,6 +322,23 @@ def test_students_with_their_own_network_and_epochs(tmp_path, data_dir):
   np.testing.assert_allclose(logits, model.predict(images / np.float32(255), verbose=0), atol=1e-4)
 
 
+def test_only_the_last_layer_of_a_teacher_that_a_function_builds_is_trained(tmp_path, data_dir):
+  pretrained = models.plain_cnn(10, (32, 32, 3))
+
+  def built(num_classes, input_shape):
+    model = models.plain_cnn(num_classes, input_shape)
+    model.set_weights(pretrained.get_weights())
+    return model
+
+  runs = sweep(tmp_path, data_dir, teacher=built, teacher_head_only=True)
+  runs.train_teacher()
+  for layer, before in zip(runs.load_teacher().layers, pretrained.layers, strict=True):
+    for values, initial in zip(layer.get_weights(), before.get_weights(), strict=True):
+      assert np.array_equal(values, initial) == (layer.name != "logits")
+  with pytest.raises(ValueError, match="or of a function that builds a pretrained teacher; there is neither"):
+    sweep(tmp_path / "other", data_dir, teacher="plain_cnn", teacher_head_only=True)
+
+
 def test_teacher_from_a_checkpoint_is_not_trained(tmp_path, data_dir):
   source = models.build("resnet18x0.0625", 10, (32, 32, 3))
   state = {}
