@@ -6,9 +6,22 @@ from typing import Any
 import tf_keras as keras
 from absl import flags
 
-from experiments import run_flags
+from experiments import quantized, run_flags  # noqa: F401  (defines --qat_epochs)
 from tfkd import deploy, quantization
 from tfkd.sweeps import FLOAT, StudentSpec, Sweep, file_metadata
+
+flags.DEFINE_integer(
+  "two_bit_epochs",
+  None,
+  "Epochs of quantization-aware students with two bits of a weight; by default those of --qat_epochs.",
+  lower_bound=1,
+)
+
+
+def qat_epochs(scheme: str) -> int:
+  """Returns the epochs of a quantized student after those of its float student."""
+  has_two_bits = scheme.startswith("w2")
+  return has_two_bits and flags.FLAGS.two_bit_epochs or flags.FLAGS.qat_epochs
 
 
 def check_flags(*unused: str) -> None:

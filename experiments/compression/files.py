@@ -2,7 +2,7 @@
 
 from absl import flags
 
-from experiments import files, quantized, response, run_flags  # noqa: F401  (defines --qat_epochs)
+from experiments import files, response, run_flags
 from experiments._run import Experiment, measured_files
 from experiments.compression.report import write_report
 from experiments.compression.variants import FILES, FLOAT_STUDENT, FLOAT_TEACHER, PTQ_INT4, PTQ_INT8, TRAINED
@@ -39,9 +39,9 @@ def _float_student(seed: int) -> StudentSpec:
 def _student(scheme: str, is_distilled: bool, seed: int) -> StudentSpec:
   given = flags.FLAGS
   if quantization.parse_scheme(scheme).starts_from_float:
-    fields = {"epochs": given.qat_epochs, "start": _float_student(seed)}
+    fields = {"epochs": files.qat_epochs(scheme), "start": _float_student(seed)}
   else:
-    fields = {"epochs": given.epochs + given.qat_epochs}
+    fields = {"epochs": given.epochs + files.qat_epochs(scheme)}
   return response.labels_or_response(_EXPERIMENT, is_distilled, seed, scheme=scheme, **fields)
 
 

@@ -5,13 +5,14 @@ import os
 import tf_keras as keras
 from absl import flags
 
-from experiments import _run, files, quantized, response, run_flags  # noqa: F401  (defines --qat_epochs)
+from experiments import _run, files, response, run_flags
 from experiments._run import Experiment
 from experiments.mlperf_tiny import reference
 from experiments.mlperf_tiny.report import TEACHER, write_report
-from experiments.mlperf_tiny.variants import FLOAT_LABELS, METHODS, SOFT_TARGETS, TWO_BITS, VARIANTS, Variant
+from experiments.mlperf_tiny.variants import FLOAT_LABELS, METHODS, SOFT_TARGETS, Variant, variants
 from tfkd import data, deploy, models
 from tfkd.preprocessing import Preprocessing
+from tfkd.quantization import parse_scheme
 from tfkd.sweeps import FLOAT, ArrayData, StudentSpec, Sweep, SweepConfig
 
 flags.DEFINE_string(
@@ -21,7 +22,15 @@ flags.DEFINE_string(
   "teacher starts from IC02's weights, and the files are measured too. By default the teacher starts from random "
   "weights.",
 )
-flags.DEFINE_integer("two_bit_epochs", None, "Epochs of quantization-aware training with two bits.", lower_bound=1)
+
+flags.DEFINE_list("schemes", None, "Schemes of the quantized students, separated by commas. [preset]")
+flags.DEFINE_list("methods", None, f"Methods beside soft targets: {', '.join(METHODS)}. [preset]")
+flags.register_validator(
+  "schemes", run_flags.every(parse_scheme, bool), "expected schemes such as w8a8, separated by commas"
+)
+flags.register_validator(
+  "methods", lambda names: METHODS.keys() >= set(names or ()), f"expected some of {', '.join(METHODS)}"
+)
 
 _NAME = "mlperf_tiny"
 _COMMON = {
@@ -39,13 +48,27 @@ PRESETS = {
     "teacher_epochs": 1,
     "epochs": 2,
     "qat_epochs": 1,
-    "two_bit_epochs": 1,
     "views": 1,
     "seeds": [0],
+    "schemes": ["w8a8"],
+    "methods": [],
   },
   "full": _COMMON
-  | {"teacher_epochs": 5, "epochs": 20, "qat_epochs": 3, "two_bit_epochs": 10, "views": 8, "seeds": [0, 1, 2]},
+  | {
+    "teacher_epochs": 5,
+    "epochs": 20,
+    "qat_epochs": 3,
+    "two_bit_epochs": 10,
+    "views": 8,
+    "seeds": [0, 1, 2],
+    "schemes": ["w8a8", "w4a8", "w4a4-lsq", "w2a2-lsq"],
+    "methods": list(METHODS),
+  },
 }
+
+
+def _variants() -> list[Variant]:
+  return variants(flags.FLAGS.schemes, flags.FLAGS.methods)
 
 
 def _check() -> None:
@@ -88,15 +111,13 @@ def ic02_reference(num_classes: int, input_shape: tuple[int, ...]) -> keras.Mode
 
 def _students(sweep: Sweep) -> list[StudentSpec]:
   # Seeds last: students that differ only in their seed share a trace.
-  return [_student(variant, seed) for variant in VARIANTS if not variant.is_ptq for seed in run_flags.seeds()]
+  return [_student(variant, seed) for variant in _variants() if not variant.is_ptq for seed in run_flags.seeds()]
 
 
 def _student(variant: Variant, seed: int) -> StudentSpec:
   fields = {}
   if variant.scheme != FLOAT:
-    given = flags.FLAGS
-    epochs = given.two_bit_epochs if variant.scheme == TWO_BITS else given.qat_epochs
-    fields = {"epochs": epochs, "start": _student(Variant(FLOAT, variant.method), seed)}
+    fields = {"epochs": files.qat_epochs(variant.scheme), "start": _student(Variant(FLOAT, variant.method), seed)}
   if variant.method in METHODS:
     return StudentSpec(_NAME, variant.method, variant.scheme, seed, METHODS[variant.method], **fields)
   is_distilled = variant.method == SOFT_TARGETS
@@ -105,7 +126,7 @@ def _student(variant: Variant, seed: int) -> StudentSpec:
 
 def _measured(sweep: Sweep) -> list[dict]:
   seeds = run_flags.seeds()
-  found = {variant.name: variant for variant in VARIANTS}
+  found = {variant.name: variant for variant in _variants()}
   names = list(reference.FILES) if flags.FLAGS.reference_dir else []
   # Float files of the first seed first: the others are timed in turns with it.
   keys = [{"variant": name, "seed": seed} for name in found for seed in seeds]
@@ -145,7 +166,7 @@ def _path(sweep: Sweep, name: str, seed: int) -> str:
 
 def _write_report(sweep: Sweep, rows: list[dict]) -> str:
   (teacher,) = sweep.results.find(role="teacher")
-  return write_report(sweep.path(), teacher, rows)
+  return write_report(sweep.path(), teacher, rows, _variants())
 
 
 EXPERIMENT = Experiment(

@@ -7,7 +7,7 @@ import numpy as np
 
 from experiments.file_report import PICTURE, comparisons, draw_accuracy_against_bytes, mean, values
 from experiments.mlperf_tiny import reference
-from experiments.mlperf_tiny.variants import LABELS, METHODS, SOFT_TARGETS, VARIANTS
+from experiments.mlperf_tiny.variants import LABELS, SOFT_TARGETS, Variant
 from tfkd import reporting
 from tfkd.reporting import format_mean_std, markdown_table
 from tfkd.sweeps import FLOAT
@@ -16,18 +16,19 @@ TEACHER = "teacher"
 _HEADER = ["file", "accuracy", "parameters", "bytes", "median, ms", "of float", "agreement"]
 
 
-def write_report(workdir: str, teacher: dict, rows: Sequence[dict]) -> str:
+def write_report(workdir: str, teacher: dict, rows: Sequence[dict], variants: Sequence[Variant]) -> str:
   """Writes `report.md` and the picture into the work directory.
 
   Args:
     workdir: where to write.
     teacher: the teacher's row of the results.
     rows: of all files, one for each variant and seed.
+    variants: files of students, in the order of the table.
 
   Returns:
     The report's text, followed by the paths of the files.
   """
-  names = [TEACHER, *(variant.name for variant in VARIANTS), *reference.FILES]
+  names = [TEACHER, *(variant.name for variant in variants), *reference.FILES]
   groups = {name: found for name in names if (found := [row for row in rows if row["variant"] == name])}
   seeds = sorted({row["seed"] for row in rows})
   text = (
@@ -39,7 +40,7 @@ def write_report(workdir: str, teacher: dict, rows: Sequence[dict]) -> str:
   )
   ours = {name: _row(found) for name, found in groups.items() if name not in reference.FILES}
   text += markdown_table(_HEADER, [[name, *row] for name, row in ours.items()])
-  text += f"\n{_findings(groups)}\n"
+  text += f"\n{_findings(groups, variants)}\n"
   published = {name: groups[name] for name in reference.FILES if name in groups}
   if published:
     text += (
@@ -64,14 +65,15 @@ def _row(rows: Sequence[dict]) -> list[str]:
   ]
 
 
-def _findings(groups: Mapping[str, Sequence[dict]]) -> str:
+def _findings(groups: Mapping[str, Sequence[dict]], variants: Sequence[Variant]) -> str:
   """Compares the files of each scheme with each other, and with those of labels in float."""
   baseline = f"{FLOAT}, {LABELS}"
-  schemes = list(dict.fromkeys(variant.scheme for variant in VARIANTS))
+  schemes = list(dict.fromkeys(variant.scheme for variant in variants))
+  methods = dict.fromkeys(variant.method for variant in variants if variant.method not in (LABELS, SOFT_TARGETS))
   pairs = [(f"{scheme}, {SOFT_TARGETS}", f"{scheme}, {LABELS}") for scheme in schemes]
   pairs += [(f"{scheme}, {SOFT_TARGETS}", baseline) for scheme in schemes if scheme != FLOAT]
-  pairs += [(f"w8a8, {method}", f"w8a8, {SOFT_TARGETS}") for method in METHODS]
-  return comparisons(groups, pairs)
+  pairs += [(f"w8a8, {method}", f"w8a8, {SOFT_TARGETS}") for method in methods]
+  return comparisons(groups, [pair for pair in pairs if groups.keys() >= set(pair)])
 
 
 def _style(name: str) -> dict[str, str]:

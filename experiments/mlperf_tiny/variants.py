@@ -1,12 +1,12 @@
 """The compared files, and how their students are trained."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from tfkd import objectives as o
 from tfkd.sweeps import FLOAT
 
 LABELS, SOFT_TARGETS = "labels", "soft targets"
-TWO_BITS = "w2a2-lsq"
 STAGES_BEFORE_RELU = ["layer1_block0_add", "layer2_block0_add", "layer3_block0_add"]
 METHODS = {
   "DKD": (o.Decoupled(4.0, beta=2.0),),
@@ -30,19 +30,15 @@ class Variant(NamedTuple):
 
 
 FLOAT_LABELS = Variant(FLOAT, LABELS)
-VARIANTS = (
-  *(
-    Variant(scheme, method, is_ptq)
-    for scheme, is_ptq in (
-      (FLOAT, False),
-      (FLOAT, True),
-      ("w8a8", False),
-      ("w4a8", False),
-      ("w4a4-lsq", False),
-      (TWO_BITS, False),
-    )
-    for method in (LABELS, SOFT_TARGETS)
-  ),
-  *(Variant(scheme, method) for method in METHODS for scheme in (FLOAT, "w8a8")),
-)
-"""All files of students, in the order of the table and of the training."""
+
+
+def variants(schemes: Sequence[str], methods: Sequence[str]) -> list[Variant]:
+  """Returns the files of students, in the order of the table and of the training.
+
+  Args:
+    schemes: quantization schemes; float students and those that are quantized after training are always there.
+    methods: keys of `METHODS`.
+  """
+  kinds = [(FLOAT, False), (FLOAT, True), *((scheme, False) for scheme in schemes)]
+  found = [Variant(scheme, method, is_ptq) for scheme, is_ptq in kinds for method in (LABELS, SOFT_TARGETS)]
+  return found + [Variant(scheme, method) for method in methods for scheme in (FLOAT, "w8a8")]

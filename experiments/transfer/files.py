@@ -5,7 +5,7 @@ import os
 import tf_keras as keras
 from absl import flags
 
-from experiments import _run, files, quantized, response, run_flags  # noqa: F401  (defines --qat_epochs)
+from experiments import _run, files, response, run_flags
 from experiments._run import Experiment
 from experiments.transfer import networks
 from experiments.transfer.report import FILES, FLOAT, PTQ, TEACHER, write_report
@@ -24,7 +24,15 @@ _COMMON = {
 PRESETS = {
   "quick": _COMMON | {"image_size": 24, "teacher_epochs": 1, "epochs": 2, "qat_epochs": 1, "views": 1, "seeds": [0]},
   "full": _COMMON
-  | {"image_size": 40, "teacher_epochs": 6, "epochs": 20, "qat_epochs": 3, "views": 4, "seeds": [0, 1, 2]},
+  | {
+    "image_size": 40,
+    "teacher_epochs": 6,
+    "epochs": 20,
+    "qat_epochs": 3,
+    "two_bit_epochs": 10,
+    "views": 4,
+    "seeds": [0, 1, 2],
+  },
 }
 flags.DEFINE_alias("data", "data_dir")
 
@@ -54,7 +62,7 @@ def _students(sweep: Sweep) -> list[StudentSpec]:
 def _student(scheme: str, is_distilled: bool, seed: int) -> StudentSpec:
   fields = {}
   if scheme != FLOAT:
-    fields = {"epochs": flags.FLAGS.qat_epochs, "start": _student(FLOAT, is_distilled, seed)}
+    fields = {"epochs": files.qat_epochs(scheme), "start": _student(FLOAT, is_distilled, seed)}
   return response.labels_or_response(_NAME, is_distilled, seed, scheme=scheme, **fields)
 
 

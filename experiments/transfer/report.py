@@ -18,6 +18,8 @@ FILES = {
   "w8a8, distilled": ("w8a8", True),
   "w4a8, labels": ("w4a8", False),
   "w4a8, distilled": ("w4a8", True),
+  "w2a2-lsq, labels": ("w2a2-lsq", False),
+  "w2a2-lsq, distilled": ("w2a2-lsq", True),
 }
 """Scheme of the model that a file is made of, and whether that is distilled, in the order of the table."""
 PTQ = ("PTQ int8, labels", "PTQ int8, distilled")
@@ -64,7 +66,7 @@ def write_report(workdir: str, teacher: dict, rows: Sequence[dict]) -> str:
 
 
 def _findings(groups):
-  pairs = [(f"{scheme}, distilled", f"{scheme}, labels") for scheme in ("float", "w8a8", "w4a8")]
+  pairs = [(f"{scheme}, distilled", f"{scheme}, labels") for scheme in ("float", "w8a8", "w4a8", "w2a2-lsq")]
   pairs += [("w8a8, distilled", "PTQ int8, distilled"), ("w4a8, distilled", "w8a8, distilled")]
   return comparisons(groups, pairs)
 

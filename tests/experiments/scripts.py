@@ -9,6 +9,9 @@ import sys
 import tempfile
 from pathlib import Path
 
+import numpy as np
+from PIL import Image
+
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
 
 
@@ -54,3 +57,14 @@ def _forks():
 
   atexit.register(end)
   return server, outputs.name
+
+
+def write_photographs(root, classes, train, test):
+  """Writes JPEG files `<split>/<class>/<number>.jpg` of 32 x 32 pixels, whose brightness tells the class."""
+  rng = np.random.default_rng(0)
+  for split, count in (("train", train), ("test", test)):
+    for number, name in enumerate(classes):
+      (root / split / name).mkdir(parents=True)
+      for i in range(count):
+        pixels = rng.integers(0, 100, (32, 32, 3), np.uint8) + np.uint8(15 * number)
+        Image.fromarray(pixels).save(root / split / name / f"{i}.jpg")

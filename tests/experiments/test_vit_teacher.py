@@ -2,27 +2,18 @@
 
 import json
 
-import numpy as np
 import pytest
-from PIL import Image
 from safetensors.numpy import save_file
 
-from tests.experiments.scripts import run, run_briefly
+from tests.experiments.scripts import run, run_briefly, write_photographs
 from tests.models.test_vit import _hugging_face
 from tfkd.data.cifar10 import CLASSES
-
-RNG = np.random.default_rng(0)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
   root = tmp_path_factory.mktemp("vit")
-  for split, count in (("train", 4), ("test", 2)):
-    for number, name in enumerate(CLASSES):
-      (root / "data" / split / name).mkdir(parents=True)
-      for i in range(count):
-        pixels = RNG.integers(0, 100, (32, 32, 3), np.uint8) + np.uint8(15 * number)
-        Image.fromarray(pixels).save(root / "data" / split / name / f"{i}.jpg")
+  write_photographs(root / "data", CLASSES, train=4, test=2)
   # Stands for weights pretrained on a thousand classes at 224 pixels: seven classes at 64 pixels.
   save_file(_hugging_face(patches=16, classes=7), str(root / "vit.safetensors"))
   return root
