@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from experiments.titles import copies, data_of
 from tfkd import reporting
 from tfkd.reporting import (
   compare,
@@ -22,6 +23,7 @@ METHODS = {
   "response": "student, response",
   "feature": "student, features",
 }
+_PUBLISHED = "published, CIFAR-10"
 
 
 def write_report(
@@ -47,7 +49,7 @@ def write_report(
   student = rows["labels"][0]
   flags = student["config"]
   seeds = sorted({row["seed"] for row in rows["labels"]})
-  title = f"{flags['teacher']} teaches {flags['student']} on {teacher['dataset']}"
+  title = f"{flags['teacher']} teaches {flags['student']} on {data_of(teacher)}"
   text = (
     f"# {title}\n\n"
     f"Measured on all {teacher['test_images']:,} test images after {flags['teacher_epochs']} epochs of the teacher and "
@@ -85,7 +87,8 @@ def _comparison(rows, published):
       f"{accuracy:.2f}",
       format_mean_std([row["agreement"] for row in found], 100),
     ])  # fmt: skip
-  header = ["model", "parameters", "test loss", "published", "test accuracy, %", "published", "agreement with teacher"]
+  measured = f"test accuracy{copies(rows['teacher'][0])}, %"
+  header = ["model", "parameters", "test loss", _PUBLISHED, measured, _PUBLISHED, "agreement with teacher"]
   return markdown_table(header, table)
 
 
@@ -119,7 +122,8 @@ def _grid(grid, published):
       format_mean_std([row["accuracy"] for row in rows], 100),
       "–" if known is None else f"{known:.2f}",
     ])  # fmt: skip
-  return markdown_table(["T", "alpha", "test loss", "test accuracy, %", "published"], table)
+  (row, *_), *_ = grid.values()
+  return markdown_table(["T", "alpha", "test loss", f"test accuracy{copies(row)}, %", _PUBLISHED], table)
 
 
 def _heat_map(path, cells, x_label, y_label, title):

@@ -2,6 +2,7 @@
 
 import os
 
+from experiments.titles import copies, data_of
 from tfkd import reporting
 from tfkd.reporting import compare, format_mean_std, markdown_table, training_curves
 
@@ -29,7 +30,7 @@ def write_report(workdir: str, rows: dict[str, list[dict]]) -> str:
   names = teacher["config"]
   seeds = sorted({row["seed"] for row in rows["labels"]})
   trained = "its last layer alone" if names["teacher_head_only"] else "all layers"
-  title = f"{names['teacher']} teaches {names['student']} on {teacher['dataset']}"
+  title = f"{names['teacher']} teaches {names['student']} on {data_of(teacher)}"
   text = (
     f"# {title}\n\n"
     f"Measured on all {teacher['test_images']:,} test images after {names['teacher_epochs']} epochs of the "
@@ -65,4 +66,7 @@ def _table(rows: dict[str, list[dict]]) -> str:
     ]
     for method, found in rows.items()
   ]
-  return markdown_table(["model", "parameters", "test loss", "test accuracy, %", "agreement with teacher"], lines)
+  return markdown_table(
+    ["model", "parameters", "test loss", f"test accuracy{copies(rows['teacher'][0])}, %", "agreement with teacher"],
+    lines,
+  )

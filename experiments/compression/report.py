@@ -7,6 +7,7 @@ import numpy as np
 
 from experiments.compression.variants import FILES, FLOAT_STUDENT, FLOAT_TEACHER, PAIRS, PTQ_INT4, TRAINED
 from experiments.file_report import PICTURE, comparisons, draw_accuracy_against_bytes, mean, values
+from experiments.titles import data_of
 from tfkd import reporting
 from tfkd.reporting import format_mean_std, markdown_table
 
@@ -38,7 +39,7 @@ def write_report(workdir: str, teacher: dict, rows: Sequence[dict], student: str
   groups = {name: [row for row in rows if row["variant"] == name] for name in FILES}
   baseline = groups[FLOAT_STUDENT]
   seeds = sorted({row["seed"] for row in rows})
-  title = f"{student} on {teacher['dataset']}"
+  title = f"{student} on {data_of(teacher)}"
   text = (
     f"# Files: {title}\n\n"
     f"Accuracy of the files in percent on all {teacher['test_images']:,} test images, mean ± standard deviation over "

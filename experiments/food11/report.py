@@ -4,6 +4,7 @@ import itertools
 import os
 from collections.abc import Mapping
 
+from experiments.titles import copies, data_of
 from tfkd import reporting
 from tfkd.reporting import accuracy_by_method, compare, format_mean_std, markdown_table, training_curves
 
@@ -24,7 +25,7 @@ def write_report(workdir: str, teacher: dict, rows: Mapping[str, list[dict]]) ->
     The report's text, followed by the paths of the files.
   """
   seeds = sorted({row["seed"] for found in rows.values() for row in found})
-  title = f"Food-11 compression homework on {teacher['dataset']}"
+  title = f"Food-11 compression homework on {data_of(teacher)}"
   text = (
     f"# {title}\n\n"
     f"Accuracy on all {teacher['test_images']:,} test images; {teacher['train_images']:,} training images. Mean ± "
@@ -53,7 +54,8 @@ def _table(teacher: dict, rows: Mapping[str, list[dict]], with_thresholds: bool)
   flags = teacher["config"]
   networks = {"teacher": flags["teacher"]}
   networks |= {method: found[0]["choices"].get("network", flags["student"]) for method, found in rows.items()}
-  header = ["method", "network", "parameters", "epochs", "test loss", "test accuracy, %", "agreement with teacher"]
+  measured = f"test accuracy{copies(teacher)}, %"
+  header = ["method", "network", "parameters", "epochs", "test loss", measured, "agreement with teacher"]
   table = []
   for method, found in ({"teacher": [teacher]} | rows).items():
     line = [

@@ -4,6 +4,7 @@ import os
 from collections.abc import Mapping, Sequence
 
 from experiments.methods.table import BASELINE, FIVE_OBJECTIVES
+from experiments.titles import data_of
 from tfkd import reporting
 from tfkd.ops.timing import median_ratio
 from tfkd.reporting import accuracy_by_method, format_mean_std, markdown_table
@@ -27,7 +28,7 @@ def write_report(
   """
   row = rows[BASELINE][0]
   seeds = sorted({row["seed"] for found in rows.values() for row in found})
-  title = f"{row['scheme']} {row['config']['student']} students on {teacher['dataset']}"
+  title = f"{row['scheme']} {row['config']['student']} students on {data_of(teacher)}"
   text = (
     f"# Methods: {title}\n\n"
     f"Test accuracy in percent on all {teacher['test_images']:,} test images, mean ± standard deviation over seeds "

@@ -6,10 +6,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from experiments.svhn.questions import METHODS, PUBLISHED, PUBLISHED_Q1
+from experiments.titles import copies, data_of
 from tfkd import reporting
 from tfkd.reporting import format_mean_std, markdown_table, mean_and_std, new_figure, save_figure
 
 PICTURE = "accuracy_vs_temperature.png"
+_PUBLISHED = "published, SVHN"
 
 
 def write_report(workdir: str, rows: Sequence[dict], scheme: str) -> str:
@@ -28,7 +30,7 @@ def write_report(workdir: str, rows: Sequence[dict], scheme: str) -> str:
   picture = os.path.join(workdir, PICTURE)
   seeds = sorted({row["seed"] for row in rows if row["role"] == "student"})
   text = (
-    f"# SVHN homework on {teacher['dataset']}\n\n"
+    f"# SVHN homework on {data_of(teacher)}\n\n"
     f"Test accuracy in percent on all {teacher['test_images']:,} test images, after training on "
     f"{teacher['train_images']:,} training images. Mean ± standard deviation over seeds "
     f"({', '.join(map(str, seeds))}). "
@@ -50,7 +52,7 @@ def write_report(workdir: str, rows: Sequence[dict], scheme: str) -> str:
         f"q1: {scheme}, teacher labels": _accuracies(rows, "q1", "teacher labels", scheme),
         f"q1: {scheme}, labels": _accuracies(rows, "q1", "labels", scheme),
       },
-      f"{scheme} students of the SVHN homework on {teacher['dataset']}",
+      f"{scheme} students of the SVHN homework on {data_of(teacher)}",
     )
     text += f"\n![Accuracy over temperature]({PICTURE})\n"
   deployed = [row for row in rows if "tflite_accuracy" in row]
@@ -69,8 +71,8 @@ def _q1(rows: Sequence[dict], teacher: dict) -> str:
   return markdown_table(
     [
       "student",
-      "accuracy",
-      "published",
+      f"accuracy{copies(teacher)}",
+      _PUBLISHED,
       "agreement with teacher",
       "bytes of the file (float: of the weights)",
       "share of float32",
@@ -94,7 +96,7 @@ def _q1_row(name: str, rows: Sequence[dict], teacher: dict, published: str) -> l
 
 def _temperature_table(lines: Mapping[str, Mapping[float, list[float]]]) -> str:
   temperatures = sorted({t for points in lines.values() for t in points})
-  header = ["T"] + [title for q in METHODS for title in (f"{q}: {METHODS[q]}", "published")]
+  header = ["T"] + [title for q in METHODS for title in (f"{q}: {METHODS[q]}", _PUBLISHED)]
   rows = []
   for t in temperatures:
     row = [f"{t:g}"]
