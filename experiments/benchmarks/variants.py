@@ -23,6 +23,8 @@ PAIRS = {
 """From a name to teacher, student, hint layers of both, and schemes of the student."""
 TEACHER, LABELS, ONLINE, HINTS, CACHED = "teacher forward", "labels", "online", "online, 4 hints", "cached"
 KERAS, KERAS_FEATURE, TORCH = "Keras 3", "Keras 3, 1 feature", "PyTorch"
+FURTHER_SCHEMES = ("w4a8", "w4a4-lsq")
+"""Schemes that are timed with labels alone."""
 _IMAGES = 1024
 TEMPERATURE = 4.0
 
@@ -31,6 +33,7 @@ def names(pair: str) -> list[tuple[str, str]]:
   """Lists the variants of a pair as (kind, scheme of the student); the teacher has the scheme "float"."""
   own = [(kind, scheme) for scheme in PAIRS[pair][3] for kind in (LABELS, ONLINE, HINTS, CACHED)]
   others = [KERAS, KERAS_FEATURE] + [TORCH] * (importlib.util.find_spec("torch") is not None)
+  own += [(LABELS, scheme) for scheme in FURTHER_SCHEMES]
   return [(TEACHER, FLOAT), *own, *((kind, FLOAT) for kind in others)]
 
 
