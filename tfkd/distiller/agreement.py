@@ -9,6 +9,7 @@ from tfkd.distiller.compilation import losses_by_output
 from tfkd.distiller.model_checks import read_as_classes, read_as_labels
 from tfkd.distiller.teachers import first_outputs
 from tfkd.features.outputs import flat_keys_of, keys_of, part_of
+from tfkd.losses import TopK
 from tfkd.objectives import Batch, Objective
 from tfkd.ops.element_weights import combined, mask_of, of_elements, with_rank
 from tfkd.ops.keras_losses import is_on_classes
@@ -72,7 +73,8 @@ def agreement(
   """Compares the classes, or the independent labels, that both models choose.
 
   Args:
-    teacher, student: float [batch, ..., classes], or [batch, ..., labels]; also [batch] for one label.
+    teacher, student: float [batch, ..., classes], or [batch, ..., labels]; also [batch] for one label. Of the teacher
+      also its largest logits.
     sample_weight: weight of this output, or None. Elements that are masked or of weight zero do not count; all others
       count equally.
     kind: "classes", of which each model chooses the one of the highest score; or "labels", of which it chooses those
@@ -83,6 +85,22 @@ def agreement(
     agree, and of the same shape or None, 1 where an element counts; or None if these are not scores of the same
     classes or labels.
   """
+  same = _same(teacher, student, kind)
+  if same is None:
+    return None
+  weights = combined(sample_weight, mask_of(student))
+  if weights is None:
+    return same, None
+  counts = tf.cast(with_rank(of_elements(weights, student), same.shape.rank) != 0, tf.float32)
+  return same, tf.broadcast_to(counts, tf.shape(same))
+
+
+def _same(teacher: tf.Tensor | TopK, student: tf.Tensor, kind: str) -> tf.Tensor | None:
+  """Compares choices as `agreement` does, without weights."""
+  if isinstance(teacher, TopK):
+    if teacher.shape.rank != student.shape.rank:
+      return None
+    return tf.cast(tf.equal(teacher.classes[..., 0], tf.argmax(student, -1, tf.int32)), tf.float32)
   if kind == "labels" and teacher.shape.rank == student.shape.rank == 1:
     teacher, student = teacher[:, None], student[:, None]
   shapes = teacher.shape, student.shape
@@ -97,11 +115,5 @@ def agreement(
   ):
     return None
   if kind == "labels":
-    same = tf.reduce_mean(tf.cast(tf.equal(teacher > 0, student > 0), tf.float32), axis=-1)
-  else:
-    same = tf.cast(tf.equal(tf.argmax(teacher, -1), tf.argmax(student, -1)), tf.float32)
-  weights = combined(sample_weight, mask_of(student))
-  if weights is None:
-    return same, None
-  counts = tf.cast(with_rank(of_elements(weights, student), same.shape.rank) != 0, tf.float32)
-  return same, tf.broadcast_to(counts, tf.shape(same))
+    return tf.reduce_mean(tf.cast(tf.equal(teacher > 0, student > 0), tf.float32), axis=-1)
+  return tf.cast(tf.equal(tf.argmax(teacher, -1), tf.argmax(student, -1)), tf.float32)

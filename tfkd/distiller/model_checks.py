@@ -12,7 +12,9 @@ from tfkd.distiller.compilation import check_loss, is_on_logits, losses_by_outpu
 from tfkd.distiller.teachers import objectives_by_teacher
 from tfkd.features.outputs import flat_keys_of, keys_of, part_of
 from tfkd.keras3 import is_keras3
+from tfkd.losses import TopK
 from tfkd.objectives import Batch, Objective
+from tfkd.objectives.base import check_reads_top_k
 from tfkd.ops.probabilities import KINDS, assert_logits, ending_of_tensor, endings
 from tfkd.teachers import Teacher
 from tfkd.teachers.frozen import name_of
@@ -77,6 +79,8 @@ def _check_pair(teacher: Teacher | None, student: keras.Model, objectives: Seque
     _check_has_output(objective, "student", shapes[1])
     if objective.reads_teacher:
       _check_has_output(objective, "teacher", shapes[0])
+      if getattr(teacher, "top_k", None) is not None:
+        check_reads_top_k(objective, teacher.top_k)
     _check_student_ending(objective, _picked(ends[0], objective.output_key))
     if objective.reads_classes and _picked(ends[1], objective.output_key) == "sigmoid":
       raise ValueError(
@@ -162,8 +166,9 @@ def assert_read_logits(
 
 
 def _parts(outputs: Any, keys: set) -> list:
-  """Outputs of these keys, in one order."""
-  return [part_of(outputs, key) for key in keys_of(outputs) if key in keys or len(keys_of(outputs)) == 1 and keys]
+  """Outputs of these keys, in one order, without those that are known to be logits."""
+  chosen = [key for key in keys_of(outputs) if key in keys or len(keys_of(outputs)) == 1 and keys]
+  return [part for part in (part_of(outputs, key) for key in chosen) if not isinstance(part, TopK)]
 
 
 def _has_known_endings(model: Any) -> bool:

@@ -24,7 +24,7 @@ def assert_all_finite(structure: Any, name: str) -> list[tf.Tensor]:
     Tensors to depend on. A failure raises `tf.errors.InvalidArgumentError`, whose cause `message_of` extracts.
   """
   checks = []
-  for tensor in tf.nest.flatten(structure):
+  for tensor in tf.nest.flatten(structure, expand_composites=True):
     if tf.is_tensor(tensor) and tensor.dtype.is_floating:
       is_finite = tf.math.is_finite(tensor)
       report = functools.partial(_report, tensor, is_finite, name)

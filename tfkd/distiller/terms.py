@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from tfkd.distiller.teachers import for_objective
 from tfkd.features.outputs import pick
+from tfkd.losses import TopK
 from tfkd.objectives import Batch, Objective
 from tfkd.ops.element_weights import (
   combined,
@@ -107,6 +108,8 @@ def _shared(weights: list[Any], outputs: list[tf.Tensor]) -> tf.Tensor:
 
 
 def _without_dropped(part: Any, weights: tf.Tensor, objective: Objective) -> Any:
+  if isinstance(part, TopK):
+    return TopK(*(without_dropped(tensor, weights) for tensor in (part.values, part.classes, part.log_rest)))
   if not objective.student_layers or tf.is_tensor(part):
     return without_dropped(part, weights)
   return [objective.without_dropped(feature, weights) for feature in part]

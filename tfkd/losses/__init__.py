@@ -40,5 +40,9 @@ from tfkd.losses._soft_targets import soft_target_reverse_kl as soft_target_reve
 from tfkd.losses._soft_targets import tempered_cross_entropy as tempered_cross_entropy
 from tfkd.losses._srd import log_power_distance as log_power_distance
 from tfkd.losses._standardized import standardize_logits as standardize_logits
+from tfkd.losses._top_k import TopK as TopK
+from tfkd.losses._top_k import top_k as top_k
+from tfkd.losses._top_k import with_label_and_rest as with_label_and_rest
+from tfkd.losses._top_k import with_rest as with_rest
 from tfkd.losses._transformed_teacher import transformed_teacher as transformed_teacher
 from tfkd.losses._variational_information import variational_information as variational_information

@@ -12,6 +12,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 from tfkd.features.outputs import ModelOutputs, pick
+from tfkd.losses import TopK
 from tfkd.objectives.batch import Batch
 from tfkd.ops.element_weights import at_positions, mask_of, without_dropped
 
@@ -54,6 +55,8 @@ class Objective(keras.layers.Layer):
   """Whether the loss reads the models' outputs as logits of a class distribution."""
   reads_binary_logits: ClassVar[bool] = False
   """Whether the loss reads the models' outputs as logits of independent labels."""
+  reads_top_k: bool = False
+  """Whether the loss can be computed from the k largest logits of the teacher, `tfkd.losses.TopK`."""
   positions: ClassVar[str | None] = None
   """Whether `call` weights positions itself: see `TappedObjective`."""
   teacher_layers: tuple[str, ...] = ()
@@ -144,7 +147,10 @@ class Objective(keras.layers.Layer):
 
   def teacher_output(self, batch: Batch) -> tf.Tensor:
     """The output of the teacher that this objective reads."""
-    return pick(self.teacher_of(batch).outputs, self.output_key, "teacher", self.name)
+    found = pick(self.teacher_of(batch).outputs, self.output_key, "teacher", self.name)
+    if isinstance(found, TopK):
+      check_reads_top_k(self, found.shape[-1])
+    return found
 
   def student_output(self, batch: Batch) -> tf.Tensor:
     """The output of the student that this objective reads."""
@@ -215,6 +221,15 @@ class Objective(keras.layers.Layer):
       # Loading a file makes its weights before the first batch; plain lists, because JSON keeps them.
       self._build_shapes = [[shape.as_list() for shape in side] for side in input_shape[:2]]
     super().build(input_shape)
+
+
+def check_reads_top_k(objective: Objective, k: int) -> None:
+  """Raises ValueError unless an objective can be computed from the k largest logits of the teacher."""
+  if not objective.reads_top_k:
+    raise ValueError(
+      f"objective '{objective.name}' reads all logits of the teacher, and {k} of each example are stored: write the "
+      "cache without top_k, or use SoftTargets or Decoupled without standardize."
+    )
 
 
 def as_number(value: Any) -> Any:

@@ -36,19 +36,27 @@ class Decoupled(LogitObjective):
     self.alpha = alpha
     self.beta = beta
 
+  @property
+  def reads_top_k(self) -> bool:
+    return not self.standardize
+
   def inputs(self, batch: Batch) -> tuple:
     return *super().inputs(batch), self.labels(batch)
 
   def call(self, inputs: tuple) -> tf.Tensor:
-    teacher, student = self.logits(*inputs[:2])
-    labels = class_indices(inputs[2], student.shape[-1], student.shape[:-1])
+    teacher, student, labels = inputs
+    (student,) = self.logits(student)
+    labels = class_indices(labels, student.shape[-1], student.shape[:-1])
+    shape = tf.shape(labels)
     # The loss takes rows: each token or pixel is a row.
-    values = losses.decoupled(
-      tf.reshape(teacher, [-1, teacher.shape[-1]]),
-      tf.reshape(student, [-1, student.shape[-1]]),
-      tf.reshape(labels, [-1]),
-      self.temperature,
-      alpha=self.alpha,
-      beta=self.beta,
-    )
-    return tf.reshape(values, tf.shape(labels))
+    if isinstance(teacher, losses.TopK):
+      known = losses.TopK(_rows(teacher.values), _rows(teacher.classes), tf.reshape(teacher.log_rest, [-1]))
+      rows = losses.with_label_and_rest(known, _rows(student), tf.reshape(labels, [-1]), self.temperature)
+    else:
+      teacher, _ = self.logits(teacher, inputs[1])
+      rows = _rows(teacher), _rows(student), tf.reshape(labels, [-1])
+    return tf.reshape(losses.decoupled(*rows, self.temperature, alpha=self.alpha, beta=self.beta), shape)
+
+
+def _rows(tensor: tf.Tensor) -> tf.Tensor:
+  return tf.reshape(tensor, [-1, tensor.shape[-1]])

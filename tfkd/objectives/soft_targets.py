@@ -81,6 +81,10 @@ class SoftTargets(LogitObjective):
   def reads_teacher(self) -> bool:
     return self.source == "teacher"
 
+  @property
+  def reads_top_k(self) -> bool:
+    return not self.standardize
+
   def inputs(self, batch: Batch) -> tuple:
     source = self.teacher_output(batch) if self.reads_teacher else self.labels(batch)
     return source, self.student_output(batch)
@@ -90,7 +94,10 @@ class SoftTargets(LogitObjective):
     if self.source == "labels":
       loss = self._against_labels(source, *self.logits(student))
     else:
-      source, student = self.logits(source, student)
+      if isinstance(source, losses.TopK):
+        source, student = losses.with_rest(source, *self.logits(student), self.temperature)
+      else:
+        source, student = self.logits(source, student)
       options = {"beta": self.beta} if self.form == "jsd" else {}
       loss = _FORMS[self.form](source, student, self.temperature, **options)
     return loss * self.temperature**2 if self.scale_by_t2 else loss

@@ -13,7 +13,7 @@ def num_replicas() -> int:
 
 def num_examples(x: Any) -> tf.Tensor:
   """Length of the first axis of a batch's tensors: float32 scalar."""
-  return tf.cast(tf.shape(tf.nest.flatten(x)[0])[0], tf.float32)
+  return tf.cast(tf.shape(tf.nest.flatten(x, expand_composites=True)[0])[0], tf.float32)
 
 
 def sum_over_replicas(tensor: tf.Tensor) -> tf.Tensor:

@@ -7,9 +7,15 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from tfkd import losses
+
 FORMAT = 3
 MANIFEST = "manifest.json"
 OUTPUTS, FINGERPRINTS = "outputs", "fingerprints"
+TOP_K = ("values", "classes", "log_rest")
+"""Keys of an output of which the largest logits are known, in data sets; see `tfkd.losses.TopK`."""
+_LOG_REST = "log_rest"
+_CLASS_DTYPES = ("uint8", "uint16", "int32")
 
 
 def arrays_of_outputs(outputs: Any) -> dict[str, Any]:
@@ -38,13 +44,52 @@ def is_output(name: str) -> bool:
 
 
 def outputs_of_arrays(arrays: Mapping[str, Any]) -> Any:
-  """Inverts `arrays_of_outputs`, with a tuple for any sequence, since `tf.data` converts lists to tensors."""
-  names = [name for name in arrays if is_output(name)]
-  if names == [OUTPUTS]:
-    return arrays[OUTPUTS]
-  if all(name.startswith(f"{OUTPUTS}/") for name in names):
-    return {name.removeprefix(f"{OUTPUTS}/"): arrays[name] for name in names}
-  return tuple(arrays[f"{OUTPUTS}:{index}"] for index in range(len(names)))
+  """Inverts `arrays_of_outputs`, with a tuple for any sequence, since `tf.data` converts lists to tensors.
+
+  Of the largest logits, each output is a dict with the keys `TOP_K`.
+  """
+  found = {name: array for name, array in arrays.items() if is_output(name)}
+  for name in found:
+    classes = next((array for other, array in arrays.items() if other in _classes_names(name)), None)
+    if classes is not None:
+      parts = arrays[name], classes, arrays[f"{_LOG_REST}/{name}"]
+      found[name] = dict(zip(TOP_K, parts, strict=True))
+  if list(found) == [OUTPUTS]:
+    return found[OUTPUTS]
+  if all(name.startswith(f"{OUTPUTS}/") for name in found):
+    return {name.removeprefix(f"{OUTPUTS}/"): part for name, part in found.items()}
+  return tuple(found[f"{OUTPUTS}:{index}"] for index in range(len(found)))
+
+
+def largest(arrays: Mapping[str, tf.Tensor], k: int) -> dict[str, tf.Tensor]:
+  """Returns the arrays of the k largest logits of each output, in place of the outputs.
+
+  Args:
+    arrays: see `arrays_of_outputs`; other arrays are returned as they are.
+    k: number of logits to keep.
+
+  Raises:
+    ValueError: an output has fewer than k classes, or is no class distribution.
+  """
+  found = {}
+  for name, array in arrays.items():
+    found[name] = array
+    if is_output(name):
+      if array.shape.rank < 2 or array.shape[-1] < k:
+        raise ValueError(
+          f"top_k is {k}, and the teacher's {name} have shape {array.shape}: expected [batch, ..., classes] with at "
+          f"least {k} classes."
+        )
+      kept = losses.top_k(array, k)
+      index = next(i for i, dtype in enumerate(_CLASS_DTYPES) if array.shape[-1] - 1 <= np.iinfo(dtype).max)
+      found |= {name: kept.values, f"{_LOG_REST}/{name}": kept.log_rest}
+      found[_classes_names(name)[index]] = tf.cast(kept.classes, _CLASS_DTYPES[index])
+  return found
+
+
+def _classes_names(name: str) -> list[str]:
+  """Returns the possible array names of an output's classes, which begin with their type."""
+  return [f"{dtype}/{name}" for dtype in _CLASS_DTYPES]
 
 
 def name_of_layer(layer: str) -> str:
@@ -59,7 +104,8 @@ def file_name(name: str) -> str:
 
 def dtype_of(name: str, dtype: str) -> np.dtype:
   """Returns the element type of an array in a cache with outputs of this dtype."""
-  return np.dtype(np.int64 if name == FINGERPRINTS else dtype)
+  prefix = name.partition("/")[0]
+  return np.dtype(np.int64 if name == FINGERPRINTS else prefix if prefix in _CLASS_DTYPES else dtype)
 
 
 def specs_of_inputs(dataset: tf.data.Dataset) -> list[list[Any]]:

@@ -115,7 +115,7 @@ class CacheWriter:
     self._crc32[FINGERPRINTS] = zlib.crc32(found.data, self._crc32.get(FINGERPRINTS, 0))
     for name, array in outputs.items():
       with np.errstate(over="ignore"):  # The check below raises instead.
-        kept = np.ascontiguousarray(array, self._identity["dtype"])
+        kept = np.ascontiguousarray(array, dtype_of(name, self._identity["dtype"]))
       if not np.isfinite(kept).all():
         why = f"too large for {self._identity['dtype']}" if np.isfinite(array).all() else "not finite"
         first, *position = np.argwhere(~np.isfinite(kept))[0].tolist()

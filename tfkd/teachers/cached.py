@@ -107,6 +107,11 @@ class CachedTeacher(Precomputed):
     pair of that and a dict from layer to memory-mapped [n, ...]. n is the number of examples times augmentation views.
     `tfkd.data.batches` checks that its inputs belong to these outputs."""
 
+  @property
+  def top_k(self) -> int | None:
+    """Number of logits that are stored of each output; None for all."""
+    return self.manifest.get("top_k")
+
   def __len__(self) -> int:
     return self.manifest["examples"]
 
