@@ -100,7 +100,7 @@ def _same(teacher: tf.Tensor | TopK, student: tf.Tensor, kind: str) -> tf.Tensor
   if isinstance(teacher, TopK):
     if teacher.shape.rank != student.shape.rank:
       return None
-    return tf.cast(tf.equal(teacher.classes[..., 0], tf.argmax(student, -1, tf.int32)), tf.float32)
+    return tf.cast(tf.equal(tf.gather(teacher.classes, 0, axis=-1), tf.argmax(student, -1, tf.int32)), tf.float32)
   if kind == "labels" and teacher.shape.rank == student.shape.rank == 1:
     teacher, student = teacher[:, None], student[:, None]
   shapes = teacher.shape, student.shape

@@ -79,8 +79,9 @@ def _check_pair(teacher: Teacher | None, student: keras.Model, objectives: Seque
     _check_has_output(objective, "student", shapes[1])
     if objective.reads_teacher:
       _check_has_output(objective, "teacher", shapes[0])
-      if getattr(teacher, "top_k", None) is not None:
-        check_reads_top_k(objective, teacher.top_k)
+      k = getattr(teacher, "top_k", None)
+      if k is not None:
+        check_reads_top_k(objective, k)
     _check_student_ending(objective, _picked(ends[0], objective.output_key))
     if objective.reads_classes and _picked(ends[1], objective.output_key) == "sigmoid":
       raise ValueError(

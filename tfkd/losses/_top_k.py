@@ -71,9 +71,7 @@ def with_rest(teacher: TopK, student_logits: tf.Tensor, temperature: Scalar = 1.
     return teacher.values, top
   of_teacher = teacher.log_rest + (temperature - 1.0) * math.log(rest)
   of_student = _log_sum(student, teacher.classes, temperature)
-  return tuple(
-    tf.concat([values, last[..., None]], axis=-1) for values, last in ((teacher.values, of_teacher), (top, of_student))
-  )
+  return _with_columns(teacher.values, of_teacher), _with_columns(top, of_student)
 
 
 def with_label_and_rest(
@@ -107,15 +105,18 @@ def with_label_and_rest(
   share = teacher.log_rest - math.log(rest)  # Logit of each class of the rest, as far as is known.
   count = tf.where(is_known, float(rest), rest - 1.0)
   of_rest = tf.where(count > 0, share + temperature * tf.math.log(tf.maximum(count, 1.0)), _NONE)
-  teacher_columns = [tf.where(is_known, _NONE, share), of_rest]
   of_label = tf.where(is_known, _NONE, tf.gather(student, labels, batch_dims=1))
   others = tf.concat([teacher.classes, labels[:, None]], axis=1)
-  student_columns = [of_label, _log_sum(student, others, temperature)]
-  results = (
-    tf.concat([values, tf.stack(columns, axis=1)], axis=1)
-    for values, columns in ((teacher.values, teacher_columns), (top, student_columns))
+  return (
+    _with_columns(teacher.values, tf.where(is_known, _NONE, share), of_rest),
+    _with_columns(top, of_label, _log_sum(student, others, temperature)),
+    tf.where(is_known, position, teacher.values.shape[1]),
   )
-  return *results, tf.where(is_known, position, teacher.values.shape[1])
+
+
+def _with_columns(values: tf.Tensor, *columns: tf.Tensor) -> tf.Tensor:
+  """Appends columns [...] to values [..., k]."""
+  return tf.concat([values, tf.stack(columns, axis=-1)], axis=-1)
 
 
 def _size_of_rest(teacher: TopK, student_logits: tf.Tensor) -> int:

@@ -223,7 +223,7 @@ class Objective(keras.layers.Layer):
     super().build(input_shape)
 
 
-def check_reads_top_k(objective: Objective, k: int) -> None:
+def check_reads_top_k(objective: Objective, k: int | None) -> None:
   """Raises ValueError unless an objective can be computed from the k largest logits of the teacher."""
   if not objective.reads_top_k:
     raise ValueError(

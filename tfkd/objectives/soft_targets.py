@@ -95,7 +95,8 @@ class SoftTargets(LogitObjective):
       loss = self._against_labels(source, *self.logits(student))
     else:
       if isinstance(source, losses.TopK):
-        source, student = losses.with_rest(source, *self.logits(student), self.temperature)
+        (student,) = self.logits(student)
+        source, student = losses.with_rest(source, student, self.temperature)
       else:
         source, student = self.logits(source, student)
       options = {"beta": self.beta} if self.form == "jsd" else {}
