@@ -8,6 +8,7 @@ import sys
 import textwrap
 import threading
 import time
+import zlib
 from types import SimpleNamespace
 
 import numpy as np
@@ -22,7 +23,7 @@ from tfkd import objectives as o
 from tfkd.data.augment import padded_crop
 from tfkd.features import ModelOutputs
 from tfkd.preprocessing import Preprocessing
-from tfkd.storage.digests import to_checked_json
+from tfkd.storage.digests import from_checked_json, to_checked_json
 from tfkd.teachers import HALVES, CachedTeacher, Ensemble, Frozen, Precomputed, cache
 from tfkd.teachers import cache_writer as writing
 
@@ -447,10 +448,12 @@ class TestAnEarlierCache:
       content = bytearray(whole)
       content[17] ^= 1
       (path / name).write_bytes(content)
-      with pytest.raises(
-        ValueError, match=rf"{name} has changed since it was written .*: remove .* and write it again"
-      ):
-        CachedTeacher(path)
+      cached = CachedTeacher(path)
+      words = rf"{name} has changed since it was written .*examples 0 to 49 differs.*: remove .* and write it again"
+      with pytest.raises(ValueError, match=words):
+        cached.verify()
+      with pytest.raises(ValueError, match=words):
+        data.batches((IMAGES, cached.outputs), LABELS, 10, scale_pixels=True)
       (path / name).write_bytes(whole)
     with open(path / "outputs.bin", "r+b") as file:
       file.truncate(790)
@@ -460,10 +463,48 @@ class TestAnEarlierCache:
     with pytest.raises(ValueError, match=r"manifest.json is damaged"):
       CachedTeacher(path)
     (path / "manifest.json").write_text(to_checked_json({"format": 99}))
-    with pytest.raises(ValueError, match="has format 99, and this version reads 3: remove it and write it again"):
+    with pytest.raises(ValueError, match="has format 99, and this version reads 4: remove it and write it again"):
       CachedTeacher(path)
     with pytest.raises(FileNotFoundError, match="is no cache of teacher outputs"):
       CachedTeacher(path.parent)
+
+  def test_is_verified_block_by_block_when_it_is_used(self, teacher, tmp_path, monkeypatch):
+    monkeypatch.setattr(writing, "_BLOCK_BYTES", 16 * 20)  # 20 examples of four logits.
+    path = tmp_path / "blocks"
+    expected = np.array(cache(teacher, _in_order(7), path).outputs)
+    content = bytearray((path / "outputs.bin").read_bytes())
+    content[16 * 45 + 3] ^= 1  # In the last of three blocks.
+    (path / "outputs.bin").write_bytes(content)
+    cached = CachedTeacher(path)
+    outputs = cached.outputs
+    np.testing.assert_array_equal(outputs[:40], expected[:40])
+    np.testing.assert_array_equal(outputs[[3, 39, -15]], expected[[3, 39, 35]])
+    np.testing.assert_array_equal(outputs[7], expected[7])
+    words = "outputs.bin has changed since it was written .*examples 40 to 49"
+    for use in (
+      lambda a: a[40], lambda a: a[-1], lambda a: a[30:], lambda a: a[::-1], lambda a: a[[0, 44]], lambda a: a[...],
+      lambda a: a[np.ones(50, bool)], lambda a: a[:, 2], np.copy, np.sum, lambda a: a * 2, lambda a: a.max(), list,
+      lambda a: np.take(a, [1], axis=0), lambda a: np.concatenate([a, a]), lambda a: cached.verify(),
+    ):  # fmt: skip
+      with pytest.raises(ValueError, match=words):
+        use(outputs)
+    # The first batches are right; the last is found by the pipeline.
+    seen = 0
+    with pytest.raises(tf.errors.InvalidArgumentError, match="has changed since it was written"):
+      for _ in data.batches((IMAGES, outputs), LABELS, 10, scale_pixels=True):
+        seen += 1
+    assert seen <= 4
+    monkeypatch.setattr(zlib, "crc32", lambda *args: pytest.fail("a verified block is read once"))
+    np.testing.assert_array_equal(outputs[:40], expected[:40])
+
+  def test_of_the_earlier_format_is_read(self, teacher, path):
+    expected = np.array(CachedTeacher(path).outputs)
+    manifest = from_checked_json((path / "manifest.json").read_text())
+    sums = {name: zlib.crc32((path / f"{name}.bin").read_bytes()) for name in ("outputs", "fingerprints")}
+    (path / "manifest.json").write_text(to_checked_json({**manifest, "format": 3, "crc32": sums}))
+    found = cache(teacher, _in_order(), path)
+    np.testing.assert_array_equal(found.outputs[3:9], expected[3:9])
+    found.verify()
 
   def test_that_lacks_a_layer_names_it(self, path):
     with pytest.raises(ValueError, match=r"has no features of relu1; it has none: write another"):

@@ -65,7 +65,7 @@ def batches(
   parts = (images, labels, others, sample_weight)
   take_inputs, take_labels, take_others, take_weights = (tf.nest.map_structure(_taker, part) for part in parts)
   # Fingerprints of the inputs that cached outputs were computed from.
-  stored = {id(f): constant(f) for a in tf.nest.flatten(others) if (f := getattr(a, "fingerprints", None)) is not None}
+  stored = {id(f): _taker(f) for a in tf.nest.flatten(others) if (f := getattr(a, "fingerprints", None)) is not None}
 
   def gather(indices, seed):
     if views and shuffle_seed is not None:
@@ -74,7 +74,7 @@ def batches(
     for transform in transforms:
       batch = transform(batch)
     x = batch.inputs
-    with tf.control_dependencies([assert_same_examples(x, tf.gather(f, indices), indices) for f in stored.values()]):
+    with tf.control_dependencies([assert_same_examples(x, take(indices), indices) for take in stored.values()]):
       x = tf.nest.map_structure(tf.identity, x)
     x = (x, *_taken(take_others, indices)) if others else x
     weights = () if sample_weight is None else (_taken(take_weights, indices % n),)
@@ -147,15 +147,18 @@ def _check_first_batch(dataset):
   """Reads the first batch.
 
   Raises:
-    ValueError: its cached outputs belong to other inputs.
+    ValueError: its cached outputs belong to other inputs, or are damaged.
   """
   try:
     next(iter(dataset))
   except tf.errors.InvalidArgumentError as error:
     message = re.search(r"\[(inputs and cached .*?)\] \[(.*?)\]", error.message)
-    if not message:
-      raise
-    raise ValueError(f"{' '.join(message.groups())}.") from None
+    if message:
+      raise ValueError(f"{' '.join(message.groups())}.") from None
+    damaged = re.search(r"^ValueError: (.* has changed since .*)$", error.message, re.MULTILINE)
+    if damaged:
+      raise ValueError(damaged[1]) from None
+    raise
 
 
 def _taken(takers, indices):

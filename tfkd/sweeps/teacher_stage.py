@@ -143,7 +143,7 @@ class TeacherStage:
     path = self._workspace.path("teacher", "outputs", directory)
     written = self._write(path, batches) if self._workspace.writes else None
     barrier(self._trainer.strategy)
-    return CachedTeacher(path) if written is None else written  # Opening reads the whole file, for its CRC-32.
+    return CachedTeacher(path) if written is None else written
 
   def _write(self, path, batches):
     try:

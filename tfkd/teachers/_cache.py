@@ -182,7 +182,8 @@ def _check(cached, teacher, dataset, identity):
   Raises:
     ValueError: it has outputs of another teacher or of other data.
   """
-  reason, where = differences({name: cached.manifest.get(name) for name in identity}, identity), ""
+  expected = {name: value for name, value in identity.items() if name != "format"}  # Older ones can be read.
+  reason, where = differences({name: cached.manifest.get(name) for name in expected}, expected), ""
   if not reason:
     first = next(inputs_of(dataset), None)
     if first is not None:

@@ -9,7 +9,8 @@ import tensorflow as tf
 
 from tfkd import losses
 
-FORMAT = 3
+FORMAT = 4
+READABLE = (3, FORMAT)
 MANIFEST = "manifest.json"
 OUTPUTS, FINGERPRINTS = "outputs", "fingerprints"
 TOP_K = ("values", "classes", "log_rest")

@@ -26,6 +26,7 @@ from tfkd.teachers.cache_format import (
 from tfkd.teachers.provenance import differences, first_difference
 
 _PROGRESS = "progress.json"
+_BLOCK_BYTES = 2**20  # Of the largest array: what one reader of a row has to verify.
 _RECORD_SECONDS = 2.0  # Work that a killed process may lose.
 
 
@@ -72,6 +73,7 @@ class CacheWriter:
 
   def _reset(self):
     self.shapes: Any = None
+    self._block_rows = 1
     self._inputs: Any = None
     self.examples, self._files, self._crc32 = 0, {}, {}
 
@@ -83,6 +85,7 @@ class CacheWriter:
       inputs: result of `specs_of_inputs`.
     """
     self.shapes, self._inputs = shapes, inputs
+    self._block_rows = max(1, _BLOCK_BYTES // max(map(self.bytes_of, shapes)))
     for name in shapes:
       file = self._path(file_name(name))
       self._files[name] = open(file, "r+b" if os.path.exists(file) else "wb")  # noqa: SIM115  (closed by `close`)
@@ -111,8 +114,7 @@ class CacheWriter:
       ValueError: an output is not finite, or too large for the dtype.
     """
     found = fingerprints(inputs).numpy()
-    self._files[FINGERPRINTS].write(found.data)
-    self._crc32[FINGERPRINTS] = zlib.crc32(found.data, self._crc32.get(FINGERPRINTS, 0))
+    self._write(FINGERPRINTS, found)
     for name, array in outputs.items():
       with np.errstate(over="ignore"):  # The check below raises instead.
         kept = np.ascontiguousarray(array, dtype_of(name, self._identity["dtype"]))
@@ -120,12 +122,22 @@ class CacheWriter:
         why = f"too large for {self._identity['dtype']}" if np.isfinite(array).all() else "not finite"
         first, *position = np.argwhere(~np.isfinite(kept))[0].tolist()
         raise ValueError(f"the teacher's {name} is {why} in example {self.examples + first}, at {position}.")
-      self._files[name].write(kept.data)
-      self._crc32[name] = zlib.crc32(kept.data, self._crc32.get(name, 0))
+      self._write(name, kept)
     self.examples += len(found)
     if time.monotonic() - self._recorded > _RECORD_SECONDS:
       self._record(_PROGRESS, {"identity": self._identity})
       self._recorded = time.monotonic()
+
+  def _write(self, name, array):
+    self._files[name].write(array.data)
+    sums, rows = self._crc32.setdefault(name, []), self._block_rows
+    start, stop = self.examples, self.examples + len(array)
+    while start < stop:
+      if start % rows == 0:
+        sums.append(0)
+      end = min(stop, (start // rows + 1) * rows)
+      sums[-1] = zlib.crc32(array[start - self.examples : end - self.examples].data, sums[-1])
+      start = end
 
   def finish(self) -> None:
     """Writes the manifest and removes files that are no part of a complete cache."""
@@ -143,6 +155,7 @@ class CacheWriter:
       file.flush()
       os.fsync(file.fileno())
     content = {**content, "examples": self.examples, "inputs": self._inputs, "shapes": self.shapes}
+    content["block_rows"] = self._block_rows
     write_text(self._path(name), to_checked_json({**content, "crc32": self._crc32}))
 
   def _keep_only(self, *names):

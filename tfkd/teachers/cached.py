@@ -2,7 +2,6 @@
 
 import math
 import os
-import zlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,10 +10,12 @@ import tensorflow as tf
 
 from tfkd.storage.digests import from_checked_json
 from tfkd.storage.fingerprints import fingerprints
+from tfkd.teachers.cache_arrays import Blocks, CachedOutputs
 from tfkd.teachers.cache_format import (
   FINGERPRINTS,
   FORMAT,
   MANIFEST,
+  READABLE,
   differing_specs,
   dtype_of,
   file_name,
@@ -23,55 +24,6 @@ from tfkd.teachers.cache_format import (
   specs_of_inputs,
 )
 from tfkd.teachers.precomputed import Precomputed
-
-_BY_EXAMPLE = (np.concatenate, np.take, np.repeat, np.split, np.array_split, np.copy)
-
-
-class CachedOutputs(np.memmap):
-  """A memory-mapped array of a cache, with examples along the first axis.
-
-  `tfkd.data.batches` compares the fingerprints with those of its inputs. Slicing, indexing, `np.take`, splitting,
-  repeating and concatenating along the first axis keep the fingerprints of the selected examples. Arrays computed in
-  other ways have none, and are not compared.
-  """
-
-  fingerprints: np.ndarray | None = None
-  """int64 [n], of the inputs from which the outputs were computed, or None."""
-
-  def __getitem__(self, index):
-    found = super().__getitem__(index)
-    rows = index[0] if isinstance(index, tuple) and index else index
-    if self.fingerprints is not None and np.ndim(found) and (isinstance(rows, slice) or np.ndim(rows) == 1):
-      found = _with_fingerprints(found, self.fingerprints[rows])
-    return found
-
-  def __array_function__(self, function, types, args, kwargs):
-    found = super().__array_function__(function, types, args, kwargs)
-    arrays = args[0] if args and isinstance(args[0], (list, tuple)) else args[:1]
-    stored = [getattr(array, "fingerprints", None) for array in arrays]
-    if function not in _BY_EXAMPLE or not stored or any(part is None for part in stored):
-      return found
-    try:
-      kept = function(stored if arrays is args[0] else stored[0], *args[1:], **kwargs)
-    except (ValueError, IndexError):  # Along another axis.
-      return found
-    if tf.nest.flatten(found)[0].ndim != arrays[0].ndim:  # Of all elements in one row.
-      return found
-    if isinstance(found, list):
-      return [_with_fingerprints(*pair) for pair in zip(found, kept, strict=True)]
-    return _with_fingerprints(found, kept)
-
-  def __array_wrap__(self, array, context=None, return_scalar=False):
-    array = np.asarray(array)
-    return array[()] if return_scalar else array
-
-
-def _with_fingerprints(array, kept):
-  if kept.ndim != 1 or kept.shape != array.shape[:1]:
-    return array
-  array = array.view(CachedOutputs)
-  array.fingerprints = kept
-  return array
 
 
 class CachedTeacher(Precomputed):
@@ -82,23 +34,25 @@ class CachedTeacher(Precomputed):
     train = tfkd.data.batches((images, cached.outputs), labels, 128, scale_pixels=True, shuffle_seed=0)
     tfkd.Distiller(cached, student, objectives).fit(train, ...)
 
-  Files are memory-mapped, so that all processes of a machine share the system's page cache.
+  Files are memory-mapped, so that all processes of a machine share the system's page cache. Opening reads none of them:
+  blocks of about a megabyte are compared with their CRC-32 when they are first used. A damaged block raises there, in a
+  data set as `tf.errors.InvalidArgumentError`.
 
   Args:
     path: directory of the cache.
 
   Raises:
     FileNotFoundError: there is no cache at path.
-    ValueError: a file is damaged, or the format has another version.
+    ValueError: a file has another size than was written, the manifest is damaged, or the format has another version.
   """
 
   def __init__(self, path: str | os.PathLike):
     self.path = os.fspath(path)
     self.manifest = _read_manifest(self.path)
     """Contents of manifest.json: shapes and checksums of the arrays, and the descriptions of teacher and inputs."""
-    self.fingerprints = self._map(FINGERPRINTS, np.memmap)
+    self.fingerprints = self._map(FINGERPRINTS)
     """int64 [n], one per example, see `tfkd.storage.fingerprints`."""
-    self.arrays = {name: self._map(name, CachedOutputs) for name in self.manifest["shapes"] if name != FINGERPRINTS}
+    self.arrays = {name: self._map(name) for name in self.manifest["shapes"] if name != FINGERPRINTS}
     """Memory-mapped [n, ...] by the names of `tfkd.teachers.cache_format`."""
     outputs = outputs_of_arrays(self.arrays)
     features = {layer: self.arrays[name_of_layer(layer)] for layer in self.manifest["layers"]}
@@ -106,6 +60,16 @@ class CachedTeacher(Precomputed):
     """Memory-mapped [n, classes], or a dict or tuple of such arrays if the teacher has several outputs; with layers a
     pair of that and a dict from layer to memory-mapped [n, ...]. n is the number of examples times augmentation views.
     `tfkd.data.batches` checks that its inputs belong to these outputs."""
+
+  def verify(self) -> None:
+    """Reads all files and compares them with their CRC-32.
+
+    Raises:
+      ValueError: one was changed since it was written.
+    """
+    for array in (self.fingerprints, *self.arrays.values()):
+      if array.blocks is not None:
+        array.blocks.verify()
 
   @property
   def top_k(self) -> int | None:
@@ -189,19 +153,20 @@ class CachedTeacher(Precomputed):
     rows = tf.numpy_function(lambda a, b: np.asarray(array[a:b]), [start, stop], tf.as_dtype(array.dtype))
     return tf.ensure_shape(rows, [None, *array.shape[1:]])
 
-  def _map(self, name, kind):
+  def _map(self, name):
     file = os.path.join(self.path, file_name(name))
     shape, dtype = (len(self), *self.manifest["shapes"][name]), dtype_of(name, self.manifest["dtype"])
     expected = math.prod(shape) * dtype.itemsize
     found = os.path.getsize(file) if os.path.exists(file) else 0
     if found != expected:
       raise ValueError(f"{file} has {found} bytes instead of {expected}: remove {self.path} and write it again.")
-    array = kind(file, dtype, "r", shape=shape)
-    if zlib.crc32(array) != self.manifest["crc32"][name]:
-      raise ValueError(
-        f"{file} has changed since it was written (its CRC-32 differs): remove {self.path} and write it again."
-      )
-    if kind is CachedOutputs:
+    array = CachedOutputs(file, dtype, "r", shape=shape)
+    sums = self.manifest["crc32"][name]
+    if isinstance(sums, int):  # Format 3 has one for the whole file.
+      array.blocks = Blocks(file, np.asarray(array), len(self), [sums])
+    else:
+      array.blocks = Blocks(file, np.asarray(array), self.manifest["block_rows"], sums)
+    if name != FINGERPRINTS:
       array.fingerprints = self.fingerprints
     return array
 
@@ -218,6 +183,6 @@ def _read_manifest(path):
     found = manifest["format"]
   except (ValueError, KeyError, TypeError) as error:
     raise ValueError(f"{file} is damaged ({error}): remove {path} and write it again.") from error
-  if found != FORMAT:
+  if found not in READABLE:
     raise ValueError(f"{path} has format {found}, and this version reads {FORMAT}: remove it and write it again.")
   return manifest
