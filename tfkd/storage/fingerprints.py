@@ -26,7 +26,7 @@ def fingerprints(inputs: Any) -> tf.Tensor:
   return tf.bitcast(parts[0] if len(parts) == 1 else tf.fingerprint(tf.concat(parts, axis=1)), tf.int64)
 
 
-def assert_same_examples(inputs: Any, expected: tf.Tensor, positions: tf.Tensor) -> tf.Operation | None:
+def assert_same_examples(inputs: Any, expected: Any, positions: tf.Tensor) -> tf.Operation | None:
   """Checks a batch of inputs against the fingerprints that were stored with their teacher's outputs.
 
   Args:

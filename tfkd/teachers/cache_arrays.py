@@ -40,7 +40,7 @@ class Blocks:
       if not self._is_verified[block]:
         start = block * self._rows
         part = np.ascontiguousarray(self._array[start : start + self._rows])
-        if zlib.crc32(part) != self._expected[block]:
+        if zlib.crc32(part.data) != self._expected[block]:
           raise ValueError(
             f"{self._file} has changed since it was written (the CRC-32 of the examples {start} to "
             f"{start + len(part) - 1} differs): remove {os.path.dirname(self._file)} and write it again."

@@ -160,7 +160,7 @@ class CachedTeacher(Precomputed):
     found = os.path.getsize(file) if os.path.exists(file) else 0
     if found != expected:
       raise ValueError(f"{file} has {found} bytes instead of {expected}: remove {self.path} and write it again.")
-    array = CachedOutputs(file, dtype, "r", shape=shape)
+    array: Any = CachedOutputs(file, dtype, "r", shape=shape)
     sums = self.manifest["crc32"][name]
     if isinstance(sums, int):  # Format 3 has one for the whole file.
       array.blocks = Blocks(file, np.asarray(array), len(self), [sums])
