@@ -169,7 +169,7 @@ def _taker(array):
   """Returns a function from indices to examples of an array."""
   if array is None:
     return lambda indices: ()
-  if not isinstance(array, np.memmap):
+  if not isinstance(array, np.memmap) and not getattr(array, "is_mapped", False):
     tensor = constant(array)
     return lambda indices: tf.gather(tensor, indices)
 

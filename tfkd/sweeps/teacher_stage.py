@@ -148,6 +148,7 @@ class TeacherStage:
   def _write(self, path, batches):
     try:
       cached = CachedTeacher(path)
+      cached.verify()  # A damaged cache is written again, rather than found in the middle of a training.
       if self._other is None:
         # Its data need no check: the workspace belongs to these data, and a new teacher removes it.
         return cached

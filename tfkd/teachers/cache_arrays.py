@@ -9,7 +9,6 @@ import numpy as np
 import tensorflow as tf
 
 _BY_EXAMPLE = (np.concatenate, np.take, np.repeat, np.split, np.array_split, np.copy)
-_READ_NO_VALUES = (np.may_share_memory, np.shares_memory, np.ndim, np.shape, np.size, np.result_type)
 
 
 class Blocks:
@@ -63,52 +62,75 @@ class Blocks:
     return np.unique(np.where(found < 0, found + count, found).clip(0, count - 1) // self._rows)
 
 
-class CachedOutputs(np.memmap):
-  """A memory-mapped array of a cache, with examples along the first axis.
+class CachedOutputs(np.lib.mixins.NDArrayOperatorsMixin):
+  """An array of a cache, with examples along the first axis: it is indexed, computed with and converted as numpy's are.
 
-  What is indexed, computed or selected with numpy is verified first, block by block; `np.asarray` and TensorFlow's own
-  conversions read without that, after `CachedTeacher.verify` safely.
+  A memory-mapped one is read when it is used, block by block, and each block is verified then. It is no `np.ndarray`,
+  since numpy and TensorFlow would read that without asking.
 
   `tfkd.data.batches` compares the fingerprints with those of its inputs. Slicing, indexing, `np.take`, splitting,
   repeating and concatenating along the first axis keep the fingerprints of the selected examples. Arrays computed in
   other ways have none, and are not compared.
+
+  Args:
+    array: [n, ...].
+    fingerprints: int64 [n], of the inputs from which the outputs were computed, or None.
+    blocks: checksums of a memory-mapped array; None for arrays in memory.
   """
 
-  fingerprints: np.ndarray | None = None
-  """int64 [n], of the inputs from which the outputs were computed, or None."""
-  blocks: Blocks | None = None
-  """Checksums of the whole array; None for parts of one, which are verified."""
+  def __init__(self, array: np.ndarray, fingerprints: Any = None, blocks: Blocks | None = None):
+    self._array, self.fingerprints, self.blocks = array, fingerprints, blocks
 
-  def __getitem__(self, index):
+  @property
+  def is_mapped(self) -> bool:
+    """Whether the values are in a file; reading all of them would take memory."""
+    return self.blocks is not None
+
+  @property
+  def shape(self) -> tuple[int, ...]:
+    """Shape of the array."""
+    return self._array.shape
+
+  @property
+  def dtype(self) -> np.dtype:
+    """Type of the elements."""
+    return self._array.dtype
+
+  @property
+  def ndim(self) -> int:
+    """Number of axes."""
+    return self._array.ndim
+
+  def __len__(self) -> int:
+    return len(self._array)
+
+  def __getitem__(self, index: Any) -> Any:
     rows = index[0] if isinstance(index, tuple) and index else index
     self._verify(rows)
-    found = super().__getitem__(index)
-    if self.fingerprints is not None and np.ndim(found) and (isinstance(rows, slice) or np.ndim(rows) == 1):
-      found = _with_fingerprints(found, self.fingerprints[rows])
-    return found
+    found = np.asarray(self._array[index])
+    if self.fingerprints is not None and found.ndim and (isinstance(rows, slice) or np.ndim(rows) == 1):
+      return _with_fingerprints(found, np.asarray(self.fingerprints[rows]))
+    return found[()]
 
-  def __iter__(self):
+  def __iter__(self) -> Any:
+    return iter(np.asarray(self))
+
+  def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
     self._verify()
-    return super().__iter__()
+    array = np.asarray(self._array, dtype)
+    return array.copy() if copy and array.base is not None else array
 
-  def __array_ufunc__(self, ufunc, method, *inputs, out=None, **kwargs):
-    for array in inputs:
-      if isinstance(array, CachedOutputs):
-        array._verify()
-    inputs = [np.asarray(array) if isinstance(array, CachedOutputs) else array for array in inputs]
-    return getattr(ufunc, method)(*inputs, **kwargs, **({} if out is None else {"out": out}))
+  def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
+    return getattr(ufunc, method)(*map(_plain, inputs), **kwargs)
 
-  def __array_function__(self, function, types, args, kwargs):
-    for array in () if function in _READ_NO_VALUES else tf.nest.flatten((args, kwargs)):
-      if isinstance(array, CachedOutputs):
-        array._verify()
-    found = super().__array_function__(function, types, args, kwargs)
+  def __array_function__(self, function: Any, types: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+    found = function(*_plain(args), **_plain(kwargs))
     arrays = args[0] if args and isinstance(args[0], (list, tuple)) else args[:1]
-    stored = [getattr(array, "fingerprints", None) for array in arrays]
+    stored = [_fingerprints_of(array) for array in arrays]
     if function not in _BY_EXAMPLE or not stored or any(part is None for part in stored):
       return found
     try:
-      kept = function(stored if arrays is args[0] else stored[0], *args[1:], **kwargs)
+      kept = function(stored if arrays is args[0] else stored[0], *_plain(args[1:]), **_plain(kwargs))
     except (ValueError, IndexError):  # Along another axis.
       return found
     if tf.nest.flatten(found)[0].ndim != arrays[0].ndim:  # Of all elements in one row.
@@ -117,18 +139,32 @@ class CachedOutputs(np.memmap):
       return [_with_fingerprints(*pair) for pair in zip(found, kept, strict=True)]
     return _with_fingerprints(found, kept)
 
-  def __array_wrap__(self, array, context=None, return_scalar=False):
-    array = np.asarray(array)
-    return array[()] if return_scalar else array
+  def __getattr__(self, name: str) -> Any:
+    if name.startswith("_"):
+      raise AttributeError(name)
+    return getattr(np.asarray(self), name)
+
+  def __repr__(self) -> str:
+    return f"<CachedOutputs of shape {self.shape}, {self.dtype}>"
 
   def _verify(self, rows=None):
     if self.blocks is not None:
       self.blocks.verify(rows)
 
 
+def _plain(value: Any) -> Any:
+  """Returns nested arguments of a numpy function with plain arrays."""
+  if isinstance(value, CachedOutputs):
+    return np.asarray(value)
+  if isinstance(value, (list, tuple)):
+    return type(value)(map(_plain, value))
+  return {key: _plain(part) for key, part in value.items()} if isinstance(value, dict) else value
+
+
+def _fingerprints_of(array):
+  found = getattr(array, "fingerprints", None)
+  return None if found is None else np.asarray(found)
+
+
 def _with_fingerprints(array, kept):
-  if kept.ndim != 1 or kept.shape != array.shape[:1]:
-    return array
-  array = array.view(CachedOutputs)
-  array.fingerprints = kept
-  return array
+  return CachedOutputs(array, kept) if kept.ndim == 1 and kept.shape == array.shape[:1] else array

@@ -68,8 +68,7 @@ class CachedTeacher(Precomputed):
       ValueError: one was changed since it was written.
     """
     for array in (self.fingerprints, *self.arrays.values()):
-      if array.blocks is not None:
-        array.blocks.verify()
+      np.asarray(array)
 
   @property
   def top_k(self) -> int | None:
@@ -160,15 +159,13 @@ class CachedTeacher(Precomputed):
     found = os.path.getsize(file) if os.path.exists(file) else 0
     if found != expected:
       raise ValueError(f"{file} has {found} bytes instead of {expected}: remove {self.path} and write it again.")
-    array: Any = CachedOutputs(file, dtype, "r", shape=shape)
+    array = np.asarray(np.memmap(file, dtype, "r", shape=shape))
     sums = self.manifest["crc32"][name]
     if isinstance(sums, int):  # Format 3 has one for the whole file.
-      array.blocks = Blocks(file, np.asarray(array), len(self), [sums])
+      blocks = Blocks(file, array, len(self), [sums])
     else:
-      array.blocks = Blocks(file, np.asarray(array), self.manifest["block_rows"], sums)
-    if name != FINGERPRINTS:
-      array.fingerprints = self.fingerprints
-    return array
+      blocks = Blocks(file, array, self.manifest["block_rows"], sums)
+    return CachedOutputs(array, None if name == FINGERPRINTS else self.fingerprints, blocks)
 
 
 def _read_manifest(path):
