@@ -85,7 +85,7 @@ def _data() -> ArrayData:
     photographs.load_arrays("train", data_dir=given.data_dir, limit=given.limit_train),
     photographs.load_arrays("test", data_dir=given.data_dir),
     photographs.classes,
-    name=photographs.name,
+    name=photographs.name if given.data_dir is None else f"{photographs.name} (JPEG copies)",
     scale_pixels=True,
     preprocessing=Preprocessing(std=1 / 255),  # The reference networks read pixel values in [0, 255].
     augment=photographs.augment,

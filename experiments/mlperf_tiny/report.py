@@ -32,7 +32,7 @@ def write_report(workdir: str, teacher: dict, rows: Sequence[dict], variants: Se
   groups = {name: found for name in names if (found := [row for row in rows if row["variant"] == name])}
   seeds = sorted({row["seed"] for row in rows})
   text = (
-    "# MLPerf Tiny: image classification\n\n"
+    f"# MLPerf Tiny: image classification on {teacher['dataset']}\n\n"
     f"Accuracy of the files in percent on all {teacher['test_images']:,} test images; mean ± standard deviation over "
     f"seeds ({', '.join(map(str, seeds))}); one teacher. Time is of one image on one thread, measured in turns with "
     f'the file "{FLOAT}, {LABELS}" and also given relative to it. Agreement: the smallest share, in percent, of images '
@@ -49,7 +49,7 @@ def write_report(workdir: str, teacher: dict, rows: Sequence[dict], variants: Se
       + markdown_table(_HEADER, [[name, *_row(found)] for name, found in published.items()])
     )
   text += f"\n![Accuracy against bytes]({PICTURE})\n"
-  title = "MLPerf Tiny's ResNet-8 on JPEG copies of CIFAR-10's photographs"
+  title = f"MLPerf Tiny's ResNet-8 on {teacher['dataset']}"
   draw_accuracy_against_bytes(os.path.join(workdir, PICTURE), {name: groups[name] for name in ours}, title, _style, 5)
   return reporting.write_report(workdir, text, [PICTURE])
 

@@ -38,7 +38,7 @@ def write_report(workdir: str, teacher: dict, rows: Sequence[dict]) -> str:
   Returns:
     The report's text, followed by the paths of the files.
   """
-  groups = {name: [row for row in rows if row["variant"] == name] for name in FILES}
+  groups = {name: found for name in FILES if (found := [row for row in rows if row["variant"] == name])}
   seeds = sorted({row["seed"] for row in rows})
   size = mean(groups["float, labels"], "bytes")
   table = [
@@ -68,7 +68,7 @@ def write_report(workdir: str, teacher: dict, rows: Sequence[dict]) -> str:
 def _findings(groups):
   pairs = [(f"{scheme}, distilled", f"{scheme}, labels") for scheme in ("float", "w8a8", "w4a8", "w2a2-lsq")]
   pairs += [("w8a8, distilled", "PTQ int8, distilled"), ("w4a8, distilled", "w8a8, distilled")]
-  return comparisons(groups, pairs)
+  return comparisons(groups, [pair for pair in pairs if groups.keys() >= set(pair)])
 
 
 def _style(name):

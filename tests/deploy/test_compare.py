@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 import tf_keras as keras
 
-from tfkd import deploy, quantization
+from tfkd import deploy, quantization, reporting
 from tfkd.quantization.unrounded import without_rounding
 
 pytestmark = pytest.mark.usefixtures("no_trial_conversion", "run_eagerly")
@@ -109,7 +109,8 @@ def test_float_students_have_one_ratio(tmp_path, data):
   found = deploy.compare(tmp_path / "a.tflite", model, IMAGES)
   assert [layer.name for layer in found.layers] == ["relu0", "pool", "relu1", "logits"]
   assert all(layer.float_snr is None and layer.snr > (100 if data is None else 25) for layer in found.layers)
-  assert "float, dB" not in str(found) and "of float" not in str(found)
+  text = reporting.layer_report(found)
+  assert "float, dB" not in text and "of float" not in text
 
 
 def test_the_worst_examples_come_first(tmp_path):
@@ -122,7 +123,7 @@ def test_the_worst_examples_come_first(tmp_path):
   assert worst.float_difference > 0.2 > 0.05 > worst.keras_difference
   outputs = student.predict(images[[13]], verbose=0)
   assert worst.classes[1] == outputs.argmax()
-  assert f"| 13 | {worst.keras_difference:.4g} | {worst.float_difference:.4g} |" in str(found)
+  assert f"| 13 | {worst.keras_difference:.4g} | {worst.float_difference:.4g} |" in reporting.layer_report(found)
 
 
 def _two_ends():
@@ -169,13 +170,14 @@ def test_kinds_of_networks(tmp_path, name, kind):
   found = deploy.compare(path, student, data)
   names = {layer.name.rpartition("/")[2] for layer in found.layers}
   assert expected <= names
-  assert all(layer.snr > 20 for layer in found.layers), str(found)
+  assert all(layer.snr > 20 for layer in found.layers), reporting.layer_report(found)
   assert len(found.examples) == 5
 
 
 def test_the_picture_shows_both_ratios(tmp_path):
   _, student, path = _exported(tmp_path, "w8a8")
-  deploy.compare(path, student, IMAGES).draw(tmp_path / "layers.png")
+  text = reporting.layer_report(deploy.compare(path, student, IMAGES), tmp_path / "layers.png")
+  assert text.startswith("| layer | operation | type | SNR to Keras, dB | SNR to float, dB | worst steps | clipped |")
   assert (tmp_path / "layers.png").stat().st_size > 5000
 
 

@@ -19,10 +19,7 @@ from tfkd.ops._flatten import flatten
 from tfkd.quantization import scheme_of
 from tfkd.quantization.inputs import input_batches
 from tfkd.quantization.unrounded import without_rounding
-from tfkd.reporting import markdown_table, new_figure, save_figure
 
-_SHOWN_DB = 80.0
-"""Larger ratios are drawn at this one."""
 _CHUNK = 8  # Examples whose features are in memory at once.
 
 
@@ -69,7 +66,7 @@ class ComparedExample(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-  """Result of `compare`; `print` shows its tables.
+  """Result of `compare`; `tfkd.reporting.layer_report` shows it.
 
   Attributes:
     layers: in the order in which the file computes them; the outputs are the last.
@@ -80,50 +77,6 @@ class Comparison:
   layers: list[ComparedLayer]
   examples: list[ComparedExample]
   count: int
-
-  def __str__(self) -> str:
-    header = ["layer", "operation", "type", "SNR to Keras, dB", "SNR to float, dB", "worst steps", "clipped"]
-    rows = [
-      [
-        layer.name,
-        layer.operation,
-        layer.type,
-        *_texts("{:.1f}", layer.snr, layer.float_snr, layer.worst_steps),
-        *_texts("{:.2%}", layer.clipped),
-      ]
-      for layer in self.layers
-    ]
-    of_examples = ["example", "difference from Keras", "from float", "class of file", "of Keras", "of float"]
-    examples = [
-      [
-        str(example.index),
-        *_texts("{:.4g}", example.keras_difference, example.float_difference),
-        *_texts("{}", *(example.classes or (None, None, None))),
-      ]
-      for example in self.examples
-    ]
-    if all(layer.float_snr is None for layer in self.layers):
-      header, *rows = [row[:4] + row[5:] for row in (header, *rows)]
-      of_examples, *examples = [row[:2] + row[3:5] for row in (of_examples, *examples)]
-    return f"{markdown_table(header, rows)}\n{markdown_table(of_examples, examples)}"
-
-  def draw(self, path: str | os.PathLike) -> None:
-    """Draws the signal-to-noise ratios of all layers as a `.png` picture."""
-    figure, axes = new_figure(7, 1.2 + 0.22 * len(self.layers))
-    places = range(len(self.layers))
-    lines = {
-      "Keras student": [layer.snr for layer in self.layers],
-      "student without rounding": [layer.float_snr for layer in self.layers if layer.float_snr is not None],
-    }
-    for (name, values), marker in zip(lines.items(), "os", strict=True):
-      if values:
-        axes.plot([min(value, _SHOWN_DB) for value in values], places, marker=marker, label=name)
-    axes.set_yticks(places, [layer.name for layer in self.layers])
-    axes.invert_yaxis()
-    axes.set_xlabel(f"signal-to-noise ratio of the file in dB; {_SHOWN_DB:.0f} and more are drawn at {_SHOWN_DB:.0f}")
-    axes.grid(axis="x", alpha=0.3)
-    axes.legend(title="against the")
-    save_figure(figure, path)
 
 
 def compare(
@@ -148,7 +101,7 @@ def compare(
     num_threads: number of LiteRT threads; None uses all cores.
 
   Returns:
-    `Comparison`, which `print` shows and whose `draw` makes a picture.
+    `Comparison`; `tfkd.reporting.layer_report` makes tables and a picture of it.
 
   Raises:
     FileNotFoundError: there is no file at `path`.
@@ -409,7 +362,3 @@ def _snr(signal: float, noise: float) -> float:
   if not noise:
     return float("inf")
   return float(10 * np.log10(signal / noise)) if signal else float("-inf")
-
-
-def _texts(form: str, *values: Any) -> list[str]:
-  return ["" if value is None else form.format(value) for value in values]

@@ -1,5 +1,6 @@
 """Statistics, Markdown tables and figures from the rows of `tfkd.sweeps.Results`, or from any dicts of their form."""
 
+from tfkd.reporting._layer_report import layer_report as layer_report
 from tfkd.reporting.figures import accuracy_by_method as accuracy_by_method
 from tfkd.reporting.figures import new_figure as new_figure
 from tfkd.reporting.figures import save_figure as save_figure
