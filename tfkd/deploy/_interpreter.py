@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from tfkd.deploy.metadata import metadata_or_none
+from tfkd.ops.cores import available_cores
 from tfkd.quantization.signature import valid
 
 Interpreter: TypeAlias = Any
@@ -46,7 +47,7 @@ def interpreter(path: str | os.PathLike, num_threads: int | None = None, *, keep
       warnings.filterwarnings("ignore", message=".*experimental_preserve_all_tensors")  # It takes more memory.
       opened = Interpreter(
         model_path=os.fspath(path),
-        num_threads=num_threads or os.cpu_count(),
+        num_threads=num_threads or available_cores(),
         experimental_preserve_all_tensors=keeps_tensors,
       )
     opened.allocate_tensors()

@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfkd.features import ModelOutputs
+from tfkd.ops.cores import available_cores
 from tfkd.storage.digests import sha256_of_bytes
 from tfkd.teachers.frozen import freeze, name_of_preprocessing
 
@@ -147,7 +148,7 @@ def _opened(
   from ai_edge_litert.interpreter import Interpreter
 
   try:
-    interpreter = Interpreter(model_content=content, num_threads=num_threads or os.cpu_count())
+    interpreter = Interpreter(model_content=content, num_threads=num_threads or available_cores())
     signatures = list(interpreter.get_signature_list())
     interpreter.allocate_tensors()
   except (ValueError, RuntimeError) as error:
