@@ -9,6 +9,8 @@ import pytest
 from experiments.compression.report import write_report as write_compression_report
 from experiments.food11.report import write_report as write_food11_report
 from experiments.methods.report import write_report as write_methods_report
+from experiments.mlperf_tiny.report import write_report as write_mlperf_tiny_report
+from experiments.mlperf_tiny.variants import variants
 from experiments.svhn.report import write_report as write_svhn_report
 from experiments.tasks.report import write_report as write_tasks_report
 from experiments.transfer.report import write_report as write_transfer_report
@@ -59,6 +61,12 @@ def _transfer(workdir, name):
   return write_transfer_report(workdir, _teacher(_read("transfer", f"{name}_training")), _read("transfer", name))
 
 
+def _mlperf_tiny(workdir, name):
+  names = variants(["w8a8", "w4a8", "w4a4-lsq", "w2a2-lsq"], [])
+  teacher = _teacher(_read("mlperf_tiny", f"{name}_training"))
+  return write_mlperf_tiny_report(workdir, teacher, _read("mlperf_tiny", name), names)
+
+
 def _methods(workdir, name):
   # The rows call the student network "width 8", its earlier name.
   rows = [row | {"config": row["config"] | {"student": "svhn_cnnx0.5"}} for row in _read("methods", name)]
@@ -72,6 +80,7 @@ REPORTS = [
   ("food11", _food11, "cifar10"),
   ("compression", _compression, "house_numbers"),
   ("transfer", _transfer, "traffic_signs"),
+  ("mlperf_tiny", _mlperf_tiny, "cifar10"),
   ("methods", _methods, "house_numbers"),
   ("methods", _methods, "cifar10"),
   *(("tasks", _tasks, name) for name in ("spoken_digits", "characters", "digit_masks", "attributes", "table")),
