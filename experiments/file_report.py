@@ -23,10 +23,11 @@ def mean(rows: Sequence[Mapping[str, Any]], field: str) -> float:
 
 
 def comparisons(groups: Groups, pairs: Sequence[tuple[str, str]]) -> str:
-  """Returns a sentence for each pair of files: by how much the first is more accurate than the second."""
+  """Returns a sentence for each pair of measured files: by how much the first is more accurate than the second."""
   return " ".join(
     compare(f'"{one}"', values(groups[one], "accuracy"), f'"{other}"', values(groups[other], "accuracy"))
     for one, other in pairs
+    if one in groups and other in groups
   )
 
 

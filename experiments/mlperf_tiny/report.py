@@ -78,7 +78,7 @@ def _findings(groups: Mapping[str, Sequence[dict]], variants: Sequence[Variant])
   pairs = [(f"{scheme}, {SOFT_TARGETS}", f"{scheme}, {LABELS}") for scheme in schemes]
   pairs += [(f"{scheme}, {SOFT_TARGETS}", baseline) for scheme in schemes if scheme != FLOAT]
   pairs += [(f"w8a8, {method}", f"w8a8, {SOFT_TARGETS}") for method in methods]
-  return comparisons(groups, [pair for pair in pairs if groups.keys() >= set(pair)])
+  return comparisons(groups, pairs)
 
 
 def _style(name: str, number: int) -> dict[str, str]:

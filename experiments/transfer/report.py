@@ -68,7 +68,7 @@ def write_report(workdir: str, teacher: dict, rows: Sequence[dict]) -> str:
 def _findings(groups):
   pairs = [(f"{scheme}, distilled", f"{scheme}, labels") for scheme in ("float", "w8a8", "w4a8", "w2a2-lsq")]
   pairs += [("w8a8, distilled", "PTQ int8, distilled"), ("w4a8, distilled", "w8a8, distilled")]
-  return comparisons(groups, [pair for pair in pairs if groups.keys() >= set(pair)])
+  return comparisons(groups, pairs)
 
 
 def _style(name):

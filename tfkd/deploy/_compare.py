@@ -109,7 +109,8 @@ def compare(
     ValueError: the file is not a TFLite file, was changed since it was written, or was exported from another model or
       other weights; or data has no example, no end, or does not fit the model's inputs.
   """
-  check_exported_from(path, student)
+  fields = metadata_or_none(path)
+  check_exported_from(path, fields, student)
   model = as_tf_keras(student, "student")
   if not graph.has_graph(model):
     raise TypeError(
@@ -119,7 +120,7 @@ def compare(
     raise ValueError("data has no end: pass data.take(4), say.")
   model = flatten(model)
   scheme = scheme_of(model)
-  file, layers = _File(path, num_threads), _Layers(model)
+  file, layers = _File(path, fields, num_threads), _Layers(model)
   pairs = _pairs(file, layers, has_levels=scheme is not None and scheme.export_kind == "pack")
   differences, classes = [], []
   for inputs in _chunks(input_batches(model, data, sys.maxsize)):
@@ -161,9 +162,9 @@ class _Tensor(NamedTuple):
 class _File:
   """A TFLite file whose tensors can be read after each run."""
 
-  def __init__(self, path: str | os.PathLike, num_threads: int | None):
+  def __init__(self, path: str | os.PathLike, fields: Mapping[str, Any] | None, num_threads: int | None):
     self._opened = interpreter(path, num_threads, keeps_tensors=True)
-    self._ends = ends(self._opened, metadata_or_none(path))
+    self._ends = ends(self._opened, fields)
     self.outputs = [int(details["index"]) for details in self._ends.taken.values()]
     details = {int(entry["index"]): entry for entry in self._opened.get_tensor_details()}
     schema, content = read_schema(path)

@@ -98,9 +98,9 @@ def evaluate(
     ValueError: see `logits`; the task is not known and `metrics` is None; labels, weights or metrics do not fit the
       outputs; or the file was exported from another model or other weights than those of `student`.
   """
-  if student is not None:
-    check_exported_from(path, student)
   fields = metadata_or_none(path)
+  if student is not None:
+    check_exported_from(path, fields, student)
   opened = interpreter(path, num_threads)
   names = ends(opened, fields)
   taken = names.taken

@@ -58,18 +58,18 @@ def write_metadata(path: str | os.PathLike, **fields: Any) -> int:
   return size
 
 
-def check_exported_from(path: str | os.PathLike, student: Any) -> None:
+def check_exported_from(path: str | os.PathLike, fields: Mapping[str, Any] | None, student: Any) -> None:
   """Checks that a file was exported from a model with the weights that it has now.
 
   Args:
-    path: TFLite file.
+    path: TFLite file, for the message.
+    fields: its metadata, or None if it has none.
     student: `tf_keras` or Keras 3 model.
 
   Raises:
-    FileNotFoundError: see `read_metadata`.
-    ValueError: the file was exported from another model or other weights, or see `read_metadata`.
+    ValueError: the file was exported from another model or other weights.
   """
-  if (metadata_or_none(path) or {}).get("weights_sha256") != sha256_of_arrays(student.get_weights()):
+  if (fields or {}).get("weights_sha256") != sha256_of_arrays(student.get_weights()):
     raise ValueError(f"{path} was not exported from {student.name} with its present weights: export it again.")
 
 
